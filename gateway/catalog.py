@@ -1,0 +1,171 @@
+"""The catalog: which tools are on the mesh, and what became of each endpoint.
+
+Discovery is its one writer; everyone else reads an immutable Catalog or
+watches for the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import Enum
+from types import MappingProxyType
+
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from llmesh.api.options.v1 import options_pb2 as options
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Endpoint:
+    """One address that serves tools.
+
+    address: "unix:/absolute/path.sock" or "host:port". source: who named it.
+    grants: what the mesh file states for a server that carries no LL-Mesh
+    options: service name -> its grant.
+    """
+
+    address: str
+    source: str
+    grants: tuple[Grant, ...] = ()
+
+    @property
+    def protected(self) -> bool:
+        """Whether the transport is protected: a Unix socket in a 0700 directory."""
+        return self.address.startswith("unix:")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Grant:
+    """What the mesh file states for one service of a foreign server.
+
+    effects: method name -> "read", "write" or "destructive"; a method that is
+    not named is destructive.
+    """
+
+    service: str
+    domain: str
+    owner_team: str
+    effects: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One rpc of a tool, its options read and unset values made restrictive.
+
+    deadline: unary and client-streaming: the whole call; else the longest a
+    stream may last. idle: the longest a stream may be silent; None for the
+    others. Both are capped already.
+    """
+
+    name: str
+    request_type: str
+    response_type: str
+    client_streaming: bool
+    server_streaming: bool
+    effect: int
+    idempotent: bool
+    deadline: timedelta
+    idle: timedelta | None
+    max_concurrency: int
+    data_classes: tuple[str, ...]
+    unclassified: bool
+    options: options.Method
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """A tool's descriptors, normalised.
+
+    files: the service's file and all it imports, each after its imports.
+    digest: sha256 of their deterministic bytes, in hex.
+    """
+
+    digest: str
+    files: FileDescriptorSet
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """One service on the mesh, and the endpoints that serve it, in order."""
+
+    service: str
+    domain: str
+    sheet: options.Tool
+    methods: tuple[Method, ...]
+    contract: Contract
+    endpoints: tuple[Endpoint, ...]
+    ready: frozenset[Endpoint] = frozenset()
+    health_checked: bool = False
+
+
+class State(Enum):
+    """What has become of an endpoint; the words of catalog.proto."""
+
+    PENDING = 1
+    READY = 2
+    DOWN = 3
+    REFUSED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of an endpoint's admission. reason is UPPER_SNAKE, empty if passed."""
+
+    name: str
+    passed: bool
+    service: str = ""
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """An endpoint's state and the steps that led to it. changed_s: Unix seconds."""
+
+    endpoint: Endpoint
+    state: State
+    steps: tuple[Step, ...] = ()
+    services: tuple[str, ...] = ()
+    changed_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """Everything that is on the mesh at one moment. version only grows."""
+
+    version: int = 0
+    tools: Mapping[str, Tool] = field(default_factory=lambda: MappingProxyType({}))
+    reports: Mapping[str, Report] = field(default_factory=lambda: MappingProxyType({}))
+
+
+class CatalogBoard:
+    """Where the newest Catalog is posted. One writer, any number of readers."""
+
+    def __init__(self) -> None:
+        """Start with an empty catalog, version 0."""
+        self._current = Catalog()
+        self._changed = asyncio.Condition()
+
+    @property
+    def current(self) -> Catalog:
+        """The newest catalog."""
+        return self._current
+
+    async def post(self, tools: Mapping[str, Tool], reports: Mapping[str, Report]) -> Catalog:
+        """Replace the catalog by one with the next version, and wake every watcher."""
+        async with self._changed:
+            self._current = Catalog(self._current.version + 1, MappingProxyType(dict(tools)), MappingProxyType(dict(reports)))
+            self._changed.notify_all()
+        return self._current
+
+    async def watch(self) -> AsyncIterator[Catalog]:
+        """The newest catalog, then each newer one; a slow reader skips to the newest."""
+        seen = -1
+        while True:
+            async with self._changed:
+                await self._changed.wait_for(lambda: self._current.version > seen)
+                current = self._current
+            seen = current.version
+            yield current
