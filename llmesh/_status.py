@@ -1,0 +1,159 @@
+"""How an error travels: MeshError to google.rpc.Status and back, in gRPC's trailing metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import grpc
+from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError, Message
+from google.rpc import error_details_pb2, status_pb2  # pyright: ignore[reportMissingTypeStubs]: it has stubs, but no py.typed
+
+from llmesh.caller import CALL_ID_KEY, read_metadata
+from llmesh.errors import (
+    AlreadyExists,
+    Cancelled,
+    Conflict,
+    DeadlineExceeded,
+    Denied,
+    FailedPrecondition,
+    InvalidCall,
+    MeshError,
+    NotFound,
+    OverQuota,
+    ResourceError,
+    RetryLaterError,
+    ToolFailed,
+    Unauthenticated,
+    Unavailable,
+    Unimplemented,
+    Violation,
+)
+
+DOMAIN = "llmesh"
+# gRPC's own key for a serialised google.rpc.Status.
+STATUS_KEY = "grpc-status-details-bin"
+# INVARIANT: a refusal with its details and provenance fits gRPC's 8 KiB of metadata,
+# counting base64 (4/3) and percent-encoding (3).
+_MESSAGE_MAX_BYTES = 512
+_DETAILS_MAX_BYTES = 1536
+
+_KINDS: Mapping[grpc.StatusCode, type[MeshError]] = {
+    **{
+        kind.default_code: kind
+        for kind in (
+            InvalidCall,
+            Unauthenticated,
+            Denied,
+            NotFound,
+            AlreadyExists,
+            FailedPrecondition,
+            Conflict,
+            Unavailable,
+            OverQuota,
+            DeadlineExceeded,
+            Cancelled,
+            Unimplemented,
+            ToolFailed,
+        )
+    },
+    grpc.StatusCode.OUT_OF_RANGE: InvalidCall,
+    grpc.StatusCode.DATA_LOSS: ToolFailed,
+}
+_CODES: Mapping[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def status_from_error(error: MeshError) -> status_pb2.Status:
+    """What is sent for the error: ErrorInfo first, then the kind's details, then its own.
+
+    The message is cut so that all fits gRPC's metadata. Of a BadRequest the first
+    fields stay; any other detail that doesn't fit is left out whole.
+    """
+    status = status_pb2.Status(code=error.code.value[0], message=_cut(error.message))
+    room = _DETAILS_MAX_BYTES
+    for detail in (_error_info(error), *error.own_details(), *error.details):
+        if isinstance(detail, error_details_pb2.BadRequest):
+            while detail.ByteSize() > room and detail.field_violations:
+                detail.field_violations.pop()
+        packed = any_pb2.Any()
+        if isinstance(detail, any_pb2.Any):
+            packed.CopyFrom(detail)
+        else:
+            packed.Pack(detail)
+        if packed.ByteSize() <= room:
+            status.details.append(packed)
+            room -= packed.ByteSize()
+    return status
+
+
+def error_from_rpc(error: grpc.aio.AioRpcError) -> MeshError:
+    """The kind that a failed call's code and details name, with the call's id."""
+    status = _read_status(error)
+    found = error_from_status(status)
+    metadata = [*(error.initial_metadata() or ()), *(error.trailing_metadata() or ())]
+    found.call_id = read_metadata(metadata).get(CALL_ID_KEY, "")
+    return found
+
+
+def _read_status(error: grpc.aio.AioRpcError) -> status_pb2.Status:
+    plain = status_pb2.Status(code=error.code().value[0], message=error.details() or "")
+    for key, value in error.trailing_metadata() or ():
+        if key == STATUS_KEY and isinstance(value, bytes):
+            try:
+                status = status_pb2.Status.FromString(value)
+            except DecodeError:
+                return plain
+            # A foreign server's details may contradict its code; then only the code counts.
+            return status if status.code == plain.code else plain
+    return plain
+
+
+def error_from_status(status: status_pb2.Status) -> MeshError:
+    """The kind that a Status names. Details that no kind reads stay packed, in `details`."""
+    code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
+    error = _KINDS.get(code, MeshError)(status.message)
+    error.code = code
+    others: list[Message] = []
+    for packed in status.details:
+        try:
+            known = _read_detail(error, packed)
+        except DecodeError:
+            known = False
+        if not known:
+            others.append(packed)
+    error.details = tuple(others)
+    return error
+
+
+def _read_detail(error: MeshError, packed: any_pb2.Any) -> bool:
+    """Set what the detail says on the error; False if it says nothing to this kind."""
+    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    bad_request, resource = error_details_pb2.BadRequest(), error_details_pb2.ResourceInfo()
+    quota = error_details_pb2.QuotaFailure()
+    if packed.Unpack(info):
+        error.reason, error.metadata = info.reason, dict(info.metadata)
+    elif isinstance(error, InvalidCall) and packed.Unpack(bad_request):
+        error.violations = tuple(
+            Violation(found.field, found.description, found.reason) for found in bad_request.field_violations
+        )
+    elif isinstance(error, ResourceError) and packed.Unpack(resource):
+        error.resource = (resource.resource_type, resource.resource_name)
+    elif isinstance(error, RetryLaterError) and packed.Unpack(retry):
+        error.retry_after_s = retry.retry_delay.ToMicroseconds() / 1_000_000
+    elif isinstance(error, OverQuota) and packed.Unpack(quota):
+        error.quota = next((found.subject for found in quota.violations), "")
+    else:
+        return False
+    return True
+
+
+def _error_info(error: MeshError) -> error_details_pb2.ErrorInfo:
+    return error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
+
+
+def _cut(message: str) -> str:
+    """At most 512 bytes of UTF-8; whole characters, lone surrogates replaced."""
+    data = message.encode(errors="replace")
+    if len(data) <= _MESSAGE_MAX_BYTES:
+        return data.decode()
+    return data[: _MESSAGE_MAX_BYTES - len("...")].decode(errors="ignore") + "..."
