@@ -1,0 +1,1 @@
+"""Contracts as values: normalised, digested, their options read."""

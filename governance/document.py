@@ -1,0 +1,96 @@
+"""Documents of policy: YAML text -> a strict model, with errors that say where.
+
+An unknown key is an error with its line and the nearest right key.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class Document(BaseModel):
+    """A model that refuses keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Model = TypeVar("Model", bound=Document)
+
+
+class DocumentError(Exception):
+    """A document cannot be used. str() is "FILE:LINE: what is wrong and what was expected"."""
+
+    def __init__(self, file: str, line: int, message: str) -> None:
+        """Line counts from 1."""
+        super().__init__(f"{file}:{line}: {message}")
+        self.file = file
+        self.line = line
+        self.message = message
+
+
+def parse_document(model: type[Model], text: str, *, file: str) -> Model:
+    """The model that the text holds. Raises DocumentError for the first thing wrong."""
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        raise DocumentError(file, mark.line + 1 if mark else 1, f"not YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise DocumentError(file, 1, f"not YAML: {error}") from error
+    try:
+        return model.model_validate(data if data is not None else {})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = tuple(first["loc"])
+        raise DocumentError(file, line_of(root, where), _wording(model, where, first["type"], first["msg"])) from error
+
+
+def line_of(root: yaml.Node | None, path: tuple[int | str, ...]) -> int:
+    """The line, from 1, where the value at a path stands, or the nearest thing around it that exists."""
+    node = root
+    line = 1 if node is None else node.start_mark.line + 1
+    for step in path:
+        found = _child(node, step)
+        if found is None:
+            break
+        key, node = found
+        line = key.start_mark.line + 1
+    return line
+
+
+def _child(node: yaml.Node | None, step: int | str) -> tuple[yaml.Node, yaml.Node] | None:
+    if isinstance(node, yaml.MappingNode):
+        return next(((key, value) for key, value in node.value if key.value == str(step)), None)
+    if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+        return node.value[step], node.value[step]
+    return None
+
+
+def _wording(model: type[BaseModel], where: tuple[int | str, ...], kind: str, message: str) -> str:
+    name = ".".join(str(step) for step in where)
+    if kind != "extra_forbidden":
+        return f"`{name}`: {message[:1].lower()}{message[1:]}"
+    near = difflib.get_close_matches(str(where[-1]), _keys(model, where[:-1]), n=1)
+    hint = f"; did you mean `{near[0]}`?" if near else f"; expected one of {', '.join(sorted(_keys(model, where[:-1])))}"
+    return f"`{name}` is not a key here{hint}"
+
+
+def _keys(model: type[BaseModel], where: tuple[int | str, ...]) -> list[str]:
+    current: type[BaseModel] | None = model
+    for step in where:
+        if isinstance(step, int) or current is None:
+            continue
+        current = _model_in(current.model_fields[step].annotation) if step in current.model_fields else None
+    return [field.alias or name for name, field in current.model_fields.items()] if current else []
+
+
+def _model_in(annotation: object) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_model_in(argument) for argument in getattr(annotation, "__args__", ()))
+    return next((model for model in found if model is not None), None)

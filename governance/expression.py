@@ -1,0 +1,190 @@
+"""Expressions of rules as a small closed tree.
+
+CEL is parsed and type-checked by language.py; what comes out is this tree, and
+everything else works on it: folding, deciding, and the compiler to Envoy. It
+holds only what all three treat alike, so a rule means one thing everywhere.
+Semantics: the CEL language definition, restricted to total operators. The one
+operator that can fail is an index into tool.labels; `&&` and `||` absorb a
+failure as CEL says (either side decides if it can).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+Value = bool | int | str | tuple[str, ...] | Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Const:
+    """A value known when the rule is read, or once the tool is known."""
+
+    value: bool | int | str | tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A fact: `caller.domain` is Field("caller", "domain")."""
+
+    root: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An operator over its arguments, by CEL's function name: "_&&_", "@in"."""
+
+    function: str
+    arguments: tuple[Expression, ...]
+
+
+Expression = Const | Field | Call
+
+TRUE = Const(value=True)
+FALSE = Const(value=False)
+
+
+class EvaluationError(Exception):
+    """An expression has no value: an index names a label the tool lacks."""
+
+
+def all_of(*parts: Expression) -> Expression:
+    """The conjunction, with constants folded away."""
+    return _join("_&&_", parts, unit=True)
+
+
+def any_of(*parts: Expression) -> Expression:
+    """The disjunction, with constants folded away."""
+    return _join("_||_", parts, unit=False)
+
+
+def negation(part: Expression) -> Expression:
+    """Its opposite."""
+    if isinstance(part, Const):
+        return Const(value=not part.value)
+    return Call("!_", (part,))
+
+
+def _join(function: str, parts: tuple[Expression, ...], *, unit: bool) -> Expression:
+    kept = [part for part in parts if part != Const(unit)]
+    if any(part == Const(not unit) for part in kept):
+        return Const(not unit)
+    if not kept:
+        return Const(unit)
+    joined = kept[0]
+    for part in kept[1:]:
+        joined = Call(function, (joined, part))
+    return joined
+
+
+def evaluate(expression: Expression, facts: Mapping[tuple[str, str], Value]) -> Value:
+    """The value of an expression. facts: (root, name) -> value, complete.
+
+    Raises EvaluationError where CEL would.
+    """
+    match expression:
+        case Const(value):
+            return value
+        case Field(root, name):
+            return facts[root, name]
+        case Call("_&&_", (left, right)):
+            return _absorb(left, right, facts, decisive=False)
+        case Call("_||_", (left, right)):
+            return _absorb(left, right, facts, decisive=True)
+        case Call("_?_:_", (condition, then, otherwise)):
+            return evaluate(then if evaluate(condition, facts) else otherwise, facts)
+        case Call(function, arguments):
+            return _OPERATORS[function](*[evaluate(argument, facts) for argument in arguments])
+
+
+def _absorb(left: Expression, right: Expression, facts: Mapping[tuple[str, str], Value], *, decisive: bool) -> bool:
+    try:
+        if bool(evaluate(left, facts)) is decisive:
+            return decisive
+    except EvaluationError:
+        if bool(evaluate(right, facts)) is decisive:
+            return decisive
+        raise
+    return bool(evaluate(right, facts))
+
+
+def fold(expression: Expression, facts: Mapping[tuple[str, str], Value]) -> Expression:
+    """The expression with every part that the facts decide replaced by its value.
+
+    Raises EvaluationError if a part that is certain to be needed fails; a part
+    that `&&` or `||` may yet absorb is kept out of the result only if absorbed.
+    """
+    if not isinstance(expression, Call):
+        known = isinstance(expression, Field) and (expression.root, expression.name) in facts
+        return _constant(evaluate(expression, facts)) if known else expression
+    if expression.function in ("_&&_", "_||_"):
+        return _fold_logic(expression, facts)
+    if expression.function == "_?_:_":
+        condition = fold(expression.arguments[0], facts)
+        if isinstance(condition, Const):
+            return fold(expression.arguments[1 if condition.value else 2], facts)
+        return Call("_?_:_", (condition, *(fold(branch, facts) for branch in expression.arguments[1:])))
+    if expression.function == "_[_]":
+        return _constant(evaluate(expression, facts))
+    arguments = tuple(_fold_argument(argument, facts) for argument in expression.arguments)
+    if all(not isinstance(argument, Call) and _known(argument, facts) for argument in arguments):
+        return _constant(evaluate(Call(expression.function, arguments), facts))
+    return Call(expression.function, arguments)
+
+
+def _known(expression: Expression, facts: Mapping[tuple[str, str], Value]) -> bool:
+    return isinstance(expression, Const) or (isinstance(expression, Field) and (expression.root, expression.name) in facts)
+
+
+def _fold_argument(expression: Expression, facts: Mapping[tuple[str, str], Value]) -> Expression:
+    # A map has no constant form; the operator over it folds as a whole.
+    if isinstance(expression, Field) and isinstance(facts.get((expression.root, expression.name)), Mapping):
+        return expression
+    return fold(expression, facts)
+
+
+def _fold_logic(expression: Call, facts: Mapping[tuple[str, str], Value]) -> Expression:
+    left, right = expression.arguments
+    join = all_of if expression.function == "_&&_" else any_of
+    decisive = FALSE if expression.function == "_&&_" else TRUE
+    try:
+        folded = fold(left, facts)
+    except EvaluationError:
+        if fold(right, facts) == decisive:
+            return decisive
+        raise
+    if folded == decisive:
+        return decisive
+    return join(folded, fold(right, facts))
+
+
+def _constant(value: Value) -> Const:
+    if isinstance(value, Mapping):
+        raise TypeError("a map is not a value of an expression")
+    return Const(value)
+
+
+def _index(labels: Value, key: Value) -> Value:
+    if not isinstance(labels, Mapping) or not isinstance(key, str) or key not in labels:
+        raise EvaluationError(f"the tool has no label `{key}`")
+    return labels[key]
+
+
+_OPERATORS: Mapping[str, Callable[..., Value]] = {
+    "!_": lambda value: not value,
+    "_==_": lambda left, right: left == right,
+    "_!=_": lambda left, right: left != right,
+    "_<_": lambda left, right: left < right,
+    "_<=_": lambda left, right: left <= right,
+    "_>_": lambda left, right: left > right,
+    "_>=_": lambda left, right: left >= right,
+    "@in": lambda item, items: item in items,
+    "size": len,
+    "startsWith": lambda text, prefix: text.startswith(prefix),
+    "endsWith": lambda text, suffix: text.endswith(suffix),
+    "contains": lambda text, part: part in text,
+    "_[_]": _index,
+}
+
+SUPPORTED = frozenset({"_&&_", "_||_", "_?_:_", *_OPERATORS})

@@ -1,0 +1,152 @@
+"""Issuers: who may vouch for callers, and what their tokens grant.
+
+`derive` says what caller a verified token makes; the gateway's Lua filter does
+the same in Envoy from the same bindings. A value that is not plain text of the
+right form grants nothing: mending it could make it another value.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Literal, TypeGuard
+
+from pydantic import Field, model_validator
+
+from governance.document import Document, DocumentError, parse_document
+from governance.words import Caller
+
+# What a granted role, domain or clearance may look like, and a subject: no
+# comma (lists travel comma-separated), no control character, bounded.
+# The Lua filter holds the same two, as Lua patterns.
+GRANT = re.compile(r"[A-Za-z0-9._:@/+-]{1,128}")
+MAX_SUBJECT_BYTES = 256
+
+
+class Binding(Document):
+    """Grants a role, domain or clearance for a claim, or for a subject.
+
+    claim: path into the claims, by dots. has: only if the claim is this text
+    or a list that holds it. subject: only for this subject, or, ending in
+    `*`, for those that begin so. value: what is granted; unset: each text of
+    the claim as it stands.
+    """
+
+    claim: str = ""
+    has: str = ""
+    subject: str = ""
+    grants: Literal["role", "domain", "clearance"]
+    value: str = Field("", pattern=r"^([A-Za-z0-9._:@/+-]{1,128})?$")
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Binding:
+        if bool(self.claim) == bool(self.subject):
+            raise ValueError("a binding reads either a `claim` or the `subject`")
+        if (self.has or self.subject) and not self.value:
+            raise ValueError("a binding with `has` or `subject` needs the `value` that it grants")
+        if self.has and not self.claim:
+            raise ValueError("`has` needs a `claim` to look in")
+        return self
+
+
+class Issuer(Document):
+    """Who vouches. issuer: the token's `iss`. jwks: file of public keys, beside issuers.yaml or in keys/."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    issuer: str = Field(min_length=1, max_length=512)
+    jwks: str = Field(min_length=1)
+    audiences: list[str] = Field(min_length=1)
+    algorithms: list[Literal["ES256", "ES384", "RS256", "PS256", "EdDSA"]] = Field(min_length=1)
+    max_lifetime_s: int = Field(gt=0, le=7 * 86400, description="the longest a token may be valid, in seconds")
+    development: bool = False
+    bindings: list[Binding] = []
+
+
+class Issuers(Document):
+    """Every issuer the mesh believes."""
+
+    version: Literal[1]
+    issuers: list[Issuer] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _tell_apart(self) -> Issuers:
+        for label, values in (("name", [i.name for i in self.issuers]), ("issuer", [i.issuer for i in self.issuers])):
+            if len(set(values)) != len(values):
+                raise ValueError(f"two issuers have the same `{label}`")
+        return self
+
+
+def parse_issuers(text: str, *, file: str = "issuers.yaml") -> Issuers:
+    """The issuers that the text holds. Raises DocumentError."""
+    return parse_document(Issuers, text, file=file)
+
+
+def usable_keys(issuer: Issuer, jwks: str) -> str:
+    """The JWKS with only public keys of the issuer's algorithms, each marked with its own.
+
+    A key without `alg` would let Envoy guess. Raises DocumentError if none is left, or one is private.
+    """
+    try:
+        keys = json.loads(jwks)["keys"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DocumentError(issuer.jwks, 1, "not a JWKS: expected an object with `keys`") from error
+    if any(part in key for key in keys for part in ("d", "k", "p", "q")):
+        raise DocumentError(issuer.jwks, 1, "holds a private or shared key; publish only the public part")
+    usable = [key for key in keys if key.get("alg") in issuer.algorithms]
+    if not usable:
+        raise DocumentError(issuer.jwks, 1, f"no key has an `alg` of {', '.join(issuer.algorithms)}")
+    return json.dumps({"keys": usable}, sort_keys=True)
+
+
+def derive(issuer: Issuer, claims: Mapping[str, object]) -> Caller:
+    """The caller that a verified token of the issuer's makes.
+
+    Claims missing, null or of a wrong type grant nothing. An unusable subject
+    makes nobody: every field empty.
+    """
+    subject = claims.get("sub")
+    if not _usable_subject(subject):
+        return Caller()
+    granted: dict[str, list[str]] = {"role": [], "domain": [], "clearance": []}
+    for binding in issuer.bindings:
+        for value in _granted(binding, subject, claims):
+            if value not in granted[binding.grants]:
+                granted[binding.grants].append(value)
+    return Caller(
+        issuer=issuer.name,
+        subject=subject,
+        roles=tuple(granted["role"]),
+        domain=granted["domain"][0] if granted["domain"] else "",
+        clearances=tuple(granted["clearance"]),
+    )
+
+
+def _usable_subject(subject: object) -> TypeGuard[str]:
+    return isinstance(subject, str) and 0 < len(subject.encode()) <= MAX_SUBJECT_BYTES and all(ord(c) > 31 and ord(c) != 127 for c in subject)
+
+
+def _granted(binding: Binding, subject: str, claims: Mapping[str, object]) -> Iterator[str]:
+    if binding.subject:
+        prefix = binding.subject.removesuffix("*")
+        if subject == binding.subject or (binding.subject.endswith("*") and subject.startswith(prefix)):
+            yield binding.value
+        return
+    texts = list(_texts(_claim(claims, binding.claim)))
+    if not binding.value:
+        yield from (text for text in texts if GRANT.fullmatch(text))
+    elif not binding.has or binding.has in texts:
+        yield from [binding.value] if texts else []
+
+
+def _claim(claims: Mapping[str, object], path: str) -> object:
+    value: object = claims
+    for step in path.split("."):
+        value = value.get(step) if isinstance(value, Mapping) else None
+    return value
+
+
+def _texts(value: object) -> Iterable[str]:
+    if isinstance(value, str):
+        return [value]
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []

@@ -1,0 +1,181 @@
+"""CEL, the language of rules: text -> a checked expression.
+
+The one module that knows the CEL library. It type-checks against facts.proto,
+so a rule that names a field that does not exist is refused with a caret, and
+it translates the checked syntax tree into expression.py's closed one. What
+that tree has no place for is refused here, with what to write instead, and so
+never reaches a compiler that could get it wrong.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any as Untyped
+
+from cel_expr_python import cel
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.any_pb2 import Any
+from google.protobuf.message import Message
+
+from governance.expression import SUPPORTED, Call, Const, Expression, Field
+from llmesh.api.policy.v1 import facts_pb2
+
+LISTS = frozenset({Field("caller", "roles"), Field("caller", "clearances"), Field("tool", "data_classes")})
+LABELS = Field("tool", "labels")
+
+_INSTEAD = {
+    "matches": "use startsWith, endsWith, contains or ==",
+    "_[_]": "only `tool.labels[...]` can be indexed; use `in` for lists",
+}
+
+
+class LanguageError(Exception):
+    """A rule's expression is not one the mesh can hold. The message says where and what to write instead."""
+
+
+@cache
+def _environment() -> cel.Env:
+    package = "llmesh.api.policy.v1"
+    return cel.NewEnv(
+        facts_pb2.DESCRIPTOR.pool,
+        variables={"caller": cel.Type(f"{package}.Caller"), "tool": cel.Type(f"{package}.Tool")},
+        container="llmesh.api.options.v1",
+    )
+
+
+def compile_rule(text: str) -> Expression:
+    """The expression of a rule's `when`. Raises LanguageError, its message ending in a caret where CEL gives one."""
+    try:
+        compiled = _environment().compile(text)
+    except RuntimeError as error:
+        raise LanguageError(_plain(str(error))) from error
+    if compiled.return_type() != cel.Type.BOOL:
+        raise LanguageError(f"`{text}` is a {compiled.return_type().name()}, and a rule must be true or false")
+    checked: Untyped = _checked_type().FromString(Any.FromString(compiled.serialize()).value)
+    expression = _translate(checked.expr, {entry.key: entry.value for entry in checked.reference_map})
+    _check_shapes(expression)
+    return expression
+
+
+def _plain(message: str) -> str:
+    return message.removeprefix("INVALID_ARGUMENT: ").removesuffix(" [INVALID_ARGUMENT]").replace("ERROR: <input>:", "column ")
+
+
+def _translate(node: Untyped, references: dict[int, Untyped]) -> Expression:
+    reference = references.get(node.id)
+    if reference is not None and reference.HasField("value"):
+        return _constant(reference.value)
+    match node.WhichOneof("expr_kind"):
+        case "const_expr":
+            return _constant(node.const_expr)
+        case "select_expr" if not node.select_expr.test_only and node.select_expr.operand.HasField("ident_expr"):
+            return Field(node.select_expr.operand.ident_expr.name, node.select_expr.field)
+        case "select_expr" if node.select_expr.test_only:
+            raise LanguageError("`has` is of no use: every field always has a value; compare it, as in `caller.domain != ''`")
+        case "call_expr":
+            return _translate_call(node.call_expr, references)
+        case "list_expr":
+            return _translate_list(node.list_expr, references)
+        case "comprehension_expr":
+            raise LanguageError("macros such as `exists` and `all` cannot be carried to Envoy; use `in`, `&&` and `||`")
+        case kind:
+            raise LanguageError(f"a {(kind or 'empty').removesuffix('_expr')} expression cannot be carried to Envoy; compare a field instead")
+
+
+def _translate_call(call: Untyped, references: dict[int, Untyped]) -> Expression:
+    arguments = [*([call.target] if call.HasField("target") else []), *call.args]
+    if call.function not in SUPPORTED:
+        instead = _INSTEAD.get(call.function, "use comparisons, `in`, startsWith, endsWith, contains, size, `&&`, `||` and `!`")
+        raise LanguageError(f"`{call.function.strip('_')}` cannot be carried to Envoy; {instead}")
+    return Call(call.function, tuple(_translate(argument, references) for argument in arguments))
+
+
+def _translate_list(elements: Untyped, references: dict[int, Untyped]) -> Const:
+    values = [_translate(element, references) for element in elements.elements]
+    texts = [value.value for value in values if isinstance(value, Const) and isinstance(value.value, str)]
+    if len(texts) != len(values):
+        raise LanguageError("a list can only hold text, as in `caller.domain in ['support', 'sales']`")
+    return Const(tuple(texts))
+
+
+def _constant(constant: Untyped) -> Const:
+    kind = constant.WhichOneof("constant_kind")
+    if kind not in ("bool_value", "int64_value", "string_value"):
+        raise LanguageError(f"a {(kind or 'null').removesuffix('_value')} constant has no fact to be compared with")
+    return Const(getattr(constant, kind))
+
+
+def _check_shapes(expression: Expression) -> None:
+    """Refuse lists and labels anywhere but where Envoy and this library treat them alike."""
+    if not isinstance(expression, Call):
+        return
+    for position, argument in enumerate(expression.arguments):
+        is_list = argument in LISTS or (isinstance(argument, Const) and isinstance(argument.value, tuple))
+        if is_list and not (expression.function == "size" or (expression.function == "@in" and position == 1)):
+            raise LanguageError("a list can only stand to the right of `in`, or in size()")
+        if argument == LABELS and not (expression.function in ("size", "_[_]") or (expression.function == "@in" and position == 1)):
+            raise LanguageError("`tool.labels` can only be indexed, or stand to the right of `in`, or in size()")
+        _check_shapes(argument)
+    if expression.function == "_[_]" and (expression.arguments[0] != LABELS or not isinstance(expression.arguments[1], Const)):
+        raise LanguageError(_INSTEAD["_[_]"])
+
+
+# The part of cel.expr.CheckedExpr that we read; field numbers from the CEL
+# specification, proto/cel/expr/{checked,syntax}.proto. Held here so that no
+# generated `cel` package need be importable.
+_FIELDS: dict[str, list[tuple[str, int, str]]] = {
+    "CheckedExpr": [("expr", 4, "Expr"), ("reference_map", 2, "*ReferenceEntry")],
+    "ReferenceEntry": [("key", 1, "int64"), ("value", 2, "Reference")],
+    "Reference": [("value", 4, "Constant")],
+    "Constant": [
+        ("null_value", 1, "int64"),
+        ("bool_value", 2, "bool"),
+        ("int64_value", 3, "int64"),
+        ("uint64_value", 4, "uint64"),
+        ("double_value", 5, "double"),
+        ("string_value", 6, "string"),
+        ("bytes_value", 7, "bytes"),
+    ],
+    "Expr": [
+        ("id", 2, "int64"),
+        ("const_expr", 3, "Constant"),
+        ("ident_expr", 4, "Ident"),
+        ("select_expr", 5, "Select"),
+        ("call_expr", 6, "CallNode"),
+        ("list_expr", 7, "ListNode"),
+        ("struct_expr", 8, "Ident"),
+        ("comprehension_expr", 9, "Comprehension"),
+    ],
+    "Ident": [("name", 1, "string")],
+    "Select": [("operand", 1, "Expr"), ("field", 2, "string"), ("test_only", 3, "bool")],
+    "CallNode": [("target", 1, "Expr"), ("function", 2, "string"), ("args", 3, "*Expr")],
+    "ListNode": [("elements", 1, "*Expr")],
+    "Comprehension": [("iter_var", 1, "string")],
+}
+_ONEOFS = {"Constant": "constant_kind", "Expr": "expr_kind"}
+
+
+_Descriptor = descriptor_pb2.FieldDescriptorProto
+_SCALARS = {"int64": _Descriptor.TYPE_INT64, "uint64": _Descriptor.TYPE_UINT64, "bool": _Descriptor.TYPE_BOOL}
+_SCALARS |= {"double": _Descriptor.TYPE_DOUBLE, "string": _Descriptor.TYPE_STRING, "bytes": _Descriptor.TYPE_BYTES}
+
+
+@cache
+def _checked_type() -> type[Message]:
+    file = descriptor_pb2.FileDescriptorProto(name="cel.proto", package="cel", syntax="proto3")
+    for name, fields in _FIELDS.items():
+        message = file.message_type.add(name=name)
+        if name in _ONEOFS:
+            message.oneof_decl.add(name=_ONEOFS[name])
+        for field_name, number, kind in fields:
+            field = message.field.add(name=field_name, number=number)
+            field.label = _Descriptor.LABEL_REPEATED if kind.startswith("*") else _Descriptor.LABEL_OPTIONAL
+            if kind in _SCALARS:
+                field.type = _SCALARS[kind]
+            else:
+                field.type, field.type_name = _Descriptor.TYPE_MESSAGE, f".cel.{kind.removeprefix('*')}"
+            if name in _ONEOFS and field_name != "id":
+                field.oneof_index = 0
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("cel.CheckedExpr"))
