@@ -1,0 +1,125 @@
+"""The catalog as clients see it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from itertools import islice
+
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
+from gateway.catalog import Report
+from gateway.services.caller import current_caller
+from gateway.services.messages import endpoint_message, tool_message
+from gateway.services.paging import last_of, page_token
+from gateway.services.search import Searcher
+from gateway.services.symbols import without_services
+from gateway.services.visible import Seen, View
+from governance.words import Caller
+from llmesh.api.catalog.v1 import catalog_pb2 as pb
+from llmesh.api.catalog.v1.catalog_pb2_grpc import CatalogServiceServicer
+from llmesh.errors import NotFound
+
+_PAGE_SIZE = 100
+_SEARCH_LIMIT = 10
+# Sees every endpoint.
+_OVERSEER = "platform"
+
+
+class CatalogServicer(CatalogServiceServicer):
+    """Lists, searches, describes and watches what the caller may see."""
+
+    def __init__(self, view: View, *, owner_of: Callable[[str], str | None]) -> None:
+        """owner_of: the domain that owns a service's package; None if none does."""
+        self._view = view
+        self._owner_of = owner_of
+        self._searcher = Searcher()
+
+    async def ListTools(self, request: pb.ListToolsRequest, context: object) -> pb.ListToolsResponse:
+        """A page of tools, in order of their names."""
+        listing = f"tools of {request.domain}"
+        after = last_of(request.page_token, listing=listing)
+        size = request.page_size or _PAGE_SIZE
+        tools = self._view.tools(current_caller(), after=after)
+        wanted = (seen for seen in tools if request.domain in ("", seen.tool.domain))
+        # One more than the page holds tells whether there is another.
+        page = list(islice(wanted, size + 1))
+        more = page_token(page[size - 1].tool.service, listing=listing) if len(page) > size else ""
+        return pb.ListToolsResponse(tools=map(tool_message, page[:size]), next_page_token=more)
+
+    async def GetTool(self, request: pb.GetToolRequest, context: object) -> pb.GetToolResponse:
+        """One tool; NotFound if there is none that the caller may see."""
+        return pb.GetToolResponse(tool=tool_message(self._find(request.service, current_caller())))
+
+    async def SearchTools(self, request: pb.SearchToolsRequest, context: object) -> pb.SearchToolsResponse:
+        """The tools that fit the words best."""
+        caller = current_caller()
+        hits = await self._searcher.search(
+            self._view.catalog,
+            request.query,
+            see=lambda tool: self._view.see(tool, caller),
+            limit=request.limit or _SEARCH_LIMIT,
+        )
+        results = (pb.SearchResult(tool=tool_message(hit.seen), score=hit.score) for hit in hits)
+        return pb.SearchToolsResponse(results=results)
+
+    async def GetContract(self, request: pb.GetContractRequest, context: object) -> pb.GetContractResponse:
+        """The tool's files, without services in them that the caller may not see."""
+        caller = current_caller()
+        contract = self._find(request.service, caller).tool.contract
+        shown = (without_services(file, lambda name: self._sees(name, caller)) for file in contract.files.file)
+        return pb.GetContractResponse(files=FileDescriptorSet(file=shown), digest=contract.digest)
+
+    async def WatchTools(self, request: pb.WatchToolsRequest, context: object) -> AsyncIterator[pb.WatchToolsResponse]:
+        """Every visible tool, then what came, changed and went for this caller."""
+        before: dict[str, tuple[Seen, pb.Tool]] | None = None
+        caller = current_caller()
+        async for catalog in self._view.changes():
+            tools = {seen.tool.service: seen for seen in self._view.tools(caller)}
+            now = {name: _message(seen, (before or {}).get(name)) for name, seen in tools.items()}
+            known = {name: message for name, (_, message) in (before or {}).items()}
+            changed = [message for name, (_, message) in now.items() if known.get(name) != message]
+            removed = sorted(known.keys() - now.keys())
+            if before is None or changed or removed:
+                yield pb.WatchToolsResponse(
+                    changed=changed, removed=removed, version=catalog.version, initial=before is None
+                )
+            before = now
+
+    async def ListEndpoints(self, request: pb.ListEndpointsRequest, context: object) -> pb.ListEndpointsResponse:
+        """Endpoints of the caller's domain; all of them for the role `platform`."""
+        caller = current_caller()
+        everything = _OVERSEER in caller.roles
+        reports = sorted(self._view.catalog.reports.values(), key=lambda report: report.endpoint)
+        return pb.ListEndpointsResponse(
+            endpoints=[
+                endpoint_message(report, tells=lambda name: everything or self._owns(caller, name))
+                for report in reports
+                if request.address in ("", report.endpoint.address)
+                and (everything or any(self._owns(caller, name) for name in _named(report)))
+            ]
+        )
+
+    def _find(self, service: str, caller: Caller) -> Seen:
+        seen = self._view.tool(service, caller)
+        if seen is None:
+            raise NotFound(f"tool `{service}` is not on the mesh", resource=("tool", service))
+        return seen
+
+    def _sees(self, service: str, caller: Caller) -> bool:
+        return self._view.tool(service, caller) is not None
+
+    def _owns(self, caller: Caller, service: str) -> bool:
+        return bool(caller.domain) and self._owner_of(service) == caller.domain
+
+
+def _message(seen: Seen, before: tuple[Seen, pb.Tool] | None) -> tuple[Seen, pb.Tool]:
+    """The tool's message, made again only if something of it can have changed."""
+    if before and before[0].tool is seen.tool and before[0].permitted == seen.permitted:
+        return before
+    return seen, tool_message(seen)
+
+
+def _named(report: Report) -> set[str]:
+    """Services that the endpoint serves, tried to serve, or is stated to serve."""
+    granted = {grant.service for grant in report.endpoint.grants}
+    return {*report.services, *(step.service for step in report.steps if step.service), *granted}

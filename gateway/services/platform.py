@@ -1,0 +1,130 @@
+"""The mesh's own services as tools: catalog, reflection and health.
+
+They stand in the catalog like any tool, so rules, visibility and routing need
+no special case for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from google.protobuf import descriptor_pool, text_format
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, MethodDescriptorProto
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+
+from gateway.catalog import Contract, Endpoint, Method, Tool
+from governance.contract import sheet
+from governance.contract.digest import digest
+from governance.contract.normalise import normalise
+from governance.contract.types import messages, service_in
+from llmesh.api.catalog.v1 import catalog_pb2
+from llmesh.api.options.v1 import options_pb2 as options
+
+DOMAIN = "platform"
+# A stream that watches is silent for as long as nothing changes.
+_LONGEST = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """A service of ours. name and summary: for one whose contract carries no sheet."""
+
+    service: str
+    files: tuple[FileDescriptorProto, ...]
+    name: str = ""
+    summary: str = ""
+
+
+def platform_tools(address: str) -> tuple[Tool, ...]:
+    """The tools that the gateway serves itself at the address, in order of their names.
+
+    All belong to the domain `platform`; every method reads, and handles only
+    what the caller may see of the catalog.
+    """
+    endpoint = Endpoint(address, "gateway")
+    return tuple(_tool(own, endpoint) for own in sorted(_owned(), key=lambda own: own.service))
+
+
+def _owned() -> Iterator[_Own]:
+    yield _Own("llmesh.api.catalog.v1.CatalogService", _closure(catalog_pb2.DESCRIPTOR.name))
+    yield _Own(
+        "grpc.health.v1.Health",
+        _closure(health_pb2.DESCRIPTOR.name),
+        "Health",
+        "Says whether a tool on the mesh answers now.",
+    )
+    alpha = _closure(reflection_pb2.DESCRIPTOR.name)
+    for version, files in (("v1", tuple(map(_as_v1, alpha))), ("v1alpha", alpha)):
+        yield _Own(
+            f"grpc.reflection.{version}.ServerReflection",
+            files,
+            f"Reflection {version}",
+            "Hands out the contracts of the tools on the mesh.",
+        )
+
+
+def _tool(own: _Own, endpoint: Endpoint) -> Tool:
+    files = normalise(own.files)
+    found = service_in(files.file, own.service)
+    if found is None:
+        raise LookupError(own.service)
+    _, service = found
+    stated = sheet.read_tool(service)
+    if own.name:
+        stated = options.Tool(name=own.name, summary=own.summary)
+        stated.owner_team = stated.product_owner = stated.contact = DOMAIN
+        stated.lifecycle.stage = options.STAGE_STABLE
+    stated.domain = DOMAIN
+    types = messages(files.file)
+    return Tool(
+        service=own.service,
+        domain=DOMAIN,
+        sheet=stated,
+        methods=tuple(_method(method, sheet.read_method(method, types, granted="read")) for method in service.method),
+        contract=Contract(digest(files), files),
+        endpoints=(endpoint,),
+        ready=frozenset({endpoint}),
+    )
+
+
+def _method(method: MethodDescriptorProto, read: sheet.MethodSheet) -> Method:
+    stated = options.Method()
+    stated.CopyFrom(read.options)
+    stated.cost = options.COST_LOW
+    made = Method(
+        name=method.name,
+        request_type=method.input_type.removeprefix("."),
+        response_type=method.output_type.removeprefix("."),
+        client_streaming=method.client_streaming,
+        server_streaming=method.server_streaming,
+        effect=options.EFFECT_READ,
+        idempotent=True,
+        deadline=read.deadline,
+        idle=read.idle,
+        max_concurrency=read.max_concurrency,
+        # What contracts say of themselves is for people inside; nobody's data is in it.
+        data_classes=("internal",),
+        unclassified=False,
+        options=stated,
+    )
+    return replace(made, deadline=_LONGEST, idle=_LONGEST) if method.server_streaming else made
+
+
+def _closure(name: str) -> tuple[FileDescriptorProto, ...]:
+    """The file and all it imports, as compiled into our own stubs."""
+    waiting, found = [name], dict[str, FileDescriptorProto]()
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            file = descriptor_pool.Default().FindFileByName(name)
+            found[name] = FileDescriptorProto.FromString(file.serialized_pb)
+            waiting.extend(found[name].dependency)
+    return tuple(found.values())
+
+
+def _as_v1(alpha: FileDescriptorProto) -> FileDescriptorProto:
+    """The contract of v1, of which grpcio-reflection has no copy: v1alpha under its name."""
+    return text_format.Parse(text_format.MessageToString(alpha).replace("v1alpha", "v1"), FileDescriptorProto())

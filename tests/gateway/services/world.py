@@ -1,0 +1,168 @@
+"""A small mesh, made by hand, and two people who see different parts of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from google.protobuf import text_format
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+
+from gateway.catalog import Contract, Endpoint, Method, Tool
+from governance.contract import sheet
+from governance.contract.digest import digest
+from governance.contract.normalise import normalise
+from governance.contract.types import messages, service_in
+from governance.words import Caller
+from llmesh.api.options.v1 import options_pb2
+
+ENGINEER = Caller(issuer="test", subject="erin", roles=("developer",), domain="engineering")
+AGENT = Caller(issuer="test", subject="sam", roles=("agent",), domain="support")
+OVERSEER = Caller(issuer="test", subject="pat", roles=("platform",), domain="platform")
+NOBODY = Caller()
+
+COMMON = """
+  name: "acme/common/v1/common.proto" package: "acme.common.v1" syntax: "proto3"
+  message_type { name: "Page" field { name: "size" number: 1 type: TYPE_UINT32 label: LABEL_OPTIONAL } }
+"""
+
+DOCS = """
+  name: "acme/engineering/v1/docs.proto" package: "acme.engineering.v1" syntax: "proto3"
+  dependency: "llmesh/api/options/v1/options.proto" dependency: "acme/common/v1/common.proto"
+  message_type {
+    name: "FindRequest"
+    field {
+      name: "query" number: 1 type: TYPE_STRING label: LABEL_OPTIONAL
+      options { [llmesh.api.options.v1.field] { meaning: "What to look for in the handbook" } }
+    }
+    field { name: "page" number: 2 type: TYPE_MESSAGE type_name: ".acme.common.v1.Page" label: LABEL_OPTIONAL }
+  }
+  message_type {
+    name: "FindResponse"
+    field { name: "kind" number: 1 type: TYPE_ENUM type_name: ".acme.engineering.v1.Kind" label: LABEL_OPTIONAL }
+  }
+  enum_type { name: "Kind" value { name: "KIND_UNSPECIFIED" number: 0 } value { name: "KIND_GUIDE" number: 1 } }
+  service {
+    name: "DocSearch"
+    method {
+      name: "Find" input_type: ".acme.engineering.v1.FindRequest" output_type: ".acme.engineering.v1.FindResponse"
+      options { [llmesh.api.options.v1.method] {
+        summary: "Finds passages." effect: EFFECT_READ
+        examples { summary: "Set up a laptop" request_json: "{\\"query\\": \\"laptop\\"}" }
+      } }
+    }
+    options { [llmesh.api.options.v1.tool] {
+      name: "Documentation search" summary: "Answers from the engineering documentation." domain: "engineering"
+      owner_team: "docs" slo { availability: 0.99 }
+    } }
+  }
+"""
+
+TICKETS = """
+  name: "acme/support/v1/tickets.proto" package: "acme.support.v1" syntax: "proto2"
+  dependency: "llmesh/api/options/v1/options.proto" dependency: "acme/common/v1/common.proto"
+  message_type {
+    name: "Ticket"
+    field { name: "id" number: 1 type: TYPE_STRING label: LABEL_OPTIONAL }
+    extension_range { start: 100 end: 200 }
+  }
+  extension {
+    name: "colour" number: 101 type: TYPE_STRING label: LABEL_OPTIONAL extendee: ".acme.support.v1.Ticket"
+  }
+  service {
+    name: "Tickets"
+    method {
+      name: "GetTicket" input_type: ".acme.support.v1.Ticket" output_type: ".acme.support.v1.Ticket"
+      options { [llmesh.api.options.v1.method] { summary: "Reads one ticket." effect: EFFECT_READ } }
+    }
+    method {
+      name: "DeleteTicket" input_type: ".acme.support.v1.Ticket" output_type: ".acme.support.v1.Ticket"
+      options { [llmesh.api.options.v1.method] { summary: "Deletes a ticket." } }
+    }
+    options { [llmesh.api.options.v1.tool] {
+      name: "Tickets" summary: "Keeps the customers' tickets." domain: "support" labels { key: "language" value: "en" }
+    } }
+  }
+  service {
+    name: "Escalations"
+    method { name: "Escalate" input_type: ".acme.support.v1.Ticket" output_type: ".acme.support.v1.Ticket" }
+    options { [llmesh.api.options.v1.tool] { name: "Escalations" domain: "support" hidden: true } }
+  }
+"""
+
+DOC_SEARCH, TICKET_TOOL, ESCALATIONS = (
+    "acme.engineering.v1.DocSearch",
+    "acme.support.v1.Tickets",
+    "acme.support.v1.Escalations",
+)
+MAY: Mapping[str, Mapping[str, frozenset[str]]] = {
+    "erin": {DOC_SEARCH: frozenset({"Find"}), TICKET_TOOL: frozenset({"GetTicket"})},
+    "sam": {
+        TICKET_TOOL: frozenset({"GetTicket", "DeleteTicket"}),
+        ESCALATIONS: frozenset({"Escalate"}),
+    },
+}
+
+
+def permitted(tool: Tool, caller: Caller) -> frozenset[str]:
+    """What the table says; of the platform's tools, and for pat, everything; nothing for nobody."""
+    everything = frozenset(method.name for method in tool.methods)
+    if not caller.subject:
+        return frozenset()
+    if tool.domain == "platform" or caller == OVERSEER or tool.service.startswith("acme.open."):
+        return everything
+    return MAY.get(caller.subject, {}).get(tool.service, frozenset())
+
+
+def owner_of(service: str) -> str | None:
+    """`acme.support` belongs to support, and so on."""
+    organisation, _, rest = service.partition(".")
+    return rest.partition(".")[0] if organisation == "acme" else None
+
+
+def files_of(*texts: str) -> list[FileDescriptorProto]:
+    """The files that the texts spell, with our options file and what it needs."""
+    found = [text_format.Parse(text, FileDescriptorProto()) for text in texts]
+    waiting = [options_pb2.DESCRIPTOR]
+    while waiting:
+        file = waiting.pop()
+        found.append(FileDescriptorProto.FromString(file.serialized_pb))
+        waiting.extend(file.dependencies)
+    return list({file.name: file for file in found}.values())
+
+
+def tool_of(service: str, *texts: str, ready: bool = True, address: str = "unix:/run/tool.sock") -> Tool:
+    """The tool that the texts define, at one address."""
+    files = normalise(files_of(*texts))
+    found = service_in(files.file, service)
+    assert found
+    types = messages(files.file)
+    endpoint = Endpoint(address, "lease")
+    methods: list[Method] = []
+    for method in found[1].method:
+        read = sheet.read_method(method, types)
+        methods.append(
+            Method(
+                name=method.name,
+                request_type=method.input_type[1:],
+                response_type=method.output_type[1:],
+                client_streaming=method.client_streaming,
+                server_streaming=method.server_streaming,
+                effect=read.effect,
+                idempotent=read.idempotent,
+                deadline=read.deadline,
+                idle=read.idle,
+                max_concurrency=read.max_concurrency,
+                data_classes=read.data_classes,
+                unclassified=read.unclassified,
+                options=read.options,
+            )
+        )
+    stated = sheet.read_tool(found[1])
+    live = frozenset({endpoint}) if ready else frozenset[Endpoint]()
+    return Tool(service, stated.domain, stated, tuple(methods), Contract(digest(files), files), (endpoint,), live)
+
+
+def small_mesh() -> dict[str, Tool]:
+    """Three tools; the last is in a hidden service, in one file with the second."""
+    made = (tool_of(DOC_SEARCH, COMMON, DOCS), *(tool_of(name, COMMON, TICKETS) for name in (TICKET_TOOL, ESCALATIONS)))
+    return {tool.service: tool for tool in made}
