@@ -1,0 +1,134 @@
+"""The policy files: read whole, watched, and kept.
+
+A change takes effect only if every file is right; otherwise the last good
+policy stays in force and the error is told. The last good texts are kept on
+disk, so a gateway that starts beside a broken file starts with those.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import logging
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.clock import Clock
+from gateway.snapshot.build import Policy
+from governance.bundle import parse_bundle
+from governance.document import DocumentError
+from governance.issuers import Issuer, parse_issuers, usable_keys
+from governance.ownership import Ownership, parse_ownership
+from llmesh.home import Home, write_atomically
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.5
+
+
+class PolicyError(Exception):
+    """The policy files cannot be used. The message names the file and says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A policy in force, and who owns which packages."""
+
+    policy: Policy
+    ownership: Ownership
+
+
+class PolicyFiles:
+    """The policy directory of one mesh. development: whether a development issuer may be believed."""
+
+    def __init__(self, folder: Path, home: Home, *, development: bool) -> None:
+        """Nothing is read yet."""
+        self._folder = folder
+        self._home = home
+        self._development = development
+        self._kept = home.state / "policy.json"
+        self.error = ""
+
+    def load(self) -> Loaded:
+        """The policy that the files hold, or else the last good one. Raises PolicyError if there is neither."""
+        texts: Mapping[str, str] = {}
+        try:
+            texts = self._read()
+            loaded = self._parse(texts)
+        except (DocumentError, PolicyError, OSError) as error:
+            self.error = str(error)
+            log.error("policy refused", extra={"error": self.error})  # noqa: TRY400 - the message says it all
+            return self._last_good(error)
+        self.error = ""
+        write_atomically(self._kept, json.dumps(texts, sort_keys=True).encode())
+        return loaded
+
+    def _last_good(self, error: Exception) -> Loaded:
+        try:
+            return self._parse(json.loads(self._kept.read_text()))
+        except FileNotFoundError:
+            raise PolicyError(f"{error}; there is no earlier policy to go on with") from error
+
+    async def watch(self, clock: Clock) -> AsyncIterator[Loaded]:
+        """The policy, then each newer one that is right."""
+        read = self._read_quietly()
+        loaded = self.load()
+        yield loaded
+        while True:
+            await clock.sleep(POLL_S)
+            texts = self._read_quietly()
+            if texts == read:
+                continue
+            read = texts
+            newer = self.load()
+            if newer != loaded:
+                loaded = newer
+                log.info("policy loaded", extra={"bundle": loaded.policy.bundle.digest})
+                yield loaded
+
+    def _read_quietly(self) -> Mapping[str, str] | str:
+        try:
+            return self._read()
+        except (OSError, PolicyError, DocumentError) as error:
+            return str(error)
+
+    def _read(self) -> Mapping[str, str]:
+        names = ["mesh.yaml", "ownership.yaml", "issuers.yaml"]
+        names += sorted(f"domains/{path.name}" for path in self._folder.glob("domains/*.yaml"))
+        texts = {name: self._text(self._folder / name) for name in names}
+        for issuer in parse_issuers(texts["issuers.yaml"]).issuers:
+            texts[f"keys/{issuer.name}"] = self._text(self._keys_file(issuer))
+        return texts
+
+    def _keys_file(self, issuer: Issuer) -> Path:
+        return (self._home.keys if issuer.development else self._folder) / issuer.jwks
+
+    @staticmethod
+    def _text(path: Path) -> str:
+        try:
+            return path.read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            raise PolicyError(f"{path} is missing") from error
+        except UnicodeDecodeError as error:
+            raise PolicyError(f"{path} is not UTF-8") from error
+
+    def _parse(self, texts: Mapping[str, str]) -> Loaded:
+        issuers = parse_issuers(texts["issuers.yaml"])
+        for issuer in issuers.issuers:
+            if issuer.development and not self._development:
+                raise PolicyError(
+                    f"issuers.yaml: `{issuer.name}` is a development issuer, which a mesh that listens beyond loopback does not believe; remove it"
+                )
+        keys = {issuer.name: usable_keys(issuer, texts[f"keys/{issuer.name}"]) for issuer in issuers.issuers}
+        domains = {name: text for name, text in texts.items() if name.startswith("domains/")}
+        bundle = parse_bundle(texts["mesh.yaml"], domains)
+        return Loaded(Policy(bundle, issuers, keys), parse_ownership(texts["ownership.yaml"]))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,113 @@
+"""The snapshot: (Catalog, Policy) -> Resources. Pure: equal inputs give equal bytes.
+
+Every resource's version is a hash of its content, so what did not change is
+never sent again, by this process or the next.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from google.protobuf.message import Message
+
+from gateway.catalog import Method, Tool
+from gateway.snapshot import caller, edge, service
+from gateway.xds.messages import make, pack, serialize, type_url
+from governance import words
+from governance.bundle import Bundle
+from governance.issuers import Issuers
+from governance.residue import Residue, specialise
+from llmesh.api.options.v1 import options_pb2 as options
+
+CLUSTER = type_url("envoy.config.cluster.v3.Cluster")
+ENDPOINTS = type_url("envoy.config.endpoint.v3.ClusterLoadAssignment")
+ROUTES = type_url("envoy.config.route.v3.RouteConfiguration")
+SCOPE = type_url("envoy.config.route.v3.ScopedRouteConfiguration")
+EXTENSION = type_url("envoy.config.core.v3.TypedExtensionConfig")
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One Envoy resource. version: a hash of value, to be compared for equality only."""
+
+    version: str
+    value: bytes
+
+
+# Type URL -> name -> resource.
+Resources = Mapping[str, Mapping[str, Resource]]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Everything that decides who may call. keys: issuer name -> JWKS."""
+
+    bundle: Bundle
+    issuers: Issuers
+    keys: Mapping[str, str]
+
+
+def facts(tool: Tool, method: Method) -> words.Tool:
+    """One method as rules see it."""
+    return words.Tool(
+        service=tool.service,
+        method=method.name,
+        domain=tool.domain,
+        effect=method.effect,
+        stage=tool.sheet.lifecycle.stage or options.STAGE_EXPERIMENTAL,
+        data_classes=method.data_classes,
+        unclassified=method.unclassified,
+        hidden=tool.sheet.hidden,
+        needs_approval=method.options.needs_approval,
+        cost=method.options.cost or options.COST_HIGH,
+        labels=MappingProxyType(dict(tool.sheet.labels)),
+    )
+
+
+def residues(tool: Tool, bundle: Bundle) -> Mapping[str, Residue]:
+    """Method name -> residue."""
+    return {method.name: specialise(bundle, facts(tool, method)) for method in tool.methods}
+
+
+def build(tools: Mapping[str, Tool], policy: Policy) -> Resources:
+    """The resources that route to every tool and let in whom the policy permits."""
+    return assemble({service: build_tool(tool, policy.bundle) for service, tool in tools.items()}, policy)
+
+
+def assemble(built: Mapping[str, Mapping[str, Resource]], policy: Policy) -> Resources:
+    """The whole snapshot from each tool's resources. built: service -> what build_tool made."""
+    snapshot: dict[str, dict[str, Resource]] = {EXTENSION: _filters(policy), CLUSTER: {}, ENDPOINTS: {}, ROUTES: {}, SCOPE: {}}
+    for service_name, resources in built.items():
+        for url, resource in resources.items():
+            snapshot[url][service_name] = resource
+    return snapshot
+
+
+def build_tool(tool: Tool, bundle: Bundle) -> Mapping[str, Resource]:
+    """One tool's resources by type URL; each is named for its service."""
+    return {
+        CLUSTER: _resource(service.cluster(tool)),
+        ENDPOINTS: _resource(service.endpoints(tool)),
+        ROUTES: _resource(service.routes(tool, residues(tool, bundle))),
+        SCOPE: _resource(service.scope(tool)),
+    }
+
+
+def _filters(policy: Policy) -> dict[str, Resource]:
+    filters = {
+        edge.VERIFY: caller.verify(policy.issuers, policy.keys),
+        edge.CALLER: caller.derive(policy.issuers),
+        edge.BLOCKS: edge.blocks(),
+    }
+    return {
+        name: _resource(make("envoy.config.core.v3.TypedExtensionConfig", name=name, typed_config=pack(message)))
+        for name, message in filters.items()
+    }
+
+
+def _resource(message: Message) -> Resource:
+    value = serialize(message)
+    return Resource(hashlib.sha256(value).hexdigest()[:32], value)

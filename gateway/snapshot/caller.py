@@ -1,0 +1,76 @@
+"""Who calls: the filters that verify a token and derive the caller from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any as Untyped
+
+from google.protobuf.message import Message
+
+from gateway.xds.messages import make
+from governance.issuers import Issuers
+
+# Sized for the expected callers; the default of 100 tokens of 4 KiB is not.
+CACHED_TOKENS = 10_000
+MAX_TOKEN_BYTES = 8192
+CLOCK_SKEW_S = 5
+
+_SCRIPT = resources.files(__package__).joinpath("caller.lua").read_text()
+
+
+def verify(issuers: Issuers, keys: Mapping[str, str]) -> Message:
+    """The filter that lets a call on only with a token of one of the issuers. keys: issuer name -> JWKS."""
+    names = [{"provider_name": issuer.name} for issuer in issuers.issuers]
+    requires = names[0] if len(names) == 1 else {"requires_any": {"requirements": names}}
+    return make(
+        "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
+        providers={
+            issuer.name: {
+                "issuer": issuer.issuer,
+                "audiences": issuer.audiences,
+                "local_jwks": {"inline_string": keys[issuer.name]},
+                "from_headers": [{"name": "authorization", "value_prefix": "Bearer "}],
+                "payload_in_metadata": issuer.name,
+                "require_expiration": True,
+                "max_lifetime": {"seconds": issuer.max_lifetime_s},
+                "clock_skew_seconds": CLOCK_SKEW_S,
+                "jwt_cache_config": {"jwt_cache_size": CACHED_TOKENS, "jwt_max_token_size": MAX_TOKEN_BYTES},
+            }
+            for issuer in issuers.issuers
+        },
+        rules=[{"match": {"prefix": "/"}, "requires": requires}],
+    )
+
+
+def derive(issuers: Issuers) -> Message:
+    """The filter that turns the verified claims into the typed caller, and takes the token away."""
+    script = f"local ISSUERS = {_lua({issuer.name: _bindings(issuer) for issuer in issuers.issuers})}\n{_SCRIPT}"
+    return make("envoy.extensions.filters.http.lua.v3.Lua", default_source_code={"inline_string": script})
+
+
+def _bindings(issuer: Untyped) -> dict[str, Untyped]:
+    bindings = [
+        {
+            "claim": binding.claim.split(".") if binding.claim else [],
+            "has": binding.has,
+            "subject": binding.subject,
+            "grants": binding.grants,
+            "value": binding.value,
+        }
+        for binding in issuer.bindings
+    ]
+    return {"issuer": issuer.issuer, "bindings": bindings}
+
+
+def _lua(value: Untyped) -> str:
+    """A Lua literal. Text is written byte by byte, so nothing in it can end the literal."""
+    match value:
+        case str():
+            return '"' + "".join(f"\\{byte:03d}" for byte in value.encode()) + '"'
+        case list():
+            return "{" + ",".join(_lua(item) for item in value) + "}"
+        case dict():
+            return "{" + ",".join(f"[{_lua(key)}]={_lua(item)}" for key, item in sorted(value.items())) + "}"
+        case _:
+            raise TypeError(f"no Lua literal for {type(value)}")

@@ -1,0 +1,246 @@
+"""The listener every call comes through, static from Envoy's start.
+
+Only three filters change while it runs, each delivered on its own: who may
+vouch (`llmesh.verify`), what that grants (`llmesh.caller`), and what is
+blocked (`llmesh.blocks`). The order of the filters is the order of the page
+"The data path": edge, who, may, where.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any as Untyped
+
+from google.protobuf.message import Message
+
+from gateway.snapshot import refusals
+from gateway.snapshot.access import deny_all
+from gateway.snapshot.service import ADS
+from gateway.xds.messages import make, pack, type_url
+
+VERIFY, CALLER, BLOCKS = "llmesh.verify", "llmesh.caller", "llmesh.blocks"
+XDS_CLUSTER = "llmesh.xds"
+
+_JWT = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
+_LUA = "envoy.extensions.filters.http.lua.v3.Lua"
+_RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC"
+
+# One digit to eight, then a unit: "gRPC over HTTP2", Timeout.
+_GRPC_TIMEOUT = "[0-9]{1,8}[HMSmun]"
+_CONTENT_TYPE = r"application/grpc(\+[a-z0-9.]+)?"
+_EDGE_DETAILS = "rbac_access_denied_matched_policy[edge/"
+MAX_STREAMS = 1024
+MAX_HEADERS_KB = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """Where Envoy listens and writes. host, port: the mesh port. The rest are absolute paths."""
+
+    host: str
+    port: int
+    admin_socket: str
+    xds_socket: str
+    call_log: str
+
+
+def bootstrap(edge: Edge) -> Message:
+    """Envoy's whole static configuration."""
+    return make(
+        "envoy.config.bootstrap.v3.Bootstrap",
+        node={"id": "llmesh", "cluster": "llmesh"},
+        admin={"address": {"pipe": {"path": edge.admin_socket, "mode": 0o600}}},
+        dynamic_resources={
+            "ads_config": {
+                "api_type": "DELTA_GRPC",
+                "transport_api_version": "V3",
+                "grpc_services": [{"envoy_grpc": {"cluster_name": XDS_CLUSTER}}],
+                "set_node_on_first_message_only": True,
+            },
+            "cds_config": ADS,
+        },
+        static_resources={"listeners": [_listener(edge)], "clusters": [_xds_cluster(edge)]},
+        layered_runtime={"layers": [{"name": "static", "static_layer": {}}]},
+    )
+
+
+def _xds_cluster(edge: Edge) -> dict[str, Untyped]:
+    http2 = make(
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        explicit_http_config={"http2_protocol_options": {}},
+    )
+    endpoint = {"endpoint": {"address": {"pipe": {"path": edge.xds_socket}}}}
+    return {
+        "name": XDS_CLUSTER,
+        "type": "STATIC",
+        "connect_timeout": {"seconds": 1},
+        "load_assignment": {"cluster_name": XDS_CLUSTER, "endpoints": [{"lb_endpoints": [endpoint]}]},
+        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": pack(http2)},
+    }
+
+
+def _listener(edge: Edge) -> dict[str, Untyped]:
+    manager = {"name": "envoy.filters.network.http_connection_manager", "typed_config": pack(_manager(edge))}
+    return {
+        "name": "llmesh",
+        "address": {"socket_address": {"address": edge.host, "port_value": edge.port}},
+        "filter_chains": [{"filters": [manager]}],
+        "per_connection_buffer_limit_bytes": {"value": 1 << 20},
+    }
+
+
+def _manager(edge: Edge) -> Message:
+    return make(
+        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        stat_prefix="llmesh",
+        codec_type="HTTP2",
+        use_remote_address={"value": True},
+        skip_xff_append=True,
+        stream_idle_timeout={"seconds": 0},
+        request_headers_timeout={"seconds": 10},
+        max_request_headers_kb={"value": MAX_HEADERS_KB},
+        http2_protocol_options={"max_concurrent_streams": {"value": MAX_STREAMS}},
+        early_header_mutation_extensions=[_strip()],
+        generate_request_id={"value": True},
+        scoped_routes={
+            "name": "tools",
+            "scope_key_builder": {
+                "fragments": [{"header_value_extractor": {"name": ":path", "element_separator": "/", "index": 1}}]
+            },
+            "rds_config_source": ADS,
+            "scoped_rds": {"scoped_rds_config_source": ADS},
+        },
+        http_filters=_filters(),
+        local_reply_config={"mappers": _local_replies()},
+        access_log=[_call_log(edge.call_log)],
+    )
+
+
+def _strip() -> dict[str, Untyped]:
+    """What no client may say: who it is, what Envoy should do, where it came from."""
+    prefixes = ("x-llmesh-", "x-envoy-", "x-forwarded-", "x-request-id")
+    mutation = make(
+        "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
+        mutations=[{"remove_on_match": {"key_matcher": {"prefix": prefix}}} for prefix in prefixes],
+    )
+    return {"name": "envoy.http.early_header_mutation.header_mutation", "typed_config": pack(mutation)}
+
+
+def _filters() -> list[dict[str, Untyped]]:
+    return [
+        {"name": "llmesh.call_id", "typed_config": pack(_call_id())},
+        {"name": "llmesh.grpc_timeout", "typed_config": pack(_refuse_malformed_timeout())},
+        {"name": "llmesh.edge", "typed_config": pack(_refuse_other_content())},
+        _discovered(VERIFY, _JWT),
+        _discovered(CALLER, _LUA),
+        _discovered(BLOCKS, _RBAC),
+        {"name": "llmesh.forbid", "typed_config": pack(make(_RBAC))},
+        {"name": "llmesh.allow", "typed_config": pack(deny_all())},
+        {"name": "envoy.filters.http.router", "typed_config": pack(make("envoy.extensions.filters.http.router.v3.Router"))},
+    ]
+
+
+def _discovered(name: str, message: str) -> dict[str, Untyped]:
+    # No default and no time limit: the port opens when the gateway has said
+    # who may come in, never before.
+    source = {**ADS, "initial_fetch_timeout": {"seconds": 0}}
+    return {"name": name, "config_discovery": {"config_source": source, "type_urls": [type_url(message)]}}
+
+
+def _call_id() -> Message:
+    def header(value: str) -> dict[str, Untyped]:
+        header = {"key": "x-llmesh-call-id", "value": value}
+        return {"append": {"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}}
+
+    return make(
+        "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
+        mutations={
+            "request_mutations": [header("%REQ(X-REQUEST-ID)%")],
+            "response_mutations": [header("%REQ(X-REQUEST-ID)%")],
+        },
+    )
+
+
+def _refuse_malformed_timeout() -> Message:
+    # Envoy passes it on, and it would poison the connection to the tool.
+    matcher = {"safe_regex": {"regex": _GRPC_TIMEOUT}}
+    return make(
+        "envoy.extensions.filters.http.fault.v3.HTTPFault",
+        abort={"grpc_status": 3, "percentage": {"numerator": 100}},
+        headers=[{"name": "grpc-timeout", "string_match": matcher, "invert_match": True}],
+    )
+
+
+def _refuse_other_content() -> Message:
+    content = {"name": "content-type", "string_match": {"safe_regex": {"regex": _CONTENT_TYPE}}, "invert_match": True}
+    absent = {"name": "content-type", "present_match": False}
+    policy = {"permissions": [{"header": content}, {"header": absent}], "principals": [{"any": True}]}
+    return make(_RBAC, rules={"action": "DENY", "policies": {"edge/content-type": policy}}, rules_stat_prefix="edge_")
+
+
+def blocks() -> Message:
+    """Nothing is blocked. An empty tree, never no filter: without one, all calls are refused."""
+    allow = make("envoy.config.rbac.v3.Action", name="not blocked", action="ALLOW")
+    return make(_RBAC, matcher={"on_no_match": {"action": {"name": "allow", "typed_config": pack(allow)}}}, rules_stat_prefix="blocks_")
+
+
+def _local_replies() -> list[dict[str, Untyped]]:
+    """Envoy's own answers, in the caller's words. The first that fits is taken."""
+    route = f"xds.route_metadata.filter_metadata['{refusals.DETAILS}']"
+    text = f"xds.route_metadata.filter_metadata['{refusals.MESSAGE}']"
+    unknown = "no method %REQ(:PATH)% on this mesh; `llmesh tools list` shows what there is"
+    return [
+        _reply("response.code_details == 'fault_filter_abort'", "grpc-timeout is malformed: expected 1 to 8 digits and one of H M S m u n"),
+        _reply(f"response.code_details.startsWith('{_EDGE_DETAILS}')", "this port speaks gRPC: content-type must be application/grpc", status=415),
+        _reply("response.code == 401", "%LOCAL_REPLY_BODY%; send `authorization: Bearer TOKEN`, with a token of an issuer that the mesh believes"),
+        _reply(
+            f"response.code == 403 && response.code_details in {route}",
+            f"%CEL({text}[response.code_details])%",
+            details=f"%CEL({route}[response.code_details])%",
+        ),
+        _reply("response.code == 403 || response.code == 404", unknown, status=404),
+        _reply(
+            f"response.code == 503 && '{refusals.UNAVAILABLE}' in {route}",
+            f"%CEL({text}['{refusals.UNAVAILABLE}'])%",
+            details=f"%CEL({route}['{refusals.UNAVAILABLE}'])%",
+        ),
+    ]
+
+
+def _reply(when: str, body: str, *, status: int | None = None, details: str = "") -> dict[str, Untyped]:
+    matches = make("envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter", expression=when)
+    mapper: dict[str, Untyped] = {
+        "filter": {"extension_filter": {"name": "envoy.access_loggers.extension_filters.cel", "typed_config": pack(matches)}},
+        "body_format_override": {"text_format_source": {"inline_string": body}},
+    }
+    if status is not None:
+        mapper["status_code"] = {"value": status}
+    if details:
+        mapper["headers_to_add"] = [{"header": {"key": "grpc-status-details-bin", "value": details}}]
+    return mapper
+
+
+_CALL_LOG: Mapping[str, str] = {
+    "time": "%START_TIME%",
+    "call_id": "%REQ(X-REQUEST-ID)%",
+    "path": "%REQ(:PATH)%",
+    "issuer": "%DYNAMIC_METADATA(llmesh.caller:v:issuer)%",
+    "caller": "%DYNAMIC_METADATA(llmesh.caller:v:subject)%",
+    "contract": "%METADATA(ROUTE:llmesh:contract)%",
+    "code": "%GRPC_STATUS%",
+    "details": "%RESPONSE_CODE_DETAILS%",
+    "flags": "%RESPONSE_FLAGS%",
+    "duration_ms": "%DURATION%",
+    "bytes_in": "%BYTES_RECEIVED%",
+    "bytes_out": "%BYTES_SENT%",
+}
+
+
+def _call_log(path: str) -> dict[str, Untyped]:
+    log = make(
+        "envoy.extensions.access_loggers.file.v3.FileAccessLog",
+        path=path,
+        log_format={"json_format": dict(_CALL_LOG)},
+    )
+    return {"name": "envoy.access_loggers.file", "typed_config": pack(log)}

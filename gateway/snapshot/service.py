@@ -1,0 +1,205 @@
+"""One tool's Envoy resources, all named by its service: cluster, endpoints, routes, scope."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any as Untyped
+
+from google.protobuf.message import Message
+
+from gateway.catalog import Endpoint, Method, Tool
+from gateway.snapshot import access, refusals
+from gateway.xds.messages import make, pack
+from governance.residue import Residue
+from llmesh.api.options.v1 import options_pb2 as options
+
+ADS: dict[str, Untyped] = {"ads": {}, "resource_api_version": "V3"}
+
+CONNECT_TIMEOUT_S = 2
+HEALTH_INTERVAL_S = 1
+DEFAULT_CONCURRENCY = 1024
+# A read is tried once more, and never by more than a fifth of the calls in flight.
+RETRIES = 1
+RETRY_BUDGET_PERCENT = 20.0
+
+
+def cluster(tool: Tool) -> Message:
+    """The tool's endpoints as one upstream: balancing, health, ejection, concurrency."""
+    return make(
+        "envoy.config.cluster.v3.Cluster",
+        name=tool.service,
+        type="EDS",
+        eds_cluster_config={"eds_config": ADS},
+        connect_timeout={"seconds": CONNECT_TIMEOUT_S},
+        lb_policy="LEAST_REQUEST",
+        # Never call endpoints known to be down because all are.
+        common_lb_config={"healthy_panic_threshold": {"value": 0.0}},
+        circuit_breakers={"thresholds": [_thresholds(tool)]},
+        outlier_detection=_outlier_detection(),
+        health_checks=[_health_check(tool)] if tool.health_checked else [],
+        typed_extension_protocol_options={"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": pack(_http2())},
+    )
+
+
+def _thresholds(tool: Tool) -> dict[str, Untyped]:
+    limit = max(method.max_concurrency or DEFAULT_CONCURRENCY for method in tool.methods)
+    return {
+        "max_connections": {"value": DEFAULT_CONCURRENCY},
+        "max_requests": {"value": limit},
+        "max_pending_requests": {"value": limit},
+        "retry_budget": {"budget_percent": {"value": RETRY_BUDGET_PERCENT}, "min_retry_concurrency": {"value": 3}},
+    }
+
+
+def _outlier_detection() -> dict[str, Untyped]:
+    # Connection failures only: what a tool answers one caller must not eject it for others.
+    off = {"value": 0}
+    return {
+        "split_external_local_origin_errors": True,
+        "consecutive_local_origin_failure": {"value": 3},
+        "enforcing_consecutive_local_origin_failure": {"value": 100},
+        "enforcing_consecutive_5xx": off,
+        "enforcing_consecutive_gateway_failure": off,
+        "enforcing_success_rate": off,
+        "enforcing_local_origin_success_rate": off,
+        "interval": {"seconds": 1},
+        "base_ejection_time": {"seconds": 1},
+        "max_ejection_time": {"seconds": 10},
+        "max_ejection_percent": {"value": 100},
+    }
+
+
+def _health_check(tool: Tool) -> dict[str, Untyped]:
+    return {
+        "timeout": {"seconds": HEALTH_INTERVAL_S},
+        "interval": {"seconds": HEALTH_INTERVAL_S},
+        # Defaults to 60 s, which looks as if health checks did not work.
+        "no_traffic_interval": {"seconds": HEALTH_INTERVAL_S},
+        "interval_jitter_percent": 20,
+        "unhealthy_threshold": {"value": 2},
+        "healthy_threshold": {"value": 1},
+        "grpc_health_check": {"service_name": tool.service},
+    }
+
+
+def _http2() -> Message:
+    return make(
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        explicit_http_config={
+            "http2_protocol_options": {
+                # A malformed header of one caller must not stay in the table of
+                # a connection that others share: grpcio keeps the parse error with the entry.
+                "hpack_table_size": {"value": 0},
+                "initial_stream_window_size": {"value": 1 << 20},
+                "initial_connection_window_size": {"value": 16 << 20},
+            }
+        },
+    )
+
+
+def endpoints(tool: Tool) -> Message:
+    """Where the tool listens; an endpoint that does not answer is listed as unhealthy."""
+    return make(
+        "envoy.config.endpoint.v3.ClusterLoadAssignment",
+        cluster_name=tool.service,
+        endpoints=[
+            {
+                "lb_endpoints": [
+                    {
+                        "endpoint": {"address": address(endpoint)},
+                        "health_status": "UNKNOWN" if endpoint in tool.ready else "UNHEALTHY",
+                    }
+                    for endpoint in tool.endpoints
+                ]
+            }
+        ],
+    )
+
+
+def address(endpoint: Endpoint) -> dict[str, Untyped]:
+    """An Envoy core Address, as fields."""
+    if endpoint.address.startswith("unix:"):
+        return {"pipe": {"path": endpoint.address.removeprefix("unix:")}}
+    host, _, port = endpoint.address.rpartition(":")
+    return {"socket_address": {"address": host.strip("[]"), "port_value": int(port)}}
+
+
+def scope(tool: Tool) -> Message:
+    """What makes the service name in a call's path pick the tool's own routes."""
+    return make(
+        "envoy.config.route.v3.ScopedRouteConfiguration",
+        name=tool.service,
+        route_configuration_name=tool.service,
+        key={"fragments": [{"string_key": tool.service}]},
+    )
+
+
+def routes(tool: Tool, residues: Mapping[str, Residue]) -> Message:
+    """One route a method, by its exact path. residues: method name -> residue."""
+    return make(
+        "envoy.config.route.v3.RouteConfiguration",
+        name=tool.service,
+        virtual_hosts=[
+            {
+                "name": tool.service,
+                "domains": ["*"],
+                "routes": [_route(tool, method, residues[method.name]) for method in tool.methods],
+            }
+        ],
+    )
+
+
+def _route(tool: Tool, method: Method, residue: Residue) -> dict[str, Untyped]:
+    metadata = refusals.route_metadata(residue) | {
+        "llmesh": {"contract": tool.contract.digest, "domain": tool.domain, "effect": options.Effect.Name(residue.tool.effect)}
+    }
+    route: dict[str, Untyped] = {
+        "match": {"path": residue.tool.path},
+        "route": _action(tool, method),
+        "typed_per_filter_config": {"llmesh.forbid": access.forbids(residue), "llmesh.allow": access.allows(residue)},
+        "metadata": {"filter_metadata": {name: {"fields": _texts(fields)} for name, fields in metadata.items()}},
+    }
+    if method.idle is None:
+        # A caller that states no deadline: the tool still learns how long it has.
+        header = {"key": "grpc-timeout", "value": f"{_milliseconds(method.deadline)}m"}
+        route["request_headers_to_add"] = [{"header": header, "append_action": "ADD_IF_ABSENT"}]
+    return route
+
+
+def _action(tool: Tool, method: Method) -> dict[str, Untyped]:
+    deadline = _duration(method.deadline)
+    action: dict[str, Untyped] = {
+        "cluster": tool.service,
+        # The default of 15 s would cut long calls.
+        "timeout": {"seconds": 0},
+        "max_stream_duration": {"max_stream_duration": deadline, "grpc_timeout_header_max": deadline},
+        "idle_timeout": _duration(method.idle if method.idle is not None else method.deadline),
+    }
+    # Only what changes nothing is sent twice; a stream of requests would have to be kept.
+    if method.idempotent and not method.client_streaming:
+        action["retry_policy"] = {
+            "retry_on": "connect-failure,refused-stream,unavailable",
+            "num_retries": {"value": RETRIES},
+            "retry_back_off": {"base_interval": {"nanos": 25_000_000}, "max_interval": {"nanos": 250_000_000}},
+            "host_selection_retry_max_attempts": 3,
+            "retry_host_predicate": [
+                {
+                    "name": "envoy.retry_host_predicates.previous_hosts",
+                    "typed_config": pack(make("envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate")),
+                }
+            ],
+        }
+    return action
+
+
+def _texts(fields: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    return {key: {"string_value": value} for key, value in fields.items()}
+
+
+def _milliseconds(span: timedelta) -> int:
+    return span // timedelta(milliseconds=1)
+
+
+def _duration(span: timedelta) -> dict[str, int]:
+    return {"seconds": span // timedelta(seconds=1), "nanos": span.microseconds * 1000}

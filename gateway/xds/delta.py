@@ -1,0 +1,244 @@
+"""Delta ADS: keeps an Envoy's resources equal to the Publisher's. Knows no meaning.
+
+Incremental xDS, as in Envoy's "xDS REST and gRPC protocol": one stream,
+resources by type and name, an acknowledgement for each response. Order: a
+cluster, its endpoints, then the scope that makes it callable, then its routes;
+removal reversed. Envoy answers for a new cluster only once it has the
+endpoints and has checked their health (measured on 1.40), so a scope that
+waits for that answer never leads to a tool that cannot be called yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any as Untyped
+
+import grpc
+import grpc.aio
+
+from gateway.snapshot.build import CLUSTER, ENDPOINTS, EXTENSION, ROUTES, SCOPE, Resource
+from gateway.xds.messages import make, message_type
+from gateway.xds.publish import Publisher
+
+log = logging.getLogger(__name__)
+
+SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+# What is asked for by name, once something that is held names it: sent at any time.
+LEAVES = (EXTENSION, ENDPOINTS, ROUTES)
+# What names those: sent in this order, each when everything before is answered.
+HOLDERS = (CLUSTER, SCOPE)
+REMOVAL = (SCOPE, ROUTES, ENDPOINTS, CLUSTER, EXTENSION)
+MAX_MESSAGE_BYTES = 64 << 20
+# A response this large is split, so that a cold start of many tools streams.
+MAX_RESPONSE_BYTES = 2 << 20
+
+_REQUEST = "envoy.service.discovery.v3.DeltaDiscoveryRequest"
+_RESPONSE = "envoy.service.discovery.v3.DeltaDiscoveryResponse"
+
+
+_Context = grpc.aio.ServicerContext[Untyped, Untyped]
+
+
+@dataclass(slots=True)
+class _Type:
+    """What one Envoy holds of one type. versions: name -> version sent. None subscribed: everything."""
+
+    subscribed: set[str] | None = field(default_factory=set[str])
+    versions: dict[str, str] = field(default_factory=dict[str, str])
+    asked: set[str] = field(default_factory=set[str])
+
+    def wants(self, name: str) -> bool:
+        return self.subscribed is None or name in self.subscribed
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    url: str
+    resources: Mapping[str, Resource]
+    removed: frozenset[str]
+
+
+class _Stream:
+    """One Envoy's stream: its state, and what to send next. No I/O."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+        self._types = {url: _Type() for url in REMOVAL}
+        self._waiting: dict[str, _Sent] = {}
+        self._nonce = 0
+        # Resources to be sent one by one, to find the one that Envoy refuses.
+        self._alone: set[tuple[str, str]] = set()
+
+    @property
+    def idle(self) -> bool:
+        """Whether Envoy has asked for all it is bound to ask for, and answered for all that was sent."""
+        return not (self._waiting or self._expected(CLUSTER, ENDPOINTS) or self._expected(SCOPE, ROUTES))
+
+    async def receive(self, request: Untyped) -> None:
+        """Take in a request: a subscription, an acknowledgement, a refusal, or several at once."""
+        state = self._types.get(request.type_url)
+        if state is None:
+            log.warning("unknown type requested", extra={"type": request.type_url})
+            return
+        first = not request.response_nonce
+        if first and request.initial_resource_versions:
+            state.versions.update(request.initial_resource_versions)
+        self._subscribe(state, request, first=first)
+        sent = self._waiting.pop(request.response_nonce, None)
+        if sent is None:
+            return
+        if request.HasField("error_detail"):
+            await self._refused(sent, request.error_detail.message)
+        else:
+            await self._publisher.accepted(sent.url, sent.resources)
+
+    def _subscribe(self, state: _Type, request: Untyped, *, first: bool) -> None:
+        names = set(request.resource_names_subscribe)
+        if "*" in names or (first and not names and not state.subscribed):
+            # A first request that names nothing asks for everything.
+            state.subscribed = None
+        elif state.subscribed is not None:
+            state.subscribed |= names
+            # Asked for again: Envoy dropped it, or waits to hear that there is none.
+            for name in names - set(request.initial_resource_versions):
+                state.versions.pop(name, None)
+            state.asked |= names
+        for name in request.resource_names_unsubscribe:
+            if state.subscribed is not None:
+                state.subscribed.discard(name)
+            state.versions.pop(name, None)
+
+    async def _refused(self, sent: _Sent, words: str) -> None:
+        state = self._types[sent.url]
+        for name in sent.resources:
+            state.versions.pop(name, None)
+        if len(sent.resources) == 1:
+            await self._publisher.refused(sent.url, sent.resources, words)
+            return
+        # Envoy may have taken a part of it. Blame those it names; send the
+        # rest again, one by one if it names none.
+        named = {name: resource for name, resource in sent.resources.items() if name in words}
+        if named and len(named) < len(sent.resources):
+            await self._publisher.refused(sent.url, named, words)
+        else:
+            self._alone |= {(sent.url, name) for name in sent.resources}
+
+    def next_response(self) -> Untyped | None:
+        """The next response to send, or None while there is nothing, or something must be answered first."""
+        for url in LEAVES:
+            if not self._outstanding(url) and (found := self._changed(url)):
+                return self._response(url, found, frozenset())
+        if self._waiting or not self.idle:
+            return None
+        for url in HOLDERS:
+            if found := self._changed(url):
+                return self._response(url, found, frozenset())
+        for url in REMOVAL:
+            if gone := self._gone(url):
+                return self._response(url, {}, gone)
+        return None
+
+    def _outstanding(self, url: str) -> bool:
+        return any(sent.url == url for sent in self._waiting.values())
+
+    def _changed(self, url: str) -> dict[str, Resource]:
+        state = self._types[url]
+        changed: dict[str, Resource] = {}
+        size = 0
+        for name, resource in self._publisher.wanted(url).items():
+            if not state.wants(name) or state.versions.get(name) == resource.version:
+                continue
+            if (url, name) in self._alone:
+                self._alone.discard((url, name))
+                return {name: resource}
+            changed[name] = resource
+            size += len(resource.value)
+            if size > MAX_RESPONSE_BYTES:
+                break
+        return changed
+
+    def _expected(self, holder: str, held: str) -> bool:
+        """Whether Envoy has resources of one type, and will ask for those of another type named by them."""
+        subscribed = self._types[held].subscribed
+        return subscribed is not None and not self._types[holder].versions.keys() <= subscribed
+
+    def _gone(self, url: str) -> frozenset[str]:
+        state = self._types[url]
+        wanted = self._publisher.wanted(url)
+        held = frozenset(name for name in state.versions if name not in wanted)
+        missing = frozenset(name for name in state.asked if name not in wanted)
+        state.asked.clear()
+        return held | missing
+
+    def _response(self, url: str, resources: Mapping[str, Resource], removed: Iterable[str]) -> Untyped:
+        self._nonce += 1
+        nonce = str(self._nonce)
+        state = self._types[url]
+        self._waiting[nonce] = _Sent(url, resources, frozenset(removed))
+        for name, resource in resources.items():
+            state.versions[name] = resource.version
+        for name in removed:
+            state.versions.pop(name, None)
+        return make(
+            _RESPONSE,
+            type_url=url,
+            nonce=nonce,
+            resources=[
+                {"name": name, "version": resource.version, "resource": {"type_url": url, "value": resource.value}}
+                for name, resource in resources.items()
+            ],
+            removed_resources=sorted(removed),
+        )
+
+
+class DeltaDiscovery:
+    """The ADS servicer. Each stream is served on its own, by one reader and one writer."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        """Serve what the publisher wants served."""
+        self._publisher = publisher
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """To be added to a grpc.aio server."""
+        request: Untyped = message_type(_REQUEST)
+        response: Untyped = message_type(_RESPONSE)
+        method = grpc.stream_stream_rpc_method_handler(
+            self._serve,
+            request_deserializer=request.FromString,
+            response_serializer=response.SerializeToString,
+        )
+        return grpc.method_handlers_generic_handler(SERVICE, {"DeltaAggregatedResources": method})
+
+    async def _serve(self, requests: AsyncIterator[Untyped], context: _Context) -> None:
+        log.info("Envoy connected")
+        stream = _Stream(self._publisher)
+        wake = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            sender = tasks.create_task(_send(stream, self._publisher, context, wake))
+            watcher = tasks.create_task(self._watch(wake))
+            async for request in requests:
+                await stream.receive(request)
+                wake.set()
+            sender.cancel()
+            watcher.cancel()
+        log.info("Envoy disconnected")
+
+    async def _watch(self, wake: asyncio.Event) -> None:
+        async with aclosing(self._publisher.revisions()) as revisions:
+            async for _ in revisions:
+                wake.set()
+
+
+async def _send(stream: _Stream, publisher: Publisher, context: _Context, wake: asyncio.Event) -> None:
+    while True:
+        await wake.wait()
+        wake.clear()
+        revision = publisher.revision
+        while (response := stream.next_response()) is not None:
+            await context.write(response)
+        if stream.idle:
+            await publisher.served(revision)
