@@ -180,7 +180,7 @@ def close_directory(path: Path) -> None:
         message = f"`{path}` belongs to another user"
         raise HomeError(message)
     if found.st_mode & _OTHERS:
-        message = f"others may enter `{path}`, so a socket in it proves nothing: run `chmod 700 {path}`"
+        message = f"others may enter `{path}`, so what is in it proves nothing: use a directory with mode 700"
         raise HomeError(message)
 
 

@@ -1,0 +1,227 @@
+"""A client of the mesh: an ordinary gRPC channel that adds the token and raises the kinds of `llmesh.errors`.
+
+gRPC's own interceptors raise at different moments for each call shape, and
+not at all from read(). So the calls are wrapped instead: whatever a call does
+is gRPC's own, but for the error that comes out of it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar, cast
+
+import grpc
+
+from llmesh.status import error_from_rpc
+
+Metadatum = tuple[str, str | bytes]
+Metadata = Callable[[], Sequence[Metadatum]]
+T = TypeVar("T")
+
+DEFAULT_ADDRESS = "127.0.0.1:8700"
+_SCHEME = re.compile(r"(?:dns:(?://[^/]*/)?|ipv4:|ipv6:)")
+_OPTIONS = (
+    # The mesh allows 16 MiB a message by default and more where a contract says so; what it let through is read.
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_metadata_size", 64 * 1024),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 5000),
+)
+# A proxy must never see what is meant for this machine; a socket's path is no host name.
+_LOCAL_OPTIONS = (("grpc.enable_http_proxy", 0), ("grpc.default_authority", "localhost"))
+
+
+class Mesh:
+    """The mesh, as one caller: `async with llmesh.Mesh(address, token) as mesh: Stub(mesh.channel)`.
+
+    Calls of the channel's stubs raise a kind of llmesh.MeshError when they
+    fail, whatever their shape.
+    """
+
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        token: str | Callable[[], str] | None = None,
+        *,
+        tls: bool = False,
+        root_certificates: bytes | None = None,
+    ) -> None:
+        """Nothing is opened yet.
+
+        address: "host:port" or "unix:/path". token: sent with each call; a
+        callable is asked each time, so that it can refresh it. root_certificates:
+        PEM; implies tls, and gRPC's own roots are used if None. Raises ValueError
+        for a token that would travel beyond this machine without TLS.
+        """
+        self._address = address
+        self._token = token
+        self._credentials = grpc.ssl_channel_credentials(root_certificates) if tls or root_certificates else None
+        if token is not None and self._credentials is None and not _is_local(address):
+            message = (
+                f"a token would travel to `{address}` in the clear: pass tls=True, or root_certificates, "
+                "or connect to the mesh on this machine"
+            )
+            raise ValueError(message)
+        self._channel: MeshChannel | None = None
+
+    @property
+    def channel(self) -> grpc.aio.Channel:
+        """What stubs take. Raises RuntimeError outside `async with`."""
+        if self._channel is None:
+            message = "the mesh is not connected: use `async with llmesh.Mesh(...) as mesh`"
+            raise RuntimeError(message)
+        return self._channel
+
+    async def __aenter__(self) -> Self:
+        """Open the channel; it connects with the first call."""
+        self._channel = MeshChannel(open_channel(self._address, self._credentials), metadata=self._metadata)
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the channel; calls in flight are cancelled."""
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            await channel.close()
+
+    def _metadata(self) -> Sequence[Metadatum]:
+        token = self._token() if callable(self._token) else self._token
+        return (("authorization", f"Bearer {token}"),) if token else ()
+
+
+def open_channel(address: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.aio.Channel:
+    """gRPC's own channel to the address, with the mesh's limits."""
+    options = (*_OPTIONS, *(_LOCAL_OPTIONS if _is_local(address) and credentials is None else ()))
+    if credentials is None:
+        return grpc.aio.insecure_channel(address, options=options)
+    return grpc.aio.secure_channel(address, credentials, options=options)
+
+
+class MeshChannel(grpc.aio.Channel):
+    """A channel whose calls carry further metadata and raise MeshError."""
+
+    def __init__(self, inner: grpc.aio.Channel, *, metadata: Metadata) -> None:
+        """Wrap inner. metadata is asked at each call; a call's own comes after it."""
+        self._inner = inner
+        self._metadata = metadata
+
+    # gRPC's stubs pass what they like here, each version its own.
+    def unary_unary(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        """A method of one request and one response."""
+        return self._wrap(self._inner.unary_unary(*args, **kwargs))
+
+    def unary_stream(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        """A method of one request and a stream of responses."""
+        return self._wrap(self._inner.unary_stream(*args, **kwargs))
+
+    def stream_unary(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        """A method of a stream of requests and one response."""
+        return self._wrap(self._inner.stream_unary(*args, **kwargs))
+
+    def stream_stream(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        """A method of streams both ways."""
+        return self._wrap(self._inner.stream_stream(*args, **kwargs))
+
+    def _wrap(self, method: Callable[..., grpc.aio.Call]) -> Callable[..., _Call]:
+        def start(*args: object, metadata: Iterable[Metadatum] | None = None, **kwargs: object) -> _Call:
+            whole = (*self._metadata(), *(metadata or ()))
+            return _Call(method(*args, metadata=whole, **kwargs))
+
+        return start
+
+    async def close(self, grace: float | None = None) -> None:
+        """Close; calls in flight have grace seconds, None for none."""
+        await self._inner.close(grace)
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:  # noqa: FBT001, FBT002 gRPC's own
+        """gRPC's own."""
+        return self._inner.get_state(try_to_connect)
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        """gRPC's own."""
+        await self._inner.wait_for_state_change(last_observed_state)
+
+    async def channel_ready(self) -> None:
+        """gRPC's own."""
+        await self._inner.channel_ready()
+
+    async def __aenter__(self) -> Self:
+        """gRPC's own."""
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
+    ) -> None:
+        """Close."""
+        await self.close()
+
+
+class _Call:
+    """gRPC's call of any shape; its failures are MeshErrors, each caused by gRPC's own error."""
+
+    def __init__(self, call: grpc.aio.Call) -> None:
+        self._call = cast("Any", call)
+
+    def __getattr__(self, name: str) -> object:
+        """All else is gRPC's own."""
+        return getattr(self._call, name)
+
+    def __await__(self) -> Generator[Any, None, object]:
+        """The one response."""
+        return _told(self._call).__await__()
+
+    def __aiter__(self) -> AsyncIterator[object]:
+        """The responses."""
+        return _Responses(self._call.__aiter__())
+
+    async def read(self) -> object:
+        """The next response; grpc.aio.EOF after the last."""
+        return await _told(self._call.read())
+
+    async def write(self, request: object) -> None:
+        """Send a request."""
+        await _told(self._call.write(request))
+
+    async def done_writing(self) -> None:
+        """Send no more requests."""
+        await _told(self._call.done_writing())
+
+    async def wait_for_connection(self) -> None:
+        """Return once the call has reached a server."""
+        await _told(self._call.wait_for_connection())
+
+
+class _Responses:
+    def __init__(self, responses: AsyncIterator[object]) -> None:
+        self._responses = responses
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> object:
+        return await _told(self._responses.__anext__())
+
+
+async def _told(waiting: Awaitable[T]) -> T:
+    try:
+        return await waiting
+    except grpc.aio.AioRpcError as err:
+        raise error_from_rpc(err) from err
+
+
+def _is_local(address: str) -> bool:
+    """Whether the address is on this machine for certain: a Unix socket, or loopback by number or as "localhost"."""
+    if address.startswith(("unix:", "unix-abstract:")):
+        return True
+    host = _SCHEME.sub("", address, count=1).rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,298 @@
+"""The one edge of a server: every call of all four shapes passes here, in and out.
+
+A call's bytes become a message, its rules are checked, the servicer answers,
+and whatever goes wrong becomes a google.rpc.Status. Handlers work on bytes as
+far as gRPC knows, so that a message that doesn't parse, or an answer of the
+wrong type, is told like any other error instead of in gRPC's own words.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Never, TypeVar, cast
+
+import grpc
+import protovalidate
+from google.protobuf.message import DecodeError, Message
+
+from llmesh.call import Call, answer
+from llmesh.caller import CALL_ID_KEY, PROVENANCE_KEY, caller_from_metadata, read_metadata
+from llmesh.errors import InvalidCall, MeshError, ToolFailed, Unimplemented, Violation
+from llmesh.status import STATUS_KEY, status_from_error
+
+if TYPE_CHECKING:
+    from protovalidate import ViolationPb as _Violation
+
+    # What gRPC itself declares as Any: the messages, whose types only a contract knows.
+    Handler = grpc.RpcMethodHandler[Any, Any]
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+log = logging.getLogger("llmesh.server")
+
+Metadatum = tuple[str, str | bytes]
+T = TypeVar("T")
+
+_PROVENANCE_MAX_BYTES = 4096
+# An error's details need the rest of gRPC's 8 KiB.
+_PROVENANCE_OF_ERROR_MAX_BYTES = 2048
+_VIOLATIONS_MAX = 32
+
+
+class CallsInFlight:
+    """The tools' calls that are being answered: what a drain waits for."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._count = 0
+        self._none = asyncio.Event()
+        self._none.set()
+
+    def count(self) -> None:
+        """Count the call of this task until gRPC has sent all of its answer, which is when the task ends."""
+        task = asyncio.current_task()
+        assert task is not None, "gRPC answers each call in a task"  # noqa: S101
+        self._count += 1
+        self._none.clear()
+        task.add_done_callback(self._end)
+
+    def _end(self, _: object) -> None:
+        self._count -= 1
+        if not self._count:
+            self._none.set()
+
+    async def wait_for_none(self) -> None:
+        """Return when no call is being answered."""
+        await self._none.wait()
+
+
+def wrap_handler(
+    method: str, handler: Handler, *, validator: protovalidate.Validator, calls: CallsInFlight | None
+) -> Handler:
+    """The handler of one method behind the edge.
+
+    calls counts those being answered; None for the platform's own methods,
+    which no drain waits for and the log tells at debug level only.
+    """
+    answering = _Answering(method, handler, validator=validator, calls=calls)
+    match bool(handler.request_streaming), bool(handler.response_streaming):
+        case False, False:
+            return grpc.unary_unary_rpc_method_handler(answering.one)
+        case False, True:
+            return grpc.unary_stream_rpc_method_handler(answering.many)
+        case True, False:
+            return grpc.stream_unary_rpc_method_handler(answering.one)
+        case _:
+            return grpc.stream_stream_rpc_method_handler(answering.many)
+
+
+class UnknownMethods(grpc.GenericRpcHandler):
+    """Added last: answers for every method that nobody serves."""
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler:
+        """A handler that names the path in its refusal."""
+        method = handler_call_details.method
+
+        async def refuse(_: object, context: Context) -> None:
+            error = Unimplemented(f"no method `{method}` here", metadata={"method": method})
+            await _abort(context, error, provenance="")
+
+        return grpc.stream_stream_rpc_method_handler(refuse)
+
+
+@dataclass(frozen=True, slots=True)
+class _Messages:
+    """The messages of one method: bytes to checked requests, responses to bytes."""
+
+    validator: protovalidate.Validator
+    deserialize: Callable[[bytes], Message]
+    serialize: Callable[[object], bytes]
+
+    def read(self, data: bytes) -> Message:
+        """The request in data. Raises InvalidCall if it doesn't parse or breaks its rules."""
+        try:
+            message = self.deserialize(data)
+        except DecodeError as err:
+            raise InvalidCall("the request is not a message of this method's type", reason="MALFORMED") from err
+        violations = self.validator.collect_violations(message)
+        if violations:
+            found = tuple(_violation(violation.proto) for violation in violations[:_VIOLATIONS_MAX])
+            first = found[0]
+            raise InvalidCall(f"`{first.field}` {first.description}" if first.field else first.description, found)
+        return message
+
+    async def read_all(self, requests: AsyncIterable[bytes]) -> AsyncIterator[Message]:
+        """Each request of a stream, checked."""
+        async for data in requests:
+            yield self.read(data)
+
+
+class _CheckedContext:
+    """gRPC's context of a call, as a servicer sees it: messages in and out, provenance with an abort."""
+
+    def __init__(self, context: Context, messages: _Messages, call: Call) -> None:
+        self._context = context
+        self._messages = messages
+        self._call = call
+
+    def __getattr__(self, name: str) -> object:
+        """All else is gRPC's own."""
+        return getattr(self._context, name)
+
+    async def read(self) -> object:
+        """The next request, checked; grpc.aio.EOF after the last."""
+        data = await self._context.read()
+        return data if data is grpc.aio.EOF else self._messages.read(data)
+
+    async def write(self, message: object) -> None:
+        """Send one response."""
+        await self._context.write(self._messages.serialize(message))
+
+    async def abort(
+        self, code: grpc.StatusCode, details: str = "", trailing_metadata: tuple[Metadatum, ...] = ()
+    ) -> Never:
+        """End the call with a code; what was cited goes along."""
+        cited = self._call.provenance(limit_bytes=_PROVENANCE_OF_ERROR_MAX_BYTES)
+        await self._context.abort(code, details, _trailing(trailing_metadata or self._sent(), provenance=cited))
+
+    async def abort_with_status(self, status: grpc.Status) -> Never:
+        """End the call with a status; what was cited goes along."""
+        await self.abort(status.code, status.details or "", tuple(status.trailing_metadata or ()))
+
+    def _sent(self) -> tuple[Metadatum, ...]:
+        return tuple(self._context.trailing_metadata() or ())
+
+
+class _Answering:
+    """One method of a server, and how its calls are answered."""
+
+    def __init__(
+        self, method: str, handler: Handler, *, validator: protovalidate.Validator, calls: CallsInFlight | None
+    ) -> None:
+        self._method = method
+        self._calls = calls
+        self._request_streaming = bool(handler.request_streaming)
+        self._behaviour = cast(
+            "Callable[[object, _CheckedContext], Any]",
+            handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream,
+        )
+        self._messages = _Messages(
+            validator=validator,
+            deserialize=cast("Callable[[bytes], Message]", handler.request_deserializer),
+            serialize=cast("Callable[[object], bytes]", handler.response_serializer),
+        )
+
+    async def one(self, request: bytes | AsyncIterable[bytes], context: Context) -> bytes:
+        """Answer a call that has one response."""
+
+        async def answering(checked: _CheckedContext) -> bytes:
+            return self._messages.serialize(await self._behaviour(self._read(request), checked))
+
+        return await self._guard(context, answering)
+
+    async def many(self, request: bytes | AsyncIterable[bytes], context: Context) -> None:
+        """Answer a call that has a stream of responses."""
+
+        async def answering(checked: _CheckedContext) -> None:
+            responses = self._behaviour(self._read(request), checked)
+            if not inspect.isasyncgen(responses):
+                await responses
+                return
+            async with aclosing(responses):
+                async for response in responses:
+                    await checked.write(response)
+
+        await self._guard(context, answering)
+
+    def _read(self, request: bytes | AsyncIterable[bytes]) -> Message | AsyncIterator[Message]:
+        return self._messages.read(request) if isinstance(request, bytes) else self._messages.read_all(request)
+
+    async def _guard(self, context: Context, answering: Callable[[_CheckedContext], Awaitable[T]]) -> T:
+        """Answer with the call made current, and turn whatever goes wrong into a status."""
+        metadata = tuple(context.invocation_metadata() or ())
+        call_id = read_metadata(metadata).get(CALL_ID_KEY, "")
+        caller = caller_from_metadata(metadata)
+        call = Call(self._method, caller, call_id=call_id, remaining=context.time_remaining)
+        answer(call)
+        if self._calls is not None:
+            self._calls.count()
+        started_s = time.monotonic()
+        outcome = "CANCELLED"
+        try:
+            response = await answering(_CheckedContext(context, self._messages, call))
+            _send_provenance(context, call)
+            outcome = "OK"
+        except grpc.aio.AbortError:
+            outcome = "ABORTED_BY_TOOL"
+            raise
+        # The one place that catches everything: nothing of an unknown error may reach the caller.
+        except Exception as err:  # noqa: BLE001
+            error = _tell(err, call)
+            outcome = error.code.name
+            await _abort(context, error, provenance=call.provenance(limit_bytes=_PROVENANCE_OF_ERROR_MAX_BYTES))
+        finally:
+            took_ms = round((time.monotonic() - started_s) * 1000, 3)
+            facts = {"method": self._method, "code": outcome, "took_ms": took_ms, "call_id": call_id}
+            log.log(logging.DEBUG if self._calls is None else logging.INFO, "call answered", extra=facts)
+        return response
+
+
+def _tell(err: Exception, call: Call) -> MeshError:
+    """The error that the caller gets: a MeshError as it is, of anything else only an incident's id.
+
+    A group, as a TaskGroup raises, counts as its first MeshError if it holds nothing else.
+    """
+    leaves = _leaves(err)
+    for leaf in leaves:
+        if isinstance(leaf, grpc.aio.AbortError):
+            raise leaf
+    told = [leaf for leaf in leaves if isinstance(leaf, MeshError)]
+    if len(told) == len(leaves):
+        return told[0]
+    incident = secrets.token_hex(6)
+    facts = {"incident": incident, "method": call.method, "call_id": call.call_id}
+    log.error("call failed unexpectedly", exc_info=err, extra=facts)
+    return ToolFailed(f"internal error (incident {incident})", reason="INTERNAL", metadata={"incident": incident})
+
+
+def _leaves(err: BaseException) -> list[BaseException]:
+    """The errors in a group, however nested; of anything else, itself."""
+    if not isinstance(err, BaseExceptionGroup):
+        return [err]
+    group = cast("BaseExceptionGroup[BaseException]", err)
+    return [leaf for inner in group.exceptions for leaf in _leaves(inner)]
+
+
+async def _abort(context: Context, error: MeshError, *, provenance: str) -> Never:
+    status = status_from_error(error)
+    own = (*(context.trailing_metadata() or ()), (STATUS_KEY, status.SerializeToString()))
+    # INVARIANT: the Status's message is grpc-message; clients refuse a Status where they differ.
+    await context.abort(error.code, status.message, _trailing(own, provenance=provenance))
+
+
+def _send_provenance(context: Context, call: Call) -> None:
+    cited = call.provenance(limit_bytes=_PROVENANCE_MAX_BYTES)
+    if cited:
+        context.set_trailing_metadata(_trailing(context.trailing_metadata() or (), provenance=cited))
+
+
+def _trailing(own: Iterable[Metadatum], *, provenance: str) -> tuple[Metadatum, ...]:
+    return (*own, (PROVENANCE_KEY, provenance)) if provenance else tuple(own)
+
+
+def _violation(found: _Violation) -> Violation:
+    """What the caller is told of one violation: path, words, rule."""
+    path = ""
+    for element in found.field.elements if found.field else ():
+        path += f".{element.field_name}" if path else element.field_name
+        if element.subscript is not None:
+            key = element.subscript.value
+            path += f"[{json.dumps(key)}]"
+    return Violation(path, found.message or f"breaks the rule {found.rule_id}", found.rule_id)

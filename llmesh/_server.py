@@ -1,0 +1,288 @@
+"""A tool's server: from servicers to a process that answers calls and leaves the mesh in good order.
+
+Starting: handlers behind the edge, reflection, health, a socket, a lease.
+Stopping: the lease goes back first and health says so, so that no new call is
+sent here; then the calls being answered end; then the socket goes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import signal
+import socket
+import stat
+import sys
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import grpc
+import protovalidate
+
+from llmesh._edge import CallsInFlight, UnknownMethods
+from llmesh._health import HealthServicer
+from llmesh._lease import Lease
+from llmesh._services import ServeError, compile_rules, find_services, wrap_services
+from llmesh.home import SOCKET_PATH_MAX_BYTES, Home, HomeError, close_directory
+from llmesh.log import configure_logging
+from llmesh.reflection import V1, V1ALPHA, reflect
+
+if TYPE_CHECKING:
+    from llmesh._edge import Handler
+
+log = logging.getLogger("llmesh.server")
+
+_HEALTH = "grpc.health.v1.Health"
+_MESSAGE_MAX_BYTES = 16 * 1024 * 1024
+# gRPC counts its own framing too; the mesh's limit is on the message.
+_SLACK_BYTES = 64 * 1024
+_OPTIONS = (
+    ("grpc.max_receive_message_length", _MESSAGE_MAX_BYTES + _SLACK_BYTES),
+    ("grpc.max_send_message_length", _MESSAGE_MAX_BYTES + _SLACK_BYTES),
+    ("grpc.max_metadata_size", 64 * 1024),
+    ("grpc.so_reuseport", 0),
+    # Envoy and the gateway keep idle connections alive; that is no reason to hang up on them.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
+    ("grpc.http2.max_ping_strikes", 0),
+)
+# How long the mesh gets to stop sending calls here once the lease is back.
+_LAME_DUCK_S = 0.3
+DRAIN_LIMIT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a server listens: a Unix socket, or host:port; and the mesh whose lease it takes, if any."""
+
+    socket: Path | None
+    tcp: str
+    home: Home | None
+
+
+class Server:
+    """Serves tools on one address: `async with llmesh.Server(MyServicer()) as server`.
+
+    Listens on a Unix socket in the mesh directory and takes a lease there; an
+    address ("unix:/path", or "host:port" with insecure_dev) replaces the
+    socket, and a lease is then taken only for a home that is given too.
+    Callers are read from metadata: only the mesh can reach the socket.
+    Reflection and health are added unless a servicer serves them itself.
+    """
+
+    def __init__(
+        self,
+        *servicers: object,
+        name: str | None = None,
+        home: str | Path | Home | None = None,
+        address: str | None = None,
+        insecure_dev: bool = False,
+        drain_limit_s: float = DRAIN_LIMIT_S,
+    ) -> None:
+        """Find what the servicers serve and where to listen; nothing is opened yet.
+
+        name: of the process, in the socket's path; $LLMESH_NAME or the first
+        service's name if None. insecure_dev: listen on TCP without protection
+        and believe callers' headers from anybody. drain_limit_s: how long calls
+        may go on once the server stops. Raises ServeError.
+        """
+        own = find_services(servicers)
+        if V1ALPHA in own:
+            own.setdefault(V1, own[V1ALPHA])
+        if not own:
+            message = "nothing to serve: pass at least one servicer"
+            raise ServeError(message)
+        self._tools = {service: methods for service, methods in own.items() if not _is_platform(service)}
+        self._platform = {service: methods for service, methods in own.items() if _is_platform(service)}
+        self._health = HealthServicer(self._tools)
+        self._place = _find_place(name or os.environ.get("LLMESH_NAME") or _name_of(own), home, address, insecure_dev)
+        self._drain_limit_s = drain_limit_s
+        self._calls = CallsInFlight()
+        self._address = ""
+        self._server: grpc.aio.Server | None = None
+        self._lease: Lease | None = None
+        self._tasks = AsyncExitStack()
+        self._holding: asyncio.Task[None] | None = None
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """Full names of the tools' services, in order."""
+        return tuple(sorted(self._tools))
+
+    @property
+    def address(self) -> str:
+        """Where it listens, as a gRPC target: "unix:/path.sock" or "host:port". Empty before it has started."""
+        return self._address
+
+    async def start(self) -> None:
+        """Listen, then take the lease. Raises ServeError if the address can't be had."""
+        validator = protovalidate.Validator()
+        compile_rules(self._tools, validator)
+        platform = {**self._standard_services(), **self._platform}
+        server = grpc.aio.server(options=_OPTIONS)
+        server.add_generic_rpc_handlers(
+            (
+                *wrap_services(self._tools, validator=validator, calls=self._calls),
+                *wrap_services(platform, validator=validator, calls=None),
+                UnknownMethods(),
+            )
+        )
+        self._address = _listen(server, self._place)
+        await server.start()
+        if self._place.socket:
+            self._place.socket.chmod(0o600)
+        self._server = server
+        log.info("serving", extra={"address": self._address, "services": self.services})
+        if self._place.home:
+            self._lease = Lease(self._place.home.registry_socket, self._address)
+            tasks = await self._tasks.enter_async_context(asyncio.TaskGroup())
+            self._holding = tasks.create_task(self._lease.hold(), name="llmesh lease")
+
+    async def stop(self) -> None:
+        """Leave the mesh, end the calls being answered, close the address: the drain limit and a second or two."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        self._health.drain()
+        await self._leave_mesh()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(server.stop(self._drain_limit_s))
+            try:
+                async with asyncio.timeout(self._drain_limit_s):
+                    await self._calls.wait_for_none()
+            except TimeoutError:
+                log.warning("calls cut at the drain limit", extra={"limit_s": self._drain_limit_s})
+            # Watches of health and reflection streams are left: nobody need wait for them.
+            await server.stop(None)
+        if self._place.socket:
+            self._place.socket.unlink(missing_ok=True)
+        log.info("stopped", extra={"address": self._address})
+
+    async def _leave_mesh(self) -> None:
+        if self._holding:
+            self._holding.cancel()
+        await self._tasks.aclose()
+        if self._lease and self._lease.held:
+            await self._lease.release()
+            await asyncio.sleep(_LAME_DUCK_S)
+
+    async def __aenter__(self) -> Self:
+        """Start."""
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop."""
+        await self.stop()
+
+    def _standard_services(self) -> dict[str, dict[str, Handler]]:
+        """Reflection and health of what is served."""
+        listed = (*self._tools, _HEALTH, V1, V1ALPHA)
+        standard = find_services((self._health, reflect(listed)))
+        return {**standard, V1: standard[V1ALPHA]}
+
+
+def serve(
+    *servicers: object,
+    name: str | None = None,
+    home: str | Path | Home | None = None,
+    address: str | None = None,
+    insecure_dev: bool = False,
+) -> None:
+    """Serve tools until SIGTERM or SIGINT, then drain and return: `llmesh.serve(MyServicer())`.
+
+    The arguments are Server's. A second signal ends the process at once. Exits
+    with a message if the server cannot start.
+    """
+    configure_logging()
+    try:
+        server = Server(*servicers, name=name, home=home, address=address, insecure_dev=insecure_dev)
+        asyncio.run(_serve_until_told(server))
+    except (ServeError, HomeError) as err:
+        sys.exit(f"llmesh: {err}")
+
+
+async def _serve_until_told(server: Server) -> None:
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGTERM, signal.SIGINT)
+    async with server:
+        for number in signals:
+            loop.add_signal_handler(number, told.set)
+        await told.wait()
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+
+def _find_place(name: str, home: str | Path | Home | None, address: str | None, insecure_dev: bool) -> _Place:  # noqa: FBT001
+    if address is None:
+        found = home if isinstance(home, Home) else Home.find(home)
+        if not found.exists and home is None and "LLMESH_HOME" not in os.environ:
+            message = f"no mesh directory at `{found.path}`: run `llmesh up`, set LLMESH_HOME, or give an address"
+            raise ServeError(message)
+        return _Place(found.create().tool_socket(name), "", found)
+    leased = None
+    if home is not None:
+        leased = (home if isinstance(home, Home) else Home.find(home)).create()
+    if address.startswith("unix:"):
+        return _Place(Path(address.removeprefix("unix:").removeprefix("//")).absolute(), "", leased)
+    if not insecure_dev:
+        message = (
+            f"`{address}` is TCP, where anybody could claim to be any caller: serve on a Unix socket "
+            "(leave the address out), or, to develop without protection, pass insecure_dev=True"
+        )
+        raise ServeError(message)
+    log.warning("serving WITHOUT PROTECTION: callers' headers are believed from anybody", extra={"address": address})
+    return _Place(None, address, leased)
+
+
+def _listen(server: grpc.aio.Server, place: _Place) -> str:
+    """Bind the server to the place; the address it got."""
+    if place.socket:
+        _claim(place.socket)
+    target = f"unix:{place.socket}" if place.socket else place.tcp
+    try:
+        port = server.add_insecure_port(target)
+    except RuntimeError as err:
+        message = f"cannot listen on `{target}`"
+        raise ServeError(message) from err
+    return target if place.socket else f"{place.tcp.rpartition(':')[0]}:{port}"
+
+
+def _claim(path: Path) -> None:
+    """Make sure that path can be a socket of ours, in a directory closed to others; a dead one is removed."""
+    length = len(os.fsencode(path))
+    if length > SOCKET_PATH_MAX_BYTES:
+        message = f"`{path}` has {length} bytes; a Unix socket's path has at most {SOCKET_PATH_MAX_BYTES}"
+        raise ServeError(message)
+    close_directory(path.parent)
+    if not os.path.lexists(path):
+        return
+    if not stat.S_ISSOCK(path.lstat().st_mode):
+        message = f"`{path}` is there already, and is no socket"
+        raise ServeError(message)
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+    message = f"another process serves `{path}`"
+    raise ServeError(message)
+
+
+def _is_platform(service: str) -> bool:
+    return service.startswith(("grpc.health.", "grpc.reflection."))
+
+
+def _name_of(services: Iterable[str]) -> str:
+    """ "doc_search" for acme.engineering.v1.DocSearch."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", next(iter(services), "tool").rpartition(".")[2]).lower()

@@ -1,0 +1,85 @@
+"""The call that a servicer is answering: who makes it, how long there is, what it rests on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+
+from llmesh.caller import Caller
+
+__all__ = ["Call", "current_call"]
+
+_current: ContextVar[Call] = ContextVar("llmesh_call")
+
+
+class Call:
+    """One call, for as long as a servicer answers it.
+
+    method: its path, "/acme.support.v1.Tickets/GetTicket". call_id: the
+    mesh's id for it, empty if it didn't come through the mesh.
+    """
+
+    __slots__ = ("_citations", "_remaining", "call_id", "caller", "method")
+
+    def __init__(self, method: str, caller: Caller, *, call_id: str, remaining: Callable[[], float | None]) -> None:
+        """A call by caller; remaining gives the seconds left of its deadline, None if it has none."""
+        self.method = method
+        self.caller = caller
+        self.call_id = call_id
+        self._remaining = remaining
+        self._citations: list[Mapping[str, str | float | bool]] = []
+
+    @property
+    def remaining_s(self) -> float | None:
+        """Seconds until the deadline, 0 when it has passed; None if the call has none."""
+        remaining = self._remaining()
+        return None if remaining is None else max(remaining, 0.0)
+
+    def cite(self, **facts: str | float | bool) -> None:
+        """Say one thing the answer rests on: cite(document="guide.md", revision="7").
+
+        Sent after the answer, or the error, as provenance. What no longer fits
+        in 4 KiB is left out, the last ones first, and the answer says so.
+        """
+        self._citations.append(facts)
+
+    def provenance(self, *, limit_bytes: int) -> str:
+        """The citations as a compact JSON list in ASCII, cut to the limit; empty if there are none.
+
+        A list that was cut ends with {"truncated":true}.
+        """
+        whole = _to_json(self._citations)
+        if not self._citations or len(whole) <= limit_bytes:
+            return whole if self._citations else ""
+        mark = _to_json({"truncated": True})
+        kept: list[str] = []
+        size = len(f"[{mark}]")
+        for citation in self._citations:
+            shown = _to_json(citation)
+            size += len(shown) + len(",")
+            if size > limit_bytes:
+                break
+            kept.append(shown)
+        return f"[{','.join([*kept, mark])}]"
+
+
+def current_call() -> Call:
+    """The call that this code is answering.
+
+    Raises RuntimeError outside a servicer's method; tasks a method starts inherit it.
+    """
+    try:
+        return _current.get()
+    except LookupError:
+        message = "no call here: current_call() works inside a servicer's method"
+        raise RuntimeError(message) from None
+
+
+def answer(call: Call) -> None:
+    """Make this the current call of the running task."""
+    _current.set(call)
+
+
+def _to_json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
