@@ -1,0 +1,1 @@
+"""The gateway: finds tools, keeps the catalog, programs Envoy."""

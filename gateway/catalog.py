@@ -7,13 +7,14 @@ watches for the next one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import Enum
 from types import MappingProxyType
 
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
 from llmesh.api.options.v1 import options_pb2 as options
 
 
@@ -34,6 +35,10 @@ class Endpoint:
     def protected(self) -> bool:
         """Whether the transport is protected: a Unix socket in a 0700 directory."""
         return self.address.startswith("unix:")
+
+    def grant_for(self, service: str) -> Grant | None:
+        """What the mesh file states for a service here; None if nothing."""
+        return next((grant for grant in self.grants if grant.service == service), None)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -156,16 +161,18 @@ class CatalogBoard:
     async def post(self, tools: Mapping[str, Tool], reports: Mapping[str, Report]) -> Catalog:
         """Replace the catalog by one with the next version, and wake every watcher."""
         async with self._changed:
-            self._current = Catalog(self._current.version + 1, MappingProxyType(dict(tools)), MappingProxyType(dict(reports)))
+            self._current = Catalog(
+                self._current.version + 1, MappingProxyType(dict(tools)), MappingProxyType(dict(reports))
+            )
             self._changed.notify_all()
         return self._current
 
-    async def watch(self) -> AsyncIterator[Catalog]:
+    async def watch(self) -> AsyncGenerator[Catalog]:
         """The newest catalog, then each newer one; a slow reader skips to the newest."""
-        seen = -1
+        seen: Catalog | None = None
         while True:
             async with self._changed:
-                await self._changed.wait_for(lambda: self._current.version > seen)
-                current = self._current
-            seen = current.version
-            yield current
+                while self._current is seen:
+                    await self._changed.wait()
+                seen = self._current
+            yield seen

@@ -27,5 +27,7 @@ class Config(BaseModel):
     @classmethod
     def _stays_on_this_machine(cls, host: str) -> str:
         if not is_loopback(host):
-            raise ValueError(f"`{host}` is reachable from other machines, and the mesh port has no TLS yet; listen on 127.0.0.1")
+            raise ValueError(
+                f"`{host}` is reachable from other machines, and the mesh port has no TLS yet; listen on 127.0.0.1"
+            )
         return host

@@ -56,7 +56,9 @@ class Control:
 
     def permitted(self, tool: Tool, caller: Caller) -> frozenset[str]:
         """Names of the tool's methods that some request of the caller's could be permitted."""
-        return frozenset(method.name for method in tool.methods if may_be_permitted(self._residue(tool, method), caller))
+        return frozenset(
+            method.name for method in tool.methods if may_be_permitted(self._residue(tool, method), caller)
+        )
 
     def _residue(self, tool: Tool, method: Method) -> Residue:
         bundle = self._loaded.policy.bundle

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +70,7 @@ class PolicyFiles:
         except FileNotFoundError:
             raise PolicyError(f"{error}; there is no earlier policy to go on with") from error
 
-    async def watch(self, clock: Clock) -> AsyncIterator[Loaded]:
+    async def watch(self, clock: Clock) -> AsyncGenerator[Loaded]:
         """The policy, then each newer one that is right."""
         read = self._read_quietly()
         loaded = self.load()
@@ -118,7 +118,8 @@ class PolicyFiles:
         for issuer in issuers.issuers:
             if issuer.development and not self._development:
                 raise PolicyError(
-                    f"issuers.yaml: `{issuer.name}` is a development issuer, which a mesh that listens beyond loopback does not believe; remove it"
+                    f"issuers.yaml: `{issuer.name}` is a development issuer, which a mesh that listens beyond "
+                    "loopback does not believe; remove it"
                 )
         keys = {issuer.name: usable_keys(issuer, texts[f"keys/{issuer.name}"]) for issuer in issuers.issuers}
         domains = {name: text for name, text in texts.items() if name.startswith("domains/")}

@@ -1,0 +1,1 @@
+"""Rules and contracts in, decisions out: a pure library."""

@@ -97,10 +97,14 @@ def parse_bundle(mesh: str, domains: Mapping[str, str]) -> Bundle:
     for file, text in sorted(domains.items()):
         domain = parse_document(_DomainFile, text, file=file)
         if file.rsplit("/", 1)[-1] != f"{domain.domain}.yaml":
-            raise DocumentError(file, 1, f"`domain` is `{domain.domain}`, so the file must be named {domain.domain}.yaml")
+            raise DocumentError(
+                file, 1, f"`domain` is `{domain.domain}`, so the file must be named {domain.domain}.yaml"
+            )
         rules = _rules(domain.rules, prefix=f"domain/{domain.domain}", file=file, text=text)
         narrowed[domain.domain] = Domain(domain.default == "inherit", rules)
-    digest = hashlib.sha256("\0".join([mesh, *(part for item in sorted(domains.items()) for part in item)]).encode()).hexdigest()
+    digest = hashlib.sha256(
+        "\0".join([mesh, *(part for item in sorted(domains.items()) for part in item)]).encode()
+    ).hexdigest()
     return Bundle(digest, _rules(mesh_file.rules, prefix="mesh", file="mesh.yaml", text=mesh), narrowed)
 
 

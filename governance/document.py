@@ -6,7 +6,7 @@ An unknown key is an error with its line and the nearest right key.
 from __future__ import annotations
 
 import difflib
-from typing import TypeVar
+from typing import TypeVar, cast, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -35,7 +35,7 @@ class DocumentError(Exception):
 def parse_document(model: type[Model], text: str, *, file: str) -> Model:
     """The model that the text holds. Raises DocumentError for the first thing wrong."""
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = cast("yaml.Node | None", yaml.compose(text, Loader=yaml.SafeLoader))  # pyright: ignore[reportUnknownMemberType]
         data = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
@@ -76,7 +76,9 @@ def _wording(model: type[BaseModel], where: tuple[int | str, ...], kind: str, me
     if kind != "extra_forbidden":
         return f"`{name}`: {message[:1].lower()}{message[1:]}"
     near = difflib.get_close_matches(str(where[-1]), _keys(model, where[:-1]), n=1)
-    hint = f"; did you mean `{near[0]}`?" if near else f"; expected one of {', '.join(sorted(_keys(model, where[:-1])))}"
+    hint = (
+        f"; did you mean `{near[0]}`?" if near else f"; expected one of {', '.join(sorted(_keys(model, where[:-1])))}"
+    )
     return f"`{name}` is not a key here{hint}"
 
 
@@ -92,5 +94,5 @@ def _keys(model: type[BaseModel], where: tuple[int | str, ...]) -> list[str]:
 def _model_in(annotation: object) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    found = (_model_in(argument) for argument in getattr(annotation, "__args__", ()))
+    found = (_model_in(argument) for argument in get_args(annotation))
     return next((model for model in found if model is not None), None)

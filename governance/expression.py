@@ -10,6 +10,7 @@ failure as CEL says (either side decides if it can).
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -112,29 +113,42 @@ def _absorb(left: Expression, right: Expression, facts: Mapping[tuple[str, str],
 def fold(expression: Expression, facts: Mapping[tuple[str, str], Value]) -> Expression:
     """The expression with every part that the facts decide replaced by its value.
 
-    Raises EvaluationError if a part that is certain to be needed fails; a part
-    that `&&` or `||` may yet absorb is kept out of the result only if absorbed.
+    Raises EvaluationError if a part that the facts decide has no value, unless
+    the other side of `&&` or `||` decides without it.
     """
-    if not isinstance(expression, Call):
-        known = isinstance(expression, Field) and (expression.root, expression.name) in facts
-        return _constant(evaluate(expression, facts)) if known else expression
-    if expression.function in ("_&&_", "_||_"):
-        return _fold_logic(expression, facts)
-    if expression.function == "_?_:_":
-        condition = fold(expression.arguments[0], facts)
-        if isinstance(condition, Const):
-            return fold(expression.arguments[1 if condition.value else 2], facts)
-        return Call("_?_:_", (condition, *(fold(branch, facts) for branch in expression.arguments[1:])))
-    if expression.function == "_[_]":
-        return _constant(evaluate(expression, facts))
-    arguments = tuple(_fold_argument(argument, facts) for argument in expression.arguments)
-    if all(not isinstance(argument, Call) and _known(argument, facts) for argument in arguments):
-        return _constant(evaluate(Call(expression.function, arguments), facts))
-    return Call(expression.function, arguments)
+    match expression:
+        case Call("_&&_" | "_||_"):
+            return _fold_logic(expression, facts)
+        case Call("_?_:_", (condition, then, otherwise)):
+            return _fold_choice(fold(condition, facts), then, otherwise, facts)
+        case Call(function, arguments):
+            return _fold_operator(function, tuple(_fold_argument(argument, facts) for argument in arguments), facts)
+        case Field(root, name) if (root, name) in facts:
+            return _constant(facts[root, name])
+        case _:
+            return expression
+
+
+def _fold_choice(
+    condition: Expression, then: Expression, otherwise: Expression, facts: Mapping[tuple[str, str], Value]
+) -> Expression:
+    if isinstance(condition, Const):
+        return fold(then if condition.value else otherwise, facts)
+    return Call("_?_:_", (condition, fold(then, facts), fold(otherwise, facts)))
+
+
+def _fold_operator(
+    function: str, arguments: tuple[Expression, ...], facts: Mapping[tuple[str, str], Value]
+) -> Expression:
+    operation = Call(function, arguments)
+    decided = all(_known(argument, facts) for argument in arguments)
+    return _constant(evaluate(operation, facts)) if decided else operation
 
 
 def _known(expression: Expression, facts: Mapping[tuple[str, str], Value]) -> bool:
-    return isinstance(expression, Const) or (isinstance(expression, Field) and (expression.root, expression.name) in facts)
+    return isinstance(expression, Const) or (
+        isinstance(expression, Field) and (expression.root, expression.name) in facts
+    )
 
 
 def _fold_argument(expression: Expression, facts: Mapping[tuple[str, str], Value]) -> Expression:
@@ -171,19 +185,23 @@ def _index(labels: Value, key: Value) -> Value:
     return labels[key]
 
 
+def _among(item: str, items: tuple[str, ...] | Mapping[str, str]) -> bool:
+    return item in items
+
+
 _OPERATORS: Mapping[str, Callable[..., Value]] = {
-    "!_": lambda value: not value,
-    "_==_": lambda left, right: left == right,
-    "_!=_": lambda left, right: left != right,
-    "_<_": lambda left, right: left < right,
-    "_<=_": lambda left, right: left <= right,
-    "_>_": lambda left, right: left > right,
-    "_>=_": lambda left, right: left >= right,
-    "@in": lambda item, items: item in items,
+    "!_": operator.not_,
+    "_==_": operator.eq,
+    "_!=_": operator.ne,
+    "_<_": operator.lt,
+    "_<=_": operator.le,
+    "_>_": operator.gt,
+    "_>=_": operator.ge,
+    "@in": _among,
     "size": len,
-    "startsWith": lambda text, prefix: text.startswith(prefix),
-    "endsWith": lambda text, suffix: text.endswith(suffix),
-    "contains": lambda text, part: part in text,
+    "startsWith": str.startswith,
+    "endsWith": str.endswith,
+    "contains": operator.contains,
     "_[_]": _index,
 }
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Literal, TypeGuard
+from typing import Literal, TypeGuard, cast
 
 from pydantic import Field, model_validator
 
@@ -21,6 +21,7 @@ from governance.words import Caller
 # comma (lists travel comma-separated), no control character, bounded.
 # The Lua filter holds the same two, as Lua patterns.
 GRANT = re.compile(r"[A-Za-z0-9._:@/+-]{1,128}")
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 MAX_SUBJECT_BYTES = 256
 
 
@@ -123,7 +124,7 @@ def derive(issuer: Issuer, claims: Mapping[str, object]) -> Caller:
 
 
 def _usable_subject(subject: object) -> TypeGuard[str]:
-    return isinstance(subject, str) and 0 < len(subject.encode()) <= MAX_SUBJECT_BYTES and all(ord(c) > 31 and ord(c) != 127 for c in subject)
+    return isinstance(subject, str) and 0 < len(subject.encode()) <= MAX_SUBJECT_BYTES and not CONTROL.search(subject)
 
 
 def _granted(binding: Binding, subject: str, claims: Mapping[str, object]) -> Iterator[str]:
@@ -142,11 +143,15 @@ def _granted(binding: Binding, subject: str, claims: Mapping[str, object]) -> It
 def _claim(claims: Mapping[str, object], path: str) -> object:
     value: object = claims
     for step in path.split("."):
-        value = value.get(step) if isinstance(value, Mapping) else None
+        value = value.get(step) if _is_object(value) else None
     return value
+
+
+def _is_object(value: object) -> TypeGuard[Mapping[str, object]]:
+    return isinstance(value, Mapping)
 
 
 def _texts(value: object) -> Iterable[str]:
     if isinstance(value, str):
         return [value]
-    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+    return [item for item in cast("list[object]", value) if isinstance(item, str)] if isinstance(value, list) else []

@@ -12,7 +12,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any as Untyped
 
-from cel_expr_python import cel
+from cel_expr_python import cel  # pyright: ignore[reportMissingTypeStubs] - its stubs are inside it
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.any_pb2 import Any
 from google.protobuf.message import Message
@@ -58,7 +58,11 @@ def compile_rule(text: str) -> Expression:
 
 
 def _plain(message: str) -> str:
-    return message.removeprefix("INVALID_ARGUMENT: ").removesuffix(" [INVALID_ARGUMENT]").replace("ERROR: <input>:", "column ")
+    return (
+        message.removeprefix("INVALID_ARGUMENT: ")
+        .removesuffix(" [INVALID_ARGUMENT]")
+        .replace("ERROR: <input>:", "column ")
+    )
 
 
 def _translate(node: Untyped, references: dict[int, Untyped]) -> Expression:
@@ -71,7 +75,9 @@ def _translate(node: Untyped, references: dict[int, Untyped]) -> Expression:
         case "select_expr" if not node.select_expr.test_only and node.select_expr.operand.HasField("ident_expr"):
             return Field(node.select_expr.operand.ident_expr.name, node.select_expr.field)
         case "select_expr" if node.select_expr.test_only:
-            raise LanguageError("`has` is of no use: every field always has a value; compare it, as in `caller.domain != ''`")
+            raise LanguageError(
+                "`has` is of no use: every field always has a value; compare it, as in `caller.domain != ''`"
+            )
         case "call_expr":
             return _translate_call(node.call_expr, references)
         case "list_expr":
@@ -79,13 +85,18 @@ def _translate(node: Untyped, references: dict[int, Untyped]) -> Expression:
         case "comprehension_expr":
             raise LanguageError("macros such as `exists` and `all` cannot be carried to Envoy; use `in`, `&&` and `||`")
         case kind:
-            raise LanguageError(f"a {(kind or 'empty').removesuffix('_expr')} expression cannot be carried to Envoy; compare a field instead")
+            raise LanguageError(
+                f"a {(kind or 'empty').removesuffix('_expr')} expression cannot be carried to Envoy; "
+                "compare a field instead"
+            )
 
 
 def _translate_call(call: Untyped, references: dict[int, Untyped]) -> Expression:
     arguments = [*([call.target] if call.HasField("target") else []), *call.args]
     if call.function not in SUPPORTED:
-        instead = _INSTEAD.get(call.function, "use comparisons, `in`, startsWith, endsWith, contains, size, `&&`, `||` and `!`")
+        instead = _INSTEAD.get(
+            call.function, "use comparisons, `in`, startsWith, endsWith, contains, size, `&&`, `||` and `!`"
+        )
         raise LanguageError(f"`{call.function.strip('_')}` cannot be carried to Envoy; {instead}")
     return Call(call.function, tuple(_translate(argument, references) for argument in arguments))
 
@@ -113,10 +124,14 @@ def _check_shapes(expression: Expression) -> None:
         is_list = argument in LISTS or (isinstance(argument, Const) and isinstance(argument.value, tuple))
         if is_list and not (expression.function == "size" or (expression.function == "@in" and position == 1)):
             raise LanguageError("a list can only stand to the right of `in`, or in size()")
-        if argument == LABELS and not (expression.function in ("size", "_[_]") or (expression.function == "@in" and position == 1)):
+        if argument == LABELS and not (
+            expression.function in ("size", "_[_]") or (expression.function == "@in" and position == 1)
+        ):
             raise LanguageError("`tool.labels` can only be indexed, or stand to the right of `in`, or in size()")
         _check_shapes(argument)
-    if expression.function == "_[_]" and (expression.arguments[0] != LABELS or not isinstance(expression.arguments[1], Const)):
+    if expression.function == "_[_]" and (
+        expression.arguments[0] != LABELS or not isinstance(expression.arguments[1], Const)
+    ):
         raise LanguageError(_INSTEAD["_[_]"])
 
 
@@ -156,8 +171,14 @@ _ONEOFS = {"Constant": "constant_kind", "Expr": "expr_kind"}
 
 
 _Descriptor = descriptor_pb2.FieldDescriptorProto
-_SCALARS = {"int64": _Descriptor.TYPE_INT64, "uint64": _Descriptor.TYPE_UINT64, "bool": _Descriptor.TYPE_BOOL}
-_SCALARS |= {"double": _Descriptor.TYPE_DOUBLE, "string": _Descriptor.TYPE_STRING, "bytes": _Descriptor.TYPE_BYTES}
+_SCALARS = {
+    "int64": _Descriptor.TYPE_INT64,
+    "uint64": _Descriptor.TYPE_UINT64,
+    "bool": _Descriptor.TYPE_BOOL,
+    "double": _Descriptor.TYPE_DOUBLE,
+    "string": _Descriptor.TYPE_STRING,
+    "bytes": _Descriptor.TYPE_BYTES,
+}
 
 
 @cache

@@ -16,7 +16,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from governance.bundle import Bundle, Rule
-from governance.expression import FALSE, TRUE, Call, Const, EvaluationError, Expression, Field, Value, all_of, any_of, fold, negation
+from governance.expression import (
+    FALSE,
+    TRUE,
+    Call,
+    Const,
+    EvaluationError,
+    Expression,
+    Field,
+    Value,
+    all_of,
+    any_of,
+    fold,
+    negation,
+)
 from governance.words import Tool
 
 # Nothing is permitted to nobody.
@@ -65,7 +78,9 @@ def specialise(bundle: Bundle, tool: Tool) -> Residue:
         tool,
         permits=_clauses((rule for rule in bundle.mesh if rule.permit), tool, facts),
         forbids=_clauses((rule for rule in (*own, *bundle.mesh) if not rule.permit), tool, facts),
-        domain_permits=None if domain is None or domain.inherit else _clauses((rule for rule in own if rule.permit), tool, facts),
+        domain_permits=None
+        if domain is None or domain.inherit
+        else _clauses((rule for rule in own if rule.permit), tool, facts),
     )
 
 

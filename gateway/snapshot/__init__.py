@@ -1,0 +1,1 @@
+"""Catalog and policy to Envoy resources, without input or output."""

@@ -80,7 +80,7 @@ def _constant(value: bool | int | str | tuple[str, ...]) -> dict[str, Untyped]: 
 
 
 def _derived_caller() -> dict[str, Untyped]:
-    # metadata.filter_metadata['llmesh.caller'].v
+    # That is, the value under metadata.filter_metadata['llmesh.caller'].v.
     metadata = _select({"ident_expr": {"name": "metadata"}}, "filter_metadata")
     return _select({"call_expr": {"function": "_[_]", "args": [metadata, _constant(CALLER)]}}, "v")
 

@@ -79,7 +79,13 @@ def build(tools: Mapping[str, Tool], policy: Policy) -> Resources:
 
 def assemble(built: Mapping[str, Mapping[str, Resource]], policy: Policy) -> Resources:
     """The whole snapshot from each tool's resources. built: service -> what build_tool made."""
-    snapshot: dict[str, dict[str, Resource]] = {EXTENSION: _filters(policy), CLUSTER: {}, ENDPOINTS: {}, ROUTES: {}, SCOPE: {}}
+    snapshot: dict[str, dict[str, Resource]] = {
+        EXTENSION: _filters(policy),
+        CLUSTER: {},
+        ENDPOINTS: {},
+        ROUTES: {},
+        SCOPE: {},
+    }
     for service_name, resources in built.items():
         for url, resource in resources.items():
             snapshot[url][service_name] = resource

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any as Untyped
+from typing import cast
 
 from google.protobuf.message import Message
 
 from gateway.xds.messages import make
-from governance.issuers import Issuers
+from governance.issuers import Issuer, Issuers
 
 # Sized for the expected callers; the default of 100 tokens of 4 KiB is not.
 CACHED_TOKENS = 10_000
 MAX_TOKEN_BYTES = 8192
 CLOCK_SKEW_S = 5
 
-_SCRIPT = resources.files(__package__).joinpath("caller.lua").read_text()
+_SCRIPT = resources.files("gateway.snapshot").joinpath("caller.lua").read_text()
 
 
 def verify(issuers: Issuers, keys: Mapping[str, str]) -> Message:
@@ -49,8 +50,8 @@ def derive(issuers: Issuers) -> Message:
     return make("envoy.extensions.filters.http.lua.v3.Lua", default_source_code={"inline_string": script})
 
 
-def _bindings(issuer: Untyped) -> dict[str, Untyped]:
-    bindings = [
+def _bindings(issuer: Issuer) -> dict[str, Untyped]:
+    bindings: list[dict[str, Untyped]] = [
         {
             "claim": binding.claim.split(".") if binding.claim else [],
             "has": binding.has,
@@ -65,12 +66,9 @@ def _bindings(issuer: Untyped) -> dict[str, Untyped]:
 
 def _lua(value: Untyped) -> str:
     """A Lua literal. Text is written byte by byte, so nothing in it can end the literal."""
-    match value:
-        case str():
-            return '"' + "".join(f"\\{byte:03d}" for byte in value.encode()) + '"'
-        case list():
-            return "{" + ",".join(_lua(item) for item in value) + "}"
-        case dict():
-            return "{" + ",".join(f"[{_lua(key)}]={_lua(item)}" for key, item in sorted(value.items())) + "}"
-        case _:
-            raise TypeError(f"no Lua literal for {type(value)}")
+    if isinstance(value, str):
+        return '"' + "".join(f"\\{byte:03d}" for byte in value.encode()) + '"'
+    if isinstance(value, list):
+        return "{" + ",".join(_lua(item) for item in cast("list[Untyped]", value)) + "}"
+    fields = cast("dict[str, Untyped]", value)
+    return "{" + ",".join(f"[{_lua(key)}]={_lua(item)}" for key, item in sorted(fields.items())) + "}"

@@ -137,7 +137,10 @@ def _filters() -> list[dict[str, Untyped]]:
         _discovered(BLOCKS, _RBAC),
         {"name": "llmesh.forbid", "typed_config": pack(make(_RBAC))},
         {"name": "llmesh.allow", "typed_config": pack(deny_all())},
-        {"name": "envoy.filters.http.router", "typed_config": pack(make("envoy.extensions.filters.http.router.v3.Router"))},
+        {
+            "name": "envoy.filters.http.router",
+            "typed_config": pack(make("envoy.extensions.filters.http.router.v3.Router")),
+        },
     ]
 
 
@@ -182,7 +185,11 @@ def _refuse_other_content() -> Message:
 def blocks() -> Message:
     """Nothing is blocked. An empty tree, never no filter: without one, all calls are refused."""
     allow = make("envoy.config.rbac.v3.Action", name="not blocked", action="ALLOW")
-    return make(_RBAC, matcher={"on_no_match": {"action": {"name": "allow", "typed_config": pack(allow)}}}, rules_stat_prefix="blocks_")
+    return make(
+        _RBAC,
+        matcher={"on_no_match": {"action": {"name": "allow", "typed_config": pack(allow)}}},
+        rules_stat_prefix="blocks_",
+    )
 
 
 def _local_replies() -> list[dict[str, Untyped]]:
@@ -191,9 +198,19 @@ def _local_replies() -> list[dict[str, Untyped]]:
     text = f"xds.route_metadata.filter_metadata['{refusals.MESSAGE}']"
     unknown = "no method %REQ(:PATH)% on this mesh; `llmesh tools list` shows what there is"
     return [
-        _reply("response.code_details == 'fault_filter_abort'", "grpc-timeout is malformed: expected 1 to 8 digits and one of H M S m u n"),
-        _reply(f"response.code_details.startsWith('{_EDGE_DETAILS}')", "this port speaks gRPC: content-type must be application/grpc", status=415),
-        _reply("response.code == 401", "%LOCAL_REPLY_BODY%; send `authorization: Bearer TOKEN`, with a token of an issuer that the mesh believes"),
+        _reply(
+            "response.code_details == 'fault_filter_abort'",
+            "grpc-timeout is malformed: expected 1 to 8 digits and one of H M S m u n",
+        ),
+        _reply(
+            f"response.code_details.startsWith('{_EDGE_DETAILS}')",
+            "this port speaks gRPC: content-type must be application/grpc",
+            status=415,
+        ),
+        _reply(
+            "response.code == 401",
+            "%LOCAL_REPLY_BODY%; send `authorization: Bearer TOKEN`, with a token of an issuer that the mesh believes",
+        ),
         _reply(
             f"response.code == 403 && response.code_details in {route}",
             f"%CEL({text}[response.code_details])%",
@@ -211,7 +228,9 @@ def _local_replies() -> list[dict[str, Untyped]]:
 def _reply(when: str, body: str, *, status: int | None = None, details: str = "") -> dict[str, Untyped]:
     matches = make("envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter", expression=when)
     mapper: dict[str, Untyped] = {
-        "filter": {"extension_filter": {"name": "envoy.access_loggers.extension_filters.cel", "typed_config": pack(matches)}},
+        "filter": {
+            "extension_filter": {"name": "envoy.access_loggers.extension_filters.cel", "typed_config": pack(matches)}
+        },
         "body_format_override": {"text_format_source": {"inline_string": body}},
     }
     if status is not None:

@@ -14,7 +14,7 @@ from typing import Any as Untyped
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
-from google.rpc import code_pb2, error_details_pb2, status_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2  # pyright: ignore[reportMissingTypeStubs]
 
 from governance.decide import no_rule_permits
 from governance.residue import Residue
@@ -52,7 +52,9 @@ def _denied(residue: Residue, rule: str, reason: str) -> status_pb2.Status:
     return _status(
         code_pb2.PERMISSION_DENIED,
         message,
-        error_details_pb2.ErrorInfo(reason="RULE_FORBIDS" if rule else "NO_RULE_PERMITS", domain=ERROR_DOMAIN, metadata=facts),
+        error_details_pb2.ErrorInfo(
+            reason="RULE_FORBIDS" if rule else "NO_RULE_PERMITS", domain=ERROR_DOMAIN, metadata=facts
+        ),
     )
 
 
@@ -61,7 +63,9 @@ def _unavailable(residue: Residue) -> status_pb2.Status:
         code_pb2.UNAVAILABLE,
         f"no endpoint of {residue.tool.service} answers; try again in {RETRY_AFTER_S} s",
         error_details_pb2.RetryInfo(retry_delay=Duration(seconds=RETRY_AFTER_S)),
-        error_details_pb2.ErrorInfo(reason="TOOL_DOWN", domain=ERROR_DOMAIN, metadata={"service": residue.tool.service}),
+        error_details_pb2.ErrorInfo(
+            reason="TOOL_DOWN", domain=ERROR_DOMAIN, metadata={"service": residue.tool.service}
+        ),
     )
 
 

@@ -23,6 +23,12 @@ DEFAULT_CONCURRENCY = 1024
 RETRIES = 1
 RETRY_BUDGET_PERCENT = 20.0
 
+_EFFECTS: Mapping[int, str] = {
+    options.EFFECT_READ: "read",
+    options.EFFECT_WRITE: "write",
+    options.EFFECT_DESTRUCTIVE: "destructive",
+}
+
 
 def cluster(tool: Tool) -> Message:
     """The tool's endpoints as one upstream: balancing, health, ejection, concurrency."""
@@ -152,7 +158,11 @@ def routes(tool: Tool, residues: Mapping[str, Residue]) -> Message:
 
 def _route(tool: Tool, method: Method, residue: Residue) -> dict[str, Untyped]:
     metadata = refusals.route_metadata(residue) | {
-        "llmesh": {"contract": tool.contract.digest, "domain": tool.domain, "effect": options.Effect.Name(residue.tool.effect)}
+        "llmesh": {
+            "contract": tool.contract.digest,
+            "domain": tool.domain,
+            "effect": _EFFECTS[residue.tool.effect],
+        }
     }
     route: dict[str, Untyped] = {
         "match": {"path": residue.tool.path},

@@ -1,0 +1,1 @@
+"""Envoy programmed over delta ADS."""

@@ -18,8 +18,11 @@ type_prefix = "type.googleapis.com/"
 
 
 @cache
-def _pool() -> descriptor_pool.DescriptorPool:
-    files = descriptor_pb2.FileDescriptorSet.FromString(resources.files(__package__).joinpath("envoy.binpb").read_bytes())
+def pool() -> descriptor_pool.DescriptorPool:
+    """The pool that holds them all."""
+    files = descriptor_pb2.FileDescriptorSet.FromString(
+        resources.files("gateway.xds").joinpath("envoy.binpb").read_bytes()
+    )
     pool = descriptor_pool.DescriptorPool()
     for file in files.file:
         pool.Add(file)
@@ -29,7 +32,7 @@ def _pool() -> descriptor_pool.DescriptorPool:
 @cache
 def message_type(name: str) -> type[Message]:
     """The class of a message: "envoy.config.cluster.v3.Cluster". KeyError if envoy.binpb lacks it."""
-    return message_factory.GetMessageClass(_pool().FindMessageTypeByName(name))
+    return message_factory.GetMessageClass(pool().FindMessageTypeByName(name))
 
 
 def make(name: str, /, **fields: Untyped) -> Message:

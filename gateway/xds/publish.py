@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from types import MappingProxyType
 
 from gateway.snapshot.build import Resource, Resources
@@ -96,11 +96,12 @@ class Publisher:
             self._revision += 1
             self._changed.notify_all()
 
-    async def revisions(self) -> AsyncIterator[int]:
+    async def revisions(self) -> AsyncGenerator[int]:
         """A number, then another each time `wanted` may have changed; a slow reader skips to the newest."""
         seen = -1
         while True:
             async with self._changed:
-                await self._changed.wait_for(lambda: self._revision > seen)
+                while self._revision == seen:
+                    await self._changed.wait()
                 seen = self._revision
             yield seen

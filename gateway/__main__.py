@@ -1,0 +1,136 @@
+"""The gateway's process: `python -m gateway run` and `python -m gateway bootstrap`.
+
+Wiring and nothing else: this is the one place that knows every part. run:
+sources -> discovery -> catalog -> snapshot -> Envoy, and the mesh's own
+services, until SIGTERM. bootstrap: print Envoy's static configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from pathlib import Path
+
+import grpc.aio
+from google.protobuf import json_format
+from pydantic import ValidationError
+
+from gateway.catalog import CatalogBoard
+from gateway.clock import SystemClock
+from gateway.config import Config
+from gateway.control import Control
+from gateway.discovery.discovery import Discovery
+from gateway.discovery.reflect import Limits
+from gateway.policy import PolicyError, PolicyFiles, is_loopback
+from gateway.services.platform import platform_tools
+from gateway.services.serve import Policy, serve
+from gateway.snapshot.edge import Edge, bootstrap
+from gateway.sources.file import FileSource
+from gateway.sources.lease import Leases
+from gateway.state import Store
+from gateway.xds.delta import MAX_MESSAGE_BYTES, DeltaDiscovery
+from gateway.xds.messages import pool
+from gateway.xds.publish import Publisher
+from llmesh.home import Home, HomeError
+from llmesh.log import configure_logging
+from llmesh.mesh_file import MeshFileError, read_mesh_file
+
+log = logging.getLogger("gateway")
+
+
+def read_config(home: str, mesh_file: str) -> Config:
+    """The settings. Raises MeshFileError, HomeError or pydantic's ValidationError."""
+    path = Path(mesh_file).absolute()
+    read = read_mesh_file(path)
+    host, _, port = read.listen.rpartition(":")
+    policies = path.parent / read.policies
+    return Config(home=Home.find(home).path, mesh_file=path, host=host, port=int(port), policies=policies)
+
+
+def print_bootstrap(config: Config) -> None:
+    """Print Envoy's static configuration as JSON."""
+    home = Home(config.home)
+    edge = Edge(
+        host=config.host,
+        port=config.port,
+        admin_socket=str(home.admin_socket),
+        xds_socket=str(home.xds_socket),
+        call_log=str(home.logs / "calls.jsonl"),
+    )
+    message = bootstrap(edge)
+    print(json_format.MessageToJson(message, descriptor_pool=pool(), preserving_proto_field_name=True))  # noqa: T201
+
+
+async def run(config: Config) -> None:
+    """Run the gateway until SIGTERM or SIGINT."""
+    home = Home(config.home).create()
+    clock = SystemClock()
+    found, shown = CatalogBoard(), CatalogBoard()
+    leases = Leases(home.leases, clock=clock)
+    policies = PolicyFiles(config.policies, home, development=is_loopback(config.host))
+    publisher = Publisher(
+        on_refused=lambda name, words: discovery.refuse(name, "ENVOY_REFUSED", words),
+        on_accepted=lambda name: discovery.accept(name),
+    )
+    platform = platform_tools(f"unix:{home.services_socket}")
+    control = Control(found, shown, publisher, policies, platform)
+    discovery = Discovery(
+        found,
+        [FileSource(config.mesh_file, clock=clock), leases],
+        ownership=lambda: control.loaded.ownership,
+        limits=Limits(),
+        store=Store(home.catalog),
+        clock=clock,
+    )
+
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    governance = Policy(control.permitted, lambda service: control.loaded.ownership.domain_of(service.rpartition(".")[0]))
+    async with serve(home, shown, leases, policy=governance), asyncio.TaskGroup() as tasks:
+        xds = await serve_xds(home, publisher)
+        running = [tasks.create_task(leases.run()), tasks.create_task(discovery.run()), tasks.create_task(control.run(clock))]
+        log.info("gateway started", extra={"home": str(home.path)})
+        await stopping.wait()
+        for task in running:
+            task.cancel()
+        await xds.stop(0)
+    log.info("gateway stopped")
+
+
+async def serve_xds(home: Home, publisher: Publisher) -> grpc.aio.Server:
+    """The server that programs Envoy, on its Unix socket."""
+    home.xds_socket.unlink(missing_ok=True)
+    size = ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)
+    server = grpc.aio.server(options=[size, ("grpc.max_send_message_length", MAX_MESSAGE_BYTES)])
+    server.add_generic_rpc_handlers((DeltaDiscovery(publisher).handler(),))
+    server.add_insecure_port(f"unix:{home.xds_socket}")
+    await server.start()
+    return server
+
+
+def main() -> None:
+    """Parse the command line and do what it says."""
+    parser = argparse.ArgumentParser(prog="python -m gateway", description=__doc__)
+    parser.add_argument("command", choices=["run", "bootstrap"])
+    parser.add_argument("--home", default="", help="the mesh directory; default: LLMESH_HOME or .llmesh")
+    parser.add_argument("--mesh-file", default="mesh.yaml", help="the mesh file")
+    arguments = parser.parse_args()
+    try:
+        config = read_config(arguments.home, arguments.mesh_file)
+        if arguments.command == "bootstrap":
+            print_bootstrap(config)
+            return
+        configure_logging()
+        asyncio.run(run(config))
+    except (HomeError, MeshFileError, PolicyError) as error:
+        sys.exit(f"gateway: {error}")
+    except ValidationError as error:
+        sys.exit(f"gateway: {error.errors()[0]['msg']}")
+
+
+if __name__ == "__main__":
+    main()
