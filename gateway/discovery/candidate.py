@@ -1,0 +1,207 @@
+"""One service as one endpoint serves it: linked, its options read and found sane.
+
+Nothing here knows who may serve it; that is admission.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from google.protobuf import json_format
+from google.protobuf.descriptor_pb2 import (
+    DescriptorProto,
+    MethodDescriptorProto,
+    ServiceDescriptorProto,
+)
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message_factory import GetMessageClass
+
+from gateway.catalog import Contract, Grant, Method, Step
+from gateway.discovery.descriptors import make_pool
+from gateway.discovery.pinned import pinned
+from gateway.discovery.refusal import Refusal
+from governance.contract.sheet import MethodSheet, has_sheet, read_method, read_tool
+from governance.contract.types import declared, messages, service_in
+from llmesh.api.options.v1 import options_pb2 as options
+
+__all__ = ["Candidate", "read_candidate"]
+
+NAME_MAX = 255
+TITLE_MAX = 80
+USES = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+/[A-Za-z_][A-Za-z0-9_]*")
+LABEL = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A service that asks to be admitted.
+
+    version: equal for two candidates that are the same tool: the contract's
+    digest and, for one without our options, what the mesh file states. sheet:
+    None if nobody states one. types: package -> full name -> fingerprint of
+    each type that the contract defines outside the pinned files. fault: the
+    first of its options that is not sane.
+    """
+
+    service: str
+    package: str
+    version: str
+    contract: Contract
+    sheet: options.Tool | None
+    methods: tuple[Method, ...]
+    types: Mapping[str, Mapping[str, str]]
+    fault: Step | None = None
+
+
+def read_candidate(
+    service: str, contract: Contract, *, grant: Grant | None, pool: DescriptorPool | None = None
+) -> Candidate:
+    """Read the contract of a service that it defines.
+
+    grant: what the mesh file states for it. pool: the contract's files linked,
+    if they are already.
+    """
+    found = service_in(contract.files.file, service)
+    if found is None:
+        raise Refusal("WRONG_FILE", f"no file of the contract defines `{service}`")
+    file, definition = found
+    granted = None if has_sheet(definition) else grant
+    sheet = _sheet(definition, granted)
+    known = messages(contract.files.file)
+    methods = tuple(_method(each, known, granted) for each in definition.method)
+    fault: Step | None = None
+    try:
+        _check(service, definition, sheet, granted)
+        _check_methods(methods, contract, pool)
+    except Refusal as refusal:
+        fault = refusal.step("options", service)
+    return Candidate(
+        service=service,
+        package=file.package,
+        version=contract.digest if granted is None else f"{contract.digest} {granted}",
+        contract=contract,
+        sheet=sheet,
+        methods=methods,
+        types=_types(contract),
+        fault=fault,
+    )
+
+
+def _sheet(definition: ServiceDescriptorProto, granted: Grant | None) -> options.Tool | None:
+    if granted is not None:
+        sheet = options.Tool(name=definition.name, domain=granted.domain, owner_team=granted.owner_team)
+        sheet.lifecycle.stage = options.STAGE_EXPERIMENTAL
+        return sheet
+    return read_tool(definition) if has_sheet(definition) else None
+
+
+def _method(definition: MethodDescriptorProto, known: Mapping[str, DescriptorProto], granted: Grant | None) -> Method:
+    effect = dict(granted.effects).get(definition.name, "destructive") if granted is not None else None
+    sheet: MethodSheet = read_method(definition, known, granted=effect)
+    return Method(
+        name=definition.name,
+        request_type=definition.input_type.removeprefix("."),
+        response_type=definition.output_type.removeprefix("."),
+        client_streaming=definition.client_streaming,
+        server_streaming=definition.server_streaming,
+        effect=sheet.effect,
+        idempotent=sheet.idempotent,
+        deadline=sheet.deadline,
+        idle=sheet.idle,
+        max_concurrency=sheet.max_concurrency,
+        data_classes=sheet.data_classes,
+        unclassified=sheet.unclassified,
+        options=sheet.options,
+    )
+
+
+def _types(contract: Contract) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    for file in contract.files.file:
+        if file.name not in pinned():
+            found.setdefault(file.package, {}).update(declared(file))
+    return found
+
+
+def _check(service: str, definition: ServiceDescriptorProto, sheet: options.Tool | None, granted: Grant | None) -> None:
+    for name in (service, *(each.name for each in definition.method)):
+        if len(name) > NAME_MAX:
+            raise Refusal("BAD_NAME", f"`{name[:TITLE_MAX]}...` is longer than {NAME_MAX} characters")
+    if sheet is None:
+        raise Refusal(
+            "NO_OPTIONS",
+            "the contract carries no llmesh.api.options.v1.tool: add it, or state domain, owner_team and effects "
+            "for the service under `endpoints` in the mesh file",
+        )
+    if len(sheet.name) > TITLE_MAX:
+        raise Refusal("BAD_OPTION", f"the tool's name is longer than {TITLE_MAX} characters")
+    for each in (each for label in sheet.labels.items() for each in label if not LABEL.fullmatch(each)):
+        raise Refusal(
+            "BAD_OPTION", f"`{each[:TITLE_MAX]}` cannot be a label or its value: use a-z, 0-9, `_`, `.` and `-`"
+        )
+    _check_lifecycle(sheet.lifecycle)
+    known = {each.name for each in definition.method}
+    for name, _ in granted.effects if granted is not None else ():
+        if name not in known:
+            raise Refusal(
+                "UNKNOWN_METHOD", f"the mesh file states an effect for `{name}`, which the service does not have"
+            )
+
+
+def _check_lifecycle(lifecycle: options.Lifecycle) -> None:
+    date = lifecycle.deprecated_from
+    if lifecycle.stage == options.STAGE_DEPRECATED and not date:
+        raise Refusal("NO_DEPRECATION_DATE", "a deprecated tool must say when it goes: set lifecycle.deprecated_from")
+    try:
+        good = not date or datetime.date.fromisoformat(date).isoformat() == date
+    except ValueError:
+        good = False
+    if not good:
+        raise Refusal("BAD_DATE", f"lifecycle.deprecated_from is `{date[:TITLE_MAX]}`; write the day as YYYY-MM-DD")
+
+
+def _check_methods(methods: tuple[Method, ...], contract: Contract, pool: DescriptorPool | None) -> None:
+    for method in methods:
+        stated = method.options
+        for each in stated.uses:
+            if not USES.fullmatch(each) or len(each) > 2 * NAME_MAX:
+                raise Refusal(
+                    "BAD_USES",
+                    f"`{method.name}` uses `{each[:NAME_MAX]}`; write `acme.engineering.v1.DocSearch/Retrieve`",
+                )
+        for name, span in _spans(stated):
+            if span.seconds < 0 or span.nanos < 0 or not (span.seconds or span.nanos):
+                raise Refusal("BAD_DURATION", f"`{method.name}` has a {name} that is not above zero")
+        if stated.examples:
+            pool = pool or make_pool(contract.files.file)
+            _check_examples(method, pool)
+
+
+def _spans(stated: options.Method) -> Iterator[tuple[str, Duration]]:
+    if stated.HasField("deadline"):
+        yield "deadline", stated.deadline
+    if stated.HasField("max_duration"):
+        yield "max_duration", stated.max_duration
+    if stated.HasField("idle_timeout"):
+        yield "idle_timeout", stated.idle_timeout
+    if stated.HasField("cacheable"):
+        yield "cacheable", stated.cacheable
+
+
+def _check_examples(method: Method, pool: DescriptorPool) -> None:
+    for example in method.options.examples:
+        texts = [("request", example.request_json, method.request_type)]
+        if example.response_json:
+            texts.append(("response", example.response_json, method.response_type))
+        for role, text, type_name in texts:
+            message = GetMessageClass(pool.FindMessageTypeByName(type_name))()
+            try:
+                json_format.Parse(text, message, descriptor_pool=pool)
+            # What else bad JSON makes of the parser: numbers out of range, nesting without end.
+            except (json_format.ParseError, ValueError, TypeError, OverflowError, RecursionError) as err:
+                reason = f"an example {role} of `{method.name}` is no {type_name}: {str(err)[:NAME_MAX]}"
+                raise Refusal("BAD_EXAMPLE", reason) from err

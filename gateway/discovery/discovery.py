@@ -1,0 +1,254 @@
+"""From sources to the catalog.
+
+Sources name endpoints; each endpoint has one task that looks at it and tells
+what it saw; one writer judges everything seen and posts the catalog that
+follows from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import count
+
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+
+from gateway.catalog import Catalog, CatalogBoard, Endpoint, Step
+from gateway.clock import Clock
+from gateway.discovery.admit import Sighting
+from gateway.discovery.candidate import Candidate, read_candidate
+from gateway.discovery.descriptors import gather
+from gateway.discovery.judge import Judge, View
+from gateway.discovery.pinned import pinned
+from gateway.discovery.reflect import Limits
+from gateway.discovery.refusal import Refusal
+from gateway.discovery.watch import Look, Watcher
+from gateway.sources import Source
+from gateway.state import Remembered, Store
+from governance.ownership import Ownership
+
+__all__ = ["Discovery"]
+
+log = logging.getLogger(__name__)
+
+# How many endpoints are looked at at once.
+LOOKS_AT_ONCE = 16
+
+
+class _Place:
+    """What is known of one endpoint; its watcher writes here, the writer reads."""
+
+    def __init__(self, endpoint: Endpoint, desk: Discovery) -> None:
+        self.endpoint = endpoint
+        self.sighting: Sighting | None = None
+        self.failed: Step | None = None
+        self.task: asyncio.Task[None] | None = None
+        self._desk = desk
+
+    def seen(self, look: Look) -> None:
+        self.failed = None
+        self.sighting = self._desk.sighting(self.endpoint, look)
+        self._desk.recheck()
+
+    def lost(self, step: Step) -> None:
+        if self.sighting is not None:
+            self.sighting = replace(self.sighting, live=False)
+        self.failed = step
+        self._desk.recheck()
+
+    def health(self, *, live: bool) -> None:
+        if self.sighting is not None and self.sighting.live != live:
+            self.sighting = replace(self.sighting, live=live)
+            self._desk.recheck()
+
+
+class Discovery:
+    """Keeps the catalog true to what the sources name and the endpoints serve."""
+
+    def __init__(
+        self,
+        board: CatalogBoard,
+        sources: Sequence[Source],
+        *,
+        ownership: Callable[[], Ownership],
+        limits: Limits,
+        store: Store | None,
+        clock: Clock,
+    ) -> None:
+        """ownership: the one in force now; call recheck when it changes. store: None keeps nothing."""
+        self.settled = asyncio.Event()
+        self._board = board
+        self._sources = sources
+        self._ownership = ownership
+        self._limits = limits
+        self._store = store
+        self._clock = clock
+        self._named: dict[int, frozenset[Endpoint]] = {}
+        self._places: dict[str, _Place] = {}
+        self._remembered: dict[str, Remembered] = {}
+        self._judge = Judge()
+        self._candidates: dict[tuple[str, str], Candidate] = {}
+        self._order = count()
+        self._dirty = asyncio.Event()
+        self._unsaved = asyncio.Event()
+        self._slots = asyncio.Semaphore(LOOKS_AT_ONCE)
+
+    async def run(self) -> None:
+        """Run until cancelled. The first catalog is posted when every source has synced."""
+        pinned()
+        if self._store is not None:
+            self._remembered = {each.address: each for each in await asyncio.to_thread(self._store.load)}
+        async with asyncio.TaskGroup() as group:
+            for number, source in enumerate(self._sources):
+                group.create_task(self._follow(number, source, group))
+            if not self._sources:
+                self._settle(group)
+            group.create_task(self._write())
+            group.create_task(self._save())
+
+    def recheck(self) -> None:
+        """Judge everything seen again: the ownership may have changed, or what was seen."""
+        self._dirty.set()
+
+    def refuse(self, service: str, *, reason: str, message: str) -> None:
+        """Envoy refused what was published for the tool; message is in its words."""
+        step = Step("publish", passed=False, service=service, reason=reason, message=message)
+        self._publish(step)
+
+    def accept(self, service: str) -> None:
+        """Envoy took what was published for the tool."""
+        self._publish(Step("publish", passed=True, service=service))
+
+    def sighting(self, endpoint: Endpoint, look: Look) -> Sighting:
+        """A look as admission takes it. Equal candidates are one object, whoever serves them."""
+        known = self._candidates
+        return Sighting(
+            endpoint=endpoint,
+            order=next(self._order),
+            candidates=tuple(known.setdefault((each.service, each.version), each) for each in look.candidates),
+            steps=look.steps,
+            live=look.live,
+            health_checked=look.health_checked,
+        )
+
+    def _publish(self, step: Step) -> None:
+        if self._judge.publish(step):
+            self.recheck()
+
+    async def _follow(self, number: int, source: Source, group: asyncio.TaskGroup) -> None:
+        async for endpoints in source.watch():
+            self._named[number] = endpoints
+            if len(self._named) == len(self._sources):
+                self._settle(group)
+
+    def _settle(self, group: asyncio.TaskGroup) -> None:
+        self._reconcile(group)
+        self.settled.set()
+        self.recheck()
+
+    def _reconcile(self, group: asyncio.TaskGroup) -> None:
+        """Start and stop watchers so that there is one for each address named; the first source to name it counts."""
+        wanted: dict[str, Endpoint] = {}
+        for number in sorted(self._named):
+            for endpoint in sorted(self._named[number]):
+                wanted.setdefault(endpoint.address, endpoint)
+        for address in self._places.keys() - wanted.keys():
+            self._stop(self._places.pop(address))
+        restored = self._restore(wanted)
+        for address, endpoint in wanted.items():
+            place = self._places.get(address)
+            if place is not None and place.endpoint == endpoint:
+                continue
+            fresh = _Place(endpoint, self)
+            if place is not None:
+                self._stop(place)
+                fresh.sighting, fresh.failed = place.sighting, place.failed
+            else:
+                fresh.sighting = restored.get(address)
+            self._places[address] = fresh
+            watcher = Watcher(endpoint, fresh, limits=self._limits, slots=self._slots, clock=self._clock)
+            fresh.task = group.create_task(watcher.run(), name=f"watch {address}")
+
+    def _stop(self, place: _Place) -> None:
+        if place.task is not None:
+            place.task.cancel()
+
+    def _restore(self, wanted: Mapping[str, Endpoint]) -> dict[str, Sighting]:
+        """Sightings of endpoints that served tools before this process began, in that order; once only."""
+        remembered, self._remembered = self._remembered, {}
+        restored: dict[str, Sighting] = {}
+        for address, each in remembered.items():
+            endpoint = wanted.get(address)
+            if endpoint is not None:
+                look = _recall(each, endpoint)
+                restored[address] = self.sighting(endpoint, look)
+        return restored
+
+    async def _write(self) -> None:
+        """The catalog's one writer."""
+        await self.settled.wait()
+        while True:
+            await self._dirty.wait()
+            self._dirty.clear()
+            before = self._board.current
+            views = [View(each.endpoint, each.sighting, each.failed) for each in self._places.values()]
+            after = self._judge.judge(views, before, ownership=self._ownership(), now_s=self._clock.unix_s())
+            self._candidates = {
+                (c.service, c.version): c for each in views if each.sighting for c in each.sighting.candidates
+            }
+            changed = not _same(before.tools, after.tools)
+            if changed or before.version == 0 or not _same(before.reports, after.reports):
+                _log_changes(before, await self._board.post(after.tools, after.reports))
+            if changed:
+                self._unsaved.set()
+
+    async def _save(self) -> None:
+        """Keep the catalog on disk, the newest where the disk is slower."""
+        while self._store is not None:
+            await self._unsaved.wait()
+            self._unsaved.clear()
+            kept = _remember(self._board.current)
+            try:
+                await asyncio.to_thread(self._store.save, kept)
+            except OSError:
+                log.exception("last good catalog could not be kept")
+
+
+def _same(before: Mapping[str, object], after: Mapping[str, object]) -> bool:
+    """Whether nothing changed: the judge keeps what is equal as the same object."""
+    return before.keys() == after.keys() and all(before[key] is value for key, value in after.items())
+
+
+def _recall(remembered: Remembered, endpoint: Endpoint) -> Look:
+    """What the endpoint served when it was last admitted, taken as still so."""
+    candidates: list[Candidate] = []
+    for service, files in remembered.services.items():
+        try:
+            contract = gather(service, files, pinned=pinned())
+            candidates.append(read_candidate(service, contract, grant=endpoint.grant_for(service)))
+        except Refusal as refusal:
+            log.warning("remembered contract was unusable", extra={"service": service, "reason": refusal.reason})
+    return Look(tuple(candidates), (Step("connect", passed=True),), live=True, health_checked=remembered.health_checked)
+
+
+def _remember(catalog: Catalog) -> list[Remembered]:
+    services: dict[str, dict[str, Sequence[FileDescriptorProto]]] = {}
+    unchecked: set[str] = set()
+    for name, tool in catalog.tools.items():
+        for endpoint in tool.endpoints:
+            services.setdefault(endpoint.address, {})[name] = tool.contract.files.file
+            if not tool.health_checked:
+                unchecked.add(endpoint.address)
+    return [Remembered(address, found, address not in unchecked) for address, found in services.items()]
+
+
+def _log_changes(before: Catalog, after: Catalog) -> None:
+    facts = {"version": after.version, "tools": len(after.tools), "endpoints": len(after.reports)}
+    log.info("catalog was posted", extra=facts)
+    for address, report in after.reports.items():
+        last = before.reports.get(address)
+        if last is None or last.state is not report.state:
+            failed = [f"{step.service or address}: {step.reason}" for step in report.steps if not step.passed]
+            log.info("endpoint changed state", extra={"address": address, "state": report.state.name, "failed": failed})

@@ -1,0 +1,129 @@
+"""From everything seen of every endpoint to the catalog's content."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from gateway.catalog import Catalog, Endpoint, Report, State, Step, Tool
+from gateway.discovery.admit import Admission, Admitted, Sighting, admit
+from governance.ownership import Ownership
+
+__all__ = ["Judge", "View"]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is known of one endpoint. sighting: None before its first look. failed: why it does not answer."""
+
+    endpoint: Endpoint
+    sighting: Sighting | None
+    failed: Step | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Publication:
+    """What Envoy said of one version of a tool."""
+
+    version: str
+    step: Step
+
+
+class Judge:
+    """Holds what must be remembered between verdicts: who was admitted, and what Envoy said."""
+
+    def __init__(self) -> None:
+        """Nobody is admitted yet."""
+        self._incumbents: Mapping[str, str] = {}
+        self._published: dict[str, _Publication] = {}
+
+    def publish(self, step: Step) -> bool:
+        """Take in what Envoy said of a tool as it is now; whether that is new."""
+        found = _Publication(self._incumbents.get(step.service, ""), step)
+        if self._published.get(step.service) == found:
+            return False
+        self._published[step.service] = found
+        return True
+
+    def judge(self, views: Iterable[View], before: Catalog, *, ownership: Ownership, now_s: float) -> Catalog:
+        """The catalog that follows; what has not changed since before is the same object.
+
+        now_s: Unix seconds. Its version is that of before.
+        """
+        known = sorted(views, key=lambda each: each.endpoint.address)
+        sightings = [each.sighting for each in known if each.sighting is not None]
+        admission = admit(sightings, ownership=ownership, incumbents=self._incumbents)
+        versions = {name: admitted.candidate.version for name, admitted in admission.tools.items()}
+        unchanged = {name for name, version in versions.items() if self._incumbents.get(name) == version}
+        tools = {
+            name: _tool(name, admitted, before.tools.get(name) if name in unchanged else None)
+            for name, admitted in sorted(admission.tools.items())
+        }
+        self._incumbents = versions
+        self._published = {name: each for name, each in self._published.items() if each.version == versions.get(name)}
+        reports = {each.endpoint.address: self._report(each, admission, before, now_s=now_s) for each in known}
+        return Catalog(before.version, tools, reports)
+
+    def _report(self, view: View, admission: Admission, before: Catalog, *, now_s: float) -> Report:
+        steps = tuple(self._steps(view, admission))
+        services = tuple(
+            sorted(_admitted_services(view, admission) - {each.service for each in steps if not each.passed})
+        )
+        state = _state(view, services)
+        last = before.reports.get(view.endpoint.address)
+        changed_s = last.changed_s if last is not None and last.state is state else now_s
+        report = Report(view.endpoint, state, steps, services, changed_s)
+        return last if last is not None and last == report else report
+
+    def _steps(self, view: View, admission: Admission) -> Iterator[Step]:
+        sighting = view.sighting
+        if view.failed is not None:
+            yield view.failed
+        if sighting is None:
+            return
+        yield from (step for step in sighting.steps if view.failed is None or step.name != "connect")
+        for candidate in sighting.candidates:
+            yield from admission.steps[view.endpoint.address, candidate.service]
+            published = self._published.get(candidate.service)
+            if published is not None and published.version == candidate.version:
+                yield published.step
+
+
+def _tool(service: str, admitted: Admitted, last: Tool | None) -> Tool:
+    """The tool as it is now; the last one if that is equal. last: None if the contract is another."""
+    candidate = admitted.candidate
+    if candidate.sheet is None:
+        raise AssertionError("a service without a sheet was admitted")
+    endpoints = tuple(sorted(each.endpoint for each in admitted.sightings))
+    ready = frozenset(each.endpoint for each in admitted.sightings if each.live)
+    checked = all(each.health_checked for each in admitted.sightings)
+    if last is not None and (last.domain, last.endpoints, last.ready, last.health_checked) == (
+        admitted.domain,
+        endpoints,
+        ready,
+        checked,
+    ):
+        return last
+    return Tool(
+        service=service,
+        domain=admitted.domain,
+        sheet=candidate.sheet,
+        methods=candidate.methods,
+        contract=candidate.contract,
+        endpoints=endpoints,
+        ready=ready,
+        health_checked=checked,
+    )
+
+
+def _admitted_services(view: View, admission: Admission) -> set[str]:
+    candidates = view.sighting.candidates if view.sighting is not None else ()
+    return {each.service for each in candidates if admission.steps[view.endpoint.address, each.service][-1].passed}
+
+
+def _state(view: View, services: tuple[str, ...]) -> State:
+    if view.sighting is None:
+        return State.PENDING
+    if not view.sighting.live:
+        return State.DOWN
+    return State.READY if services else State.REFUSED

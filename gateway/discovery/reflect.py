@@ -1,0 +1,232 @@
+"""Ask a server what it serves, by gRPC server reflection.
+
+Whatever comes back was chosen by the peer: every answer is bounded, checked
+and, where it is wrong, refused for the one service that needs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import grpc
+import grpc.aio
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.message import DecodeError
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
+
+from gateway.catalog import Step
+from gateway.discovery.calls import as_sent, read_answer
+from gateway.discovery.refusal import Refusal, Unreachable
+from governance.contract.types import service_in
+
+__all__ = ["Limits", "Reflected", "reflect"]
+
+# v1 is v1alpha under another name: the messages are the same on the wire.
+PATHS = (
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+)
+# Services that servers carry besides their tools.
+NOT_TOOLS = "grpc."
+NAME_MAX = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much an endpoint may send, and how long it may take, to say what it serves."""
+
+    file_bytes: int = 1 << 20
+    files: int = 1024
+    endpoint_bytes: int = 8 << 20
+    timeout_s: float = 10.0
+
+    @property
+    def message_bytes(self) -> int:
+        """The largest answer to receive: servers may send all files in one."""
+        return self.endpoint_bytes + (64 << 10)
+
+
+@dataclass(frozen=True, slots=True)
+class Reflected:
+    """What an endpoint says it serves.
+
+    services: full name -> the files that its contract needs, as sent, without
+    those that the platform pins. failures: the services that could not be read.
+    """
+
+    services: Mapping[str, tuple[FileDescriptorProto, ...]]
+    failures: tuple[Step, ...] = ()
+
+
+class _Exhausted(Refusal):
+    """The endpoint has used up what it may send; nothing more is asked of it."""
+
+
+class _UnimplementedPath(Refusal):
+    """The server has no reflection of that version."""
+
+
+async def reflect(channel: grpc.aio.Channel, limits: Limits, *, pinned: Mapping[str, FileDescriptorProto]) -> Reflected:
+    """What the server at the other end serves, besides reflection and health.
+
+    pinned: files that are never asked for. Raises Refusal if it cannot be
+    asked, Unreachable if it went away.
+    """
+    deadline_s = asyncio.get_running_loop().time() + limits.timeout_s
+    for path in PATHS:
+        session = _Session(channel, path, deadline_s)
+        try:
+            names = await session.services()
+        except _UnimplementedPath:
+            continue
+        else:
+            return await _read_services(_Files(session, limits, pinned=pinned), names)
+        finally:
+            session.close()
+    raise Refusal(
+        "NO_REFLECTION", "the server has no gRPC reflection: serve it, so that the mesh can read the contract"
+    )
+
+
+async def _read_services(files: _Files, names: Iterable[str]) -> Reflected:
+    services: dict[str, tuple[FileDescriptorProto, ...]] = {}
+    failures: list[Step] = []
+    spent: _Exhausted | None = None
+    for name in names:
+        if name.startswith(NOT_TOOLS) or name in services:
+            continue
+        try:
+            if spent is not None:
+                raise spent
+            services[name] = await files.of_service(name)
+        except _Exhausted as refusal:
+            spent = refusal
+            failures.append(refusal.step("reflect", name[:NAME_MAX]))
+        except Unreachable:
+            raise
+        except Refusal as refusal:
+            failures.append(refusal.step("reflect", name[:NAME_MAX]))
+    return Reflected(services, tuple(failures))
+
+
+@dataclass(slots=True)
+class _Files:
+    """The files one endpoint has sent, within its limits."""
+
+    session: _Session
+    limits: Limits
+    pinned: Mapping[str, FileDescriptorProto] = field(kw_only=True)
+    received: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    parsed: dict[str, FileDescriptorProto] = field(default_factory=dict[str, FileDescriptorProto])
+    size_bytes: int = 0
+
+    async def of_service(self, name: str) -> tuple[FileDescriptorProto, ...]:
+        """The service's file and all that it imports, pinned ones left out."""
+        if len(name) > NAME_MAX:
+            raise Refusal("BAD_NAME", f"the service's name is longer than {NAME_MAX} characters")
+        sent = self._keep(await self.session.ask(ServerReflectionRequest(file_containing_symbol=name)))
+        found = service_in(sent, name)
+        if found is None:
+            raise Refusal("WRONG_FILE", f"reflection answered with files that do not define `{name}`")
+        needed: dict[str, FileDescriptorProto] = {}
+        waiting = [found[0].name]
+        while waiting:
+            each = waiting.pop()
+            if each not in needed and each not in self.pinned:
+                needed[each] = await self._file(each)
+                waiting.extend(needed[each].dependency)
+        return tuple(needed.values())
+
+    async def _file(self, name: str) -> FileDescriptorProto:
+        if name not in self.parsed:
+            self._keep(await self.session.ask(ServerReflectionRequest(file_by_filename=name)))
+        if name not in self.parsed:
+            raise Refusal("MISSING_FILE", f"the contract imports `{name[:NAME_MAX]}`, which reflection does not send")
+        return self.parsed[name]
+
+    def _keep(self, answer: ServerReflectionResponse) -> list[FileDescriptorProto]:
+        """Take the files of an answer in. Raises Refusal for one that is too large, broken or sent in two forms."""
+        sent: list[FileDescriptorProto] = []
+        for content in answer.file_descriptor_response.file_descriptor_proto:
+            if len(content) > self.limits.file_bytes:
+                raise Refusal("FILE_TOO_LARGE", f"a file of the contract exceeds {self.limits.file_bytes} bytes")
+            file = _parse(content)
+            sent.append(file)
+            known = self.received.get(file.name)
+            if known is not None and known != content:
+                raise Refusal("AMBIGUOUS_FILE", f"reflection sends `{file.name[:NAME_MAX]}` in two forms")
+            if known is None:
+                self._count(content)
+                self.received[file.name] = content
+                self.parsed[file.name] = file
+        return sent
+
+    def _count(self, content: bytes) -> None:
+        self.size_bytes += len(content)
+        if self.size_bytes > self.limits.endpoint_bytes or len(self.received) >= self.limits.files:
+            limit = f"{self.limits.files} files or {self.limits.endpoint_bytes} bytes"
+            raise _Exhausted("CONTRACT_TOO_LARGE", f"the endpoint's contracts exceed {limit}")
+
+
+def _parse(content: bytes) -> FileDescriptorProto:
+    try:
+        return FileDescriptorProto.FromString(content)
+    except DecodeError as err:
+        raise Refusal("BAD_FILE", "a file of the contract is no file descriptor, or an option in it is broken") from err
+
+
+class _Session:
+    """One reflection stream after another: a server may end one instead of answering."""
+
+    def __init__(self, channel: grpc.aio.Channel, path: str, deadline_s: float) -> None:
+        """deadline_s: on the loop's clock, for all questions together."""
+        self._open = channel.stream_stream(
+            path, request_serializer=ServerReflectionRequest.SerializeToString, response_deserializer=as_sent
+        )
+        self._deadline_s = deadline_s
+        self._call: grpc.aio.StreamStreamCall[ServerReflectionRequest, bytes] | None = None
+
+    async def services(self) -> list[str]:
+        """Full names of the services. Raises _UnimplementedPath if the server has no such reflection."""
+        answer = await self.ask(ServerReflectionRequest(list_services=""))
+        names = [each.name for each in answer.list_services_response.service]
+        if not any(name for name in names if not name.startswith(NOT_TOOLS)):
+            raise Refusal("NO_SERVICES", "reflection lists no service besides the server's own")
+        return names
+
+    async def ask(self, request: ServerReflectionRequest) -> ServerReflectionResponse:
+        """The server's answer. Raises Refusal if it has none."""
+        call, self._call = self._call or self._open(), None
+        try:
+            async with asyncio.timeout_at(self._deadline_s):
+                content = await read_answer(call, request)
+        except TimeoutError as err:
+            call.cancel()
+            raise _Exhausted("TIMEOUT", "the endpoint took too long to say what it serves") from err
+        except grpc.aio.AioRpcError as err:
+            if err.code() is grpc.StatusCode.UNIMPLEMENTED:
+                raise _UnimplementedPath("NO_REFLECTION", "the server has no such reflection") from err
+            raise _refusal_of(err) from err
+        self._call = call
+        try:
+            answer = ServerReflectionResponse.FromString(content)
+        except DecodeError as err:
+            raise Refusal("BAD_ANSWER", "the answer is no reflection response") from err
+        if answer.HasField("error_response"):
+            raise Refusal("MISSING_FILE", f"reflection answers `{answer.error_response.error_message[:NAME_MAX]}`")
+        return answer
+
+    def close(self) -> None:
+        """End the stream, if one is open."""
+        if self._call is not None:
+            self._call.cancel()
+
+
+def _refusal_of(err: grpc.aio.AioRpcError) -> Refusal:
+    if err.code() is grpc.StatusCode.UNAVAILABLE:
+        return Unreachable("UNREACHABLE", "the connection was lost while the endpoint was asked what it serves")
+    if err.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return Refusal("CONTRACT_TOO_LARGE", "an answer of reflection exceeds what is received")
+    return Refusal("REFLECTION_FAILED", f"reflection failed with {err.code().name}")

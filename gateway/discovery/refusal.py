@@ -1,0 +1,25 @@
+"""Why something of an endpoint is not let in."""
+
+from __future__ import annotations
+
+from gateway.catalog import Step
+
+__all__ = ["Refusal", "Unreachable"]
+
+
+class Refusal(Exception):
+    """One service, or one endpoint, is refused; reason is UPPER_SNAKE."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        """Say why, and what to do about it."""
+        self.reason = reason
+        self.message = message
+        super().__init__(f"{reason}: {message}")
+
+    def step(self, name: str, service: str = "") -> Step:
+        """The failed step that reports this."""
+        return Step(name=name, passed=False, service=service, reason=self.reason, message=self.message)
+
+
+class Unreachable(Refusal):
+    """The endpoint does not answer; it may later."""

@@ -1,0 +1,185 @@
+"""The life of one endpoint: connect, look, stay until it is lost, come back.
+
+A contract can change only where the process behind the address does, so an
+endpoint is looked at anew at each connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import grpc
+import grpc.aio
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+
+from gateway.catalog import Endpoint, Step
+from gateway.clock import Clock
+from gateway.discovery.calls import open_channel
+from gateway.discovery.candidate import Candidate, read_candidate
+from gateway.discovery.descriptors import link
+from gateway.discovery.health import Health, watch_health
+from gateway.discovery.pinned import pinned
+from gateway.discovery.reflect import Limits, reflect
+from gateway.discovery.refusal import Refusal, Unreachable
+
+__all__ = ["Look", "Observer", "Watcher"]
+
+log = logging.getLogger(__name__)
+
+# A lost connection may be a server that closes old ones: it has this long to
+# take a new one before it counts as down.
+GRACE_S = 0.2
+CONNECT_S = 5.0
+BACK_OFF_S = (0.05, 2.0)
+# What fails to reflect and stays connected is asked again after this.
+ASK_AGAIN_S = 30.0
+# A connection that ends sooner than this was never a good one.
+STEADY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at an endpoint showed. steps: connect, reflect and link."""
+
+    candidates: tuple[Candidate, ...]
+    steps: tuple[Step, ...]
+    live: bool
+    health_checked: bool
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything it serves could be read."""
+        return all(step.passed or step.name != "reflect" for step in self.steps)
+
+
+class Observer(Protocol):
+    """Is told what becomes of one endpoint."""
+
+    def seen(self, look: Look) -> None:
+        """It was looked at."""
+        ...
+
+    def lost(self, step: Step) -> None:
+        """It does not answer."""
+        ...
+
+    def health(self, *, live: bool) -> None:
+        """Its own health service says whether it serves."""
+        ...
+
+
+class Watcher:
+    """Follows one endpoint for as long as its task runs."""
+
+    def __init__(
+        self, endpoint: Endpoint, observer: Observer, *, limits: Limits, slots: asyncio.Semaphore, clock: Clock
+    ) -> None:
+        """slots: how many endpoints are looked at at once, shared by all watchers."""
+        self._endpoint = endpoint
+        self._observer = observer
+        self._limits = limits
+        self._slots = slots
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Follow the endpoint until cancelled."""
+        pause_s, longest_s = BACK_OFF_S
+        patience_s = CONNECT_S
+        while True:
+            try:
+                await self._visit(patience_s)
+            except Unreachable as refusal:
+                self._observer.lost(refusal.step("connect"))
+                await self._clock.sleep(pause_s)
+                pause_s, patience_s = min(2 * pause_s, longest_s), CONNECT_S
+            else:
+                pause_s, patience_s = BACK_OFF_S[0], GRACE_S
+
+    async def _visit(self, patience_s: float) -> None:
+        """Connect, look, and stay. Returns when a good connection was lost. Raises Unreachable."""
+        began_s = self._clock.monotonic_s()
+        async with open_channel(self._endpoint.address, message_bytes=self._limits.message_bytes) as channel:
+            await _connect(channel, self._endpoint.address, patience_s)
+            lost = False
+            while not lost:
+                async with self._slots:
+                    health = await watch_health(channel)
+                    look = await self._look(channel, health)
+                self._observer.seen(look)
+                lost = await self._stay(channel, health, span_s=None if look.complete else ASK_AGAIN_S)
+        if self._clock.monotonic_s() - began_s < STEADY_S:
+            raise Unreachable("UNREACHABLE", "the connection was lost at once")
+
+    async def _look(self, channel: grpc.aio.Channel, health: Health | None) -> Look:
+        steps = [Step("connect", passed=True)]
+        candidates: list[Candidate] = []
+        try:
+            reflected = await reflect(channel, self._limits, pinned=pinned())
+            steps += [Step("reflect", passed=True), *reflected.failures]
+            for service, files in reflected.services.items():
+                self._read(service, files, candidates, steps)
+        except Unreachable:
+            raise
+        except Refusal as refusal:
+            steps.append(refusal.step("reflect"))
+        # The edge to what a stranger sent: whatever it makes of our code stays its own problem.
+        except Exception:
+            log.exception("endpoint could not be read", extra={"address": self._endpoint.address})
+            steps.append(Refusal("INTERNAL", "the gateway failed to read this endpoint; see its log").step("reflect"))
+        return Look(
+            tuple(candidates), tuple(steps), live=health is None or health.serving, health_checked=health is not None
+        )
+
+    def _read(
+        self, service: str, files: Sequence[FileDescriptorProto], candidates: list[Candidate], steps: list[Step]
+    ) -> None:
+        try:
+            linked = link(service, files, pinned=pinned())
+            candidates.append(
+                read_candidate(service, linked.contract, grant=self._endpoint.grant_for(service), pool=linked.pool)
+            )
+        except Refusal as refusal:
+            steps.append(refusal.step("link", service))
+        else:
+            steps.append(Step("link", passed=True, service=service))
+
+    async def _stay(self, channel: grpc.aio.Channel, health: Health | None, *, span_s: float | None) -> bool:
+        """Wait until the connection is lost (True) or the span has passed (False), passing health on."""
+        async with asyncio.TaskGroup() as group:
+            following = group.create_task(health.follow(self._tell)) if health is not None else None
+            try:
+                async with asyncio.timeout(span_s):
+                    await _lost(channel)
+            except TimeoutError:
+                return False
+            finally:
+                if following is not None:
+                    following.cancel()
+        return True
+
+    def _tell(self, serving: bool) -> None:
+        self._observer.health(live=serving)
+
+
+async def _connect(channel: grpc.aio.Channel, address: str, patience_s: float) -> None:
+    """Return when connected. Raises Unreachable."""
+    failure = Unreachable("UNREACHABLE", f"nothing answers at {address}: start the tool, or take the endpoint out")
+    try:
+        async with asyncio.timeout(patience_s):
+            state = channel.get_state(try_to_connect=True)
+            while state is not grpc.ChannelConnectivity.READY:
+                if state in (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN):
+                    raise failure
+                await channel.wait_for_state_change(state)
+                state = channel.get_state(try_to_connect=True)
+    except TimeoutError:
+        raise failure from None
+
+
+async def _lost(channel: grpc.aio.Channel) -> None:
+    while (state := channel.get_state()) is grpc.ChannelConnectivity.READY:
+        await channel.wait_for_state_change(state)

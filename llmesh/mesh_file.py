@@ -1,0 +1,199 @@
+"""The mesh file: what a mesh on one machine consists of.
+
+`llmesh up` starts its processes, the gateway reads its endpoints.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal, Self, cast
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+__all__ = [
+    "EndpointEntry",
+    "MeshFile",
+    "MeshFileError",
+    "ProcessEntry",
+    "ServiceEntry",
+    "parse_mesh_file",
+    "read_mesh_file",
+]
+
+HOST_PORT = re.compile(r"(?P<host>[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
+PORT_MAX = 65535
+IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
+UNIX = "unix:"
+
+
+class MeshFileError(ValueError):
+    """The mesh file cannot be used; the message names the file, the line and the key."""
+
+
+def _split_host_port(address: str) -> tuple[str, int]:
+    match = HOST_PORT.fullmatch(address)
+    if match is None or int(match["port"]) > PORT_MAX:
+        raise ValueError(f"`{address}` is not an address: write host:port")
+    return match["host"].strip("[]"), int(match["port"])
+
+
+def _check_listen(address: str) -> str:
+    _split_host_port(address)
+    return address
+
+
+def _check_endpoint(address: str) -> str:
+    if address.startswith(UNIX):
+        path = address.removeprefix(UNIX)
+        if not path.startswith("/") or path.startswith("//"):
+            raise ValueError(f"`{address}` is not an address: write unix:/absolute/path.sock")
+        return address
+    if _split_host_port(address)[1] == 0:
+        raise ValueError(f"`{address}` names no port")
+    return address
+
+
+class Entry(BaseModel):
+    """A part of the file: no unknown keys, no silent conversions."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ProcessEntry(Entry):
+    """A process that `llmesh up` starts and keeps running."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$", description="what it is called in commands and logs")
+    folder: Path = Field(strict=False, description="where it runs; relative to the mesh file")
+    command: tuple[str, ...] = Field(
+        (), strict=False, description="what to run; none means the folder's own module: python -m <folder's name>"
+    )
+
+    @property
+    def module(self) -> str:
+        """The module that is run if there is no command: the one named like the folder."""
+        return self.folder.name
+
+
+class ServiceEntry(Entry):
+    """What the mesh holds of a service whose contract carries no LL-Mesh options."""
+
+    service: str = Field(pattern=rf"^{IDENTIFIER}(\.{IDENTIFIER})*$", max_length=255, description="its full name")
+    domain: str = Field(min_length=1, description="the domain that owns it; must be the owner of its package")
+    owner_team: str = Field(min_length=1, description="who runs it")
+    effects: dict[str, Literal["read", "write", "destructive"]] = Field(
+        default_factory=dict[str, Literal["read", "write", "destructive"]],
+        description="method -> what a call changes; a method not named is destructive",
+    )
+
+
+class EndpointEntry(Entry):
+    """A server that the mesh finds by its address rather than by a lease."""
+
+    address: Annotated[str, AfterValidator(_check_endpoint)] = Field(description="host:port or unix:/absolute/path")
+    services: tuple[ServiceEntry, ...] = Field((), strict=False, description="for services without LL-Mesh options")
+
+
+class MeshFile(Entry):
+    """The whole file. Paths are absolute if it was read from a file."""
+
+    listen: Annotated[str, AfterValidator(_check_listen)] = Field(
+        "127.0.0.1:8700", description="the one port of the mesh"
+    )
+    policies: Path = Field(Path("governance/policies"), strict=False, description="the folder of the policy files")
+    processes: tuple[ProcessEntry, ...] = Field((), strict=False, description="what `llmesh up` starts")
+    endpoints: tuple[EndpointEntry, ...] = Field((), strict=False, description="servers known by address")
+
+    @property
+    def host(self) -> str:
+        """The host it listens on; an IPv6 address without brackets."""
+        return _split_host_port(self.listen)[0]
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return _split_host_port(self.listen)[1]
+
+    @model_validator(mode="after")
+    def _unique(self) -> Self:
+        for kind, names in (
+            ("process", [each.name for each in self.processes]),
+            ("endpoint", [each.address for each in self.endpoints]),
+        ):
+            for name in names:
+                if names.count(name) > 1:
+                    raise ValueError(f"{kind} `{name}` comes twice")
+        return self
+
+    def below(self, folder: Path) -> MeshFile:
+        """The same with every relative path taken from the folder."""
+        processes = tuple(each.model_copy(update={"folder": folder / each.folder}) for each in self.processes)
+        return self.model_copy(update={"policies": folder / self.policies, "processes": processes})
+
+
+def read_mesh_file(path: Path) -> MeshFile:
+    """The mesh file at a path, its relative paths made absolute. Raises MeshFileError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as err:
+        reason = err.strerror if isinstance(err, OSError) else "it is not UTF-8"
+        raise MeshFileError(f"{path}: cannot be read: {reason}") from err
+    return parse_mesh_file(text, name=str(path)).below(path.absolute().parent)
+
+
+def parse_mesh_file(text: str, *, name: str = "mesh.yaml") -> MeshFile:
+    """The mesh that a text describes; name is for messages. Raises MeshFileError."""
+    try:
+        # The stubs leave its result untyped.
+        document = cast("yaml.Node | None", yaml.compose(text, Loader=yaml.SafeLoader))  # pyright: ignore[reportUnknownMemberType]
+        for key in _repeated(document):
+            raise MeshFileError(f"{name}:{key.start_mark.line + 1}: `{key.value}` comes twice")
+        content: object = yaml.safe_load(text)
+    except yaml.YAMLError as err:
+        mark = err.problem_mark if isinstance(err, yaml.MarkedYAMLError) else None
+        raise MeshFileError(f"{name}:{mark.line + 1 if mark else 1}: not YAML") from err
+    try:
+        return MeshFile.model_validate({} if content is None else content)
+    except ValidationError as err:
+        raise MeshFileError(_describe(err, document, name)) from err
+
+
+def _describe(err: ValidationError, document: yaml.Node | None, name: str) -> str:
+    problem = err.errors(include_url=False, include_input=False)[0]
+    path = problem["loc"]
+    what = "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"].removeprefix("Value error, ")
+    key = ".".join(str(part) for part in path) or "the file"
+    return f"{name}:{_line(document, path)}: `{key}`: {what}"
+
+
+def _line(document: yaml.Node | None, path: tuple[int | str, ...]) -> int:
+    """The line (from 1) of the deepest part of the path that is there."""
+    node, line = document, 1
+    for part in path:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((key, value) for key, value in node.value if key.value == str(part)), None)
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            found = (node.value[part], node.value[part])
+        else:
+            found = None
+        if found is None:
+            break
+        line, node = found[0].start_mark.line + 1, found[1]
+    return line
+
+
+def _repeated(node: yaml.Node | None) -> Iterator[yaml.ScalarNode]:
+    """Keys that come twice in one mapping, where YAML silently takes the last."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    yield key
+                seen.add(key.value)
+            yield from _repeated(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for each in node.value:
+            yield from _repeated(each)
