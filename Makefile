@@ -2,11 +2,9 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
-TOOLS := tools/engineering/doc_search tools/handbook/search tools/support/tickets tools/writing/text
-GENERATED := llmesh/api buf $(foreach tool,$(TOOLS),$(tool)/acme)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test check lint format type imports protos generated contracts xds bench
+.PHONY: help setup up test node check lint types imports contracts generated protos release-contracts format xds
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -22,8 +20,51 @@ setup: .venv/.installed ## Make .venv and install everything
 up: setup ## Start the mesh and call it: the whole thing in one terminal
 	@$(BIN)/llmesh up
 
-test: setup ## Run every test
-	$(BIN)/pytest
+test: setup node ## Run every test
+	$(BIN)/pytest -n 2 --dist loadfile
+
+# The tests of other languages' clients and tools.
+node: tests/e2e/node/node_modules/.installed
+tests/e2e/node/node_modules/.installed: tests/e2e/node/package-lock.json
+	npm ci --prefix tests/e2e/node --no-audit --no-fund --silent
+	@touch $@
+
+check: setup lint types imports generated contracts test ## What CI runs: everything
+
+lint: setup ## Style and format
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: setup ## Types, strictly
+	$(BIN)/pyright
+
+imports: setup ## The import rules
+	$(BIN)/lint-imports
+
+contracts: setup ## The .proto files: style, format, and nothing broken since the last release
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code
+	$(BIN)/buf breaking --against protos/released.binpb
+
+generated: setup ## That the committed stubs are what the .proto files give
+	$(BIN)/python protos/generate.py
+	@git diff --exit-code --stat -- '*_pb2*' || { echo 'generated code differs: run `make protos` and commit'; exit 1; }
+	@test -z "$$(git status --porcelain -- '*_pb2*')" || { echo 'generated code is not committed'; exit 1; }
 
 protos: setup ## Generate the stubs from the .proto files
 	$(BIN)/python protos/generate.py
+
+release-contracts: setup ## Take the contracts as they are for the base that later ones must not break
+	$(BIN)/buf build --exclude-source-info -o protos/released.binpb
+
+format: setup ## Put code and contracts in order
+	$(BIN)/ruff check --fix --exit-zero
+	$(BIN)/ruff format
+	$(BIN)/buf format --write
+
+# In an environment of its own: the package's top-level modules clash with others.
+xds: ## Build gateway/xds/envoy.binpb, the Envoy messages that we use
+	$(PYTHON) -m venv --clear .venv-xds
+	.venv-xds/bin/pip install --quiet --disable-pip-version-check 'xds-protos==1.85.0' 'protobuf<8' grpcio
+	.venv-xds/bin/python gateway/xds/build_envoy_binpb.py gateway/xds/envoy.binpb
+	rm -rf .venv-xds
