@@ -49,7 +49,7 @@ def main() -> None:
     """Generate everything."""
     generate(OURS, REPO)
     generate(VENDORED, REPO, services=False)
-    for protos in sorted(REPO.glob("tools/*/*/protos")):
+    for protos in sorted([*REPO.glob("tools/*/*/protos"), *REPO.glob("tests/tools/*/protos")]):
         generate(protos, protos.parent)
     shutil.rmtree(REPO / "__pycache__", ignore_errors=True)
 

@@ -1,0 +1,1 @@
+"""A tool that answers with what it was sent, for tests."""
