@@ -1,0 +1,1 @@
+"""Work on text: measure, summarise, split, count and annotate."""
