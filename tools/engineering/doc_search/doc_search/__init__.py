@@ -1,0 +1,1 @@
+"""Documentation search: what the Python standard library says of itself."""

@@ -1,0 +1,27 @@
+"""The tool's folder is the path root of its packages, as when it runs; `acme` is a namespace that tools share."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+TOOL = Path(__file__).resolve().parent.parent
+if str(TOOL) not in sys.path:
+    sys.path.insert(0, str(TOOL))
+
+from doc_search.cache import load_or_build  # noqa: E402  importable from here on
+from doc_search.index import Index  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds the index of this Python's library."""
+    folder = tmp_path_factory.mktemp("cache")
+    load_or_build(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def index(cache: Path) -> Index:
+    """The real index, as a second start loads it."""
+    return load_or_build(cache)
