@@ -1,5 +1,6 @@
 """The catalog as clients see it."""
 
+# ruff: noqa: ARG002, N802 - gRPC names the methods and what they take
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
@@ -32,7 +33,8 @@ class CatalogServicer(CatalogServiceServicer):
         """owner_of: the domain that owns a service's package; None if none does."""
         self._view = view
         self._owner_of = owner_of
-        self._searcher = Searcher()
+        # Every caller has the mesh's own services; who searches looks for something else.
+        self._searcher = Searcher(unsearched=view.own)
 
     async def ListTools(self, request: pb.ListToolsRequest, context: object) -> pb.ListToolsResponse:
         """A page of tools, in order of their names."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from google.protobuf import descriptor_pool, text_format
+from google.protobuf import descriptor_pool
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, MethodDescriptorProto
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
@@ -22,6 +22,7 @@ from governance.contract.normalise import normalise
 from governance.contract.types import messages, service_in
 from llmesh.api.catalog.v1 import catalog_pb2
 from llmesh.api.options.v1 import options_pb2 as options
+from llmesh.reflection import V1, V1ALPHA, v1_file
 
 DOMAIN = "platform"
 # A stream that watches is silent for as long as nothing changes.
@@ -56,14 +57,9 @@ def _owned() -> Iterator[_Own]:
         "Health",
         "Says whether a tool on the mesh answers now.",
     )
-    alpha = _closure(reflection_pb2.DESCRIPTOR.name)
-    for version, files in (("v1", tuple(map(_as_v1, alpha))), ("v1alpha", alpha)):
-        yield _Own(
-            f"grpc.reflection.{version}.ServerReflection",
-            files,
-            f"Reflection {version}",
-            "Hands out the contracts of the tools on the mesh.",
-        )
+    hands_out = "Hands out the contracts of the tools on the mesh."
+    yield _Own(V1, (v1_file(),), "Reflection", hands_out)
+    yield _Own(V1ALPHA, _closure(reflection_pb2.DESCRIPTOR.name), "Reflection v1alpha", hands_out)
 
 
 def _tool(own: _Own, endpoint: Endpoint) -> Tool:
@@ -123,8 +119,3 @@ def _closure(name: str) -> tuple[FileDescriptorProto, ...]:
             found[name] = FileDescriptorProto.FromString(file.serialized_pb)
             waiting.extend(found[name].dependency)
     return tuple(found.values())
-
-
-def _as_v1(alpha: FileDescriptorProto) -> FileDescriptorProto:
-    """The contract of v1, of which grpcio-reflection has no copy: v1alpha under its name."""
-    return text_format.Parse(text_format.MessageToString(alpha).replace("v1alpha", "v1"), FileDescriptorProto())

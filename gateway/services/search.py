@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol, cast
@@ -80,8 +80,9 @@ class Index:
 class Searcher:
     """Searches the newest catalog; makes the index again only when its words changed."""
 
-    def __init__(self) -> None:
-        """Start without an index; the first search makes it."""
+    def __init__(self, *, unsearched: Collection[str] = ()) -> None:
+        """Start without an index; the first search makes it. unsearched: tools that no words find."""
+        self._unsearched = unsearched
         self._index = Index(())
         self._version = -1
         self._print: tuple[object, ...] = ()
@@ -99,7 +100,7 @@ class Searcher:
         async with self._building:
             if catalog.version <= self._version:
                 return self._index
-            tools = tuple(catalog.tools.values())
+            tools = tuple(tool for tool in catalog.tools.values() if tool.service not in self._unsearched)
             # A tool that only came up or went down has the same words as before.
             now = tuple((tool.service, tool.domain, tool.contract.digest, tool.sheet) for tool in tools)
             if now != self._print:

@@ -39,6 +39,11 @@ class View:
         self._whole = self._with_own(board.current)
 
     @property
+    def own(self) -> frozenset[str]:
+        """Names of the gateway's own tools."""
+        return frozenset(self._own)
+
+    @property
     def catalog(self) -> Catalog:
         """The newest catalog, unfiltered; its tools are in order of their names."""
         current = self._board.current

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 
 import pytest
+
 from gateway.services.paging import last_of, page_token
 from llmesh.errors import InvalidCall
 

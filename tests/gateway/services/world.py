@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import grpc.aio
 from google.protobuf import text_format
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
-from gateway.catalog import Contract, Endpoint, Method, Tool
+from gateway.catalog import CatalogBoard, Contract, Endpoint, Method, Report, Tool
+from gateway.clock import SystemClock
+from gateway.services.serve import Policy, serve
+from gateway.sources.lease import Leases
 from governance.contract import sheet
 from governance.contract.digest import digest
 from governance.contract.normalise import normalise
 from governance.contract.types import messages, service_in
 from governance.words import Caller
+from llmesh import Caller as SdkCaller
 from llmesh.api.options.v1 import options_pb2
+from llmesh.caller import caller_to_metadata
+from llmesh.home import Home
 
 ENGINEER = Caller(issuer="test", subject="erin", roles=("developer",), domain="engineering")
 AGENT = Caller(issuer="test", subject="sam", roles=("agent",), domain="support")
@@ -160,6 +171,43 @@ def tool_of(service: str, *texts: str, ready: bool = True, address: str = "unix:
     stated = sheet.read_tool(found[1])
     live = frozenset({endpoint}) if ready else frozenset[Endpoint]()
     return Tool(service, stated.domain, stated, tuple(methods), Contract(digest(files), files), (endpoint,), live)
+
+
+@dataclass(frozen=True, slots=True)
+class Mesh:
+    """The gateway's services on sockets of their own, over a board that the test posts to."""
+
+    home: Home
+    board: CatalogBoard
+    services: grpc.aio.Channel
+    registry: grpc.aio.Channel
+
+    async def post(self, *tools: Tool, reports: Iterable[Report] = ()) -> None:
+        """Make these the catalog."""
+        by_address = {report.endpoint.address: report for report in reports}
+        await self.board.post({tool.service: tool for tool in tools}, by_address)
+
+
+@asynccontextmanager
+async def mesh(*tools: Tool, reports: Iterable[Report] = ()) -> AsyncGenerator[Mesh]:
+    """Serve these tools for as long as the block lasts."""
+    with TemporaryDirectory(prefix="mesh") as folder:
+        home, board = Home(Path(folder)).create(), CatalogBoard()
+        policy = Policy(permitted, owner_of)
+        async with (
+            serve(home, board, Leases(home.leases, clock=SystemClock()), policy=policy),
+            grpc.aio.insecure_channel(f"unix:{home.services_socket}") as services,
+            grpc.aio.insecure_channel(f"unix:{home.registry_socket}") as registry,
+        ):
+            made = Mesh(home, board, services, registry)
+            await made.post(*tools, reports=reports)
+            yield made
+
+
+def by(caller: Caller) -> tuple[tuple[str, str], ...]:
+    """The metadata with which Envoy names a caller."""
+    fields = (caller.issuer, caller.subject, caller.roles, caller.domain, caller.clearances, caller.actor)
+    return caller_to_metadata(SdkCaller(*fields))
 
 
 def small_mesh() -> dict[str, Tool]:

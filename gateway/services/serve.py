@@ -1,0 +1,60 @@
+"""The gateway's own servers: what clients call through Envoy, and where tools register."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from gateway.catalog import CatalogBoard
+from gateway.services.catalog import CatalogServicer
+from gateway.services.health import MeshHealthServicer
+from gateway.services.platform import platform_tools
+from gateway.services.reflection import MeshReflectionServicer
+from gateway.services.registry import RegistryServicer
+from gateway.services.visible import Permitted, View
+from gateway.sources.lease import Leases
+from llmesh import Server
+from llmesh.home import Home
+
+# Watches never end by themselves, and everything else takes milliseconds.
+_DRAIN_LIMIT_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the services ask of governance.
+
+    permitted: methods of a tool that some request of a caller could be
+    permitted. owner_of: the domain that owns a service's package, None if
+    none does.
+    """
+
+    permitted: Permitted
+    owner_of: Callable[[str], str | None]
+
+
+@asynccontextmanager
+async def serve(home: Home, board: CatalogBoard, leases: Leases, *, policy: Policy) -> AsyncGenerator[View]:
+    """Serve run/services.sock and run/registry.sock for as long as the block lasts.
+
+    The view is what the services answer from. The platform's own tools are in
+    it whether or not the board has them.
+    """
+    address = f"unix:{home.services_socket}"
+    view = View(board, policy.permitted, own=platform_tools(address))
+    async with AsyncExitStack() as running:
+        catalog = CatalogServicer(view, owner_of=policy.owner_of)
+        services = Server(
+            catalog,
+            MeshHealthServicer(view),
+            MeshReflectionServicer(view),
+            address=address,
+            drain_limit_s=_DRAIN_LIMIT_S,
+        )
+        await running.enter_async_context(services)
+        registry = Server(
+            RegistryServicer(leases), address=f"unix:{home.registry_socket}", drain_limit_s=_DRAIN_LIMIT_S
+        )
+        await running.enter_async_context(registry)
+        yield view
