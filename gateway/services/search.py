@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol, cast
@@ -28,8 +28,8 @@ from llmesh.api.options.v1 import options_pb2 as options
 
 _WORD = re.compile(r"[^\W_]+")
 _MIN_PLURAL = 4
-# Above this many tools the index is built in a thread: about 50 ms of work.
-_LARGE = 200
+# Above this many tools the index is made in a thread: a tool takes up to a millisecond.
+_LARGE = 20
 
 # How often a text counts.
 _NAME, _SUMMARY, _DOMAIN, _TYPE, _FIELD = 4, 2, 2, 2, 1
@@ -58,13 +58,12 @@ class Hit:
 class Index:
     """The words of one set of tools. Immutable; safe to read from any thread."""
 
-    def __init__(self, tools: Sequence[Tool]) -> None:
-        """Read every word of the tools."""
-        self._services = tuple(tool.service for tool in tools)
+    def __init__(self, documents: Mapping[str, list[str]]) -> None:
+        """documents: the words of each tool, by service name."""
+        self._services = tuple(documents)
         self._ranking = cast("_Ranking", bm25s.BM25(method="lucene"))  # untyped package
-        if tools:
-            corpus = [list(words_of(tool)) for tool in tools]
-            self._ranking.index(corpus, create_empty_token=False, show_progress=False)
+        if documents:
+            self._ranking.index(list(documents.values()), create_empty_token=False, show_progress=False)
 
     def rank(self, query: str) -> list[tuple[str, float]]:
         """Service names and scores above 0, best first; equal scores in order of names."""
@@ -83,9 +82,8 @@ class Searcher:
     def __init__(self, *, unsearched: Collection[str] = ()) -> None:
         """Start without an index; the first search makes it. unsearched: tools that no words find."""
         self._unsearched = unsearched
-        self._index = Index(())
+        self._shelf = _Shelf({}, Index({}))
         self._version = -1
-        self._print: tuple[object, ...] = ()
         self._building = asyncio.Lock()
 
     async def search(
@@ -98,17 +96,39 @@ class Searcher:
 
     async def _fresh(self, catalog: Catalog) -> Index:
         async with self._building:
-            if catalog.version <= self._version:
-                return self._index
-            tools = tuple(tool for tool in catalog.tools.values() if tool.service not in self._unsearched)
-            # A tool that only came up or went down has the same words as before.
-            now = tuple((tool.service, tool.domain, tool.contract.digest, tool.sheet) for tool in tools)
-            if now != self._print:
+            if catalog.version > self._version:
+                tools = [tool for tool in catalog.tools.values() if tool.service not in self._unsearched]
                 large = len(tools) > _LARGE
-                self._index = await asyncio.to_thread(Index, tools) if large else Index(tools)
-                self._print = now
-            self._version = catalog.version
-            return self._index
+                self._shelf = await asyncio.to_thread(_read, self._shelf, tools) if large else _read(self._shelf, tools)
+                self._version = catalog.version
+            return self._shelf.index
+
+
+@dataclass(frozen=True, slots=True)
+class _Shelf:
+    """An index, and the tools with the words that it was made of."""
+
+    documents: Mapping[str, tuple[Tool, list[str]]]
+    index: Index
+
+
+def _read(before: _Shelf, tools: Iterable[Tool]) -> _Shelf:
+    """The shelf of these tools; of a tool whose words cannot have changed, nothing is read again."""
+    documents = {tool.service: (tool, _words(before.documents.get(tool.service), tool)) for tool in tools}
+    words = {service: found for service, (_, found) in documents.items()}
+    same = words.keys() == before.documents.keys() and all(
+        before.documents[service][1] is found for service, found in words.items()
+    )
+    return _Shelf(documents, before.index if same else Index(words))
+
+
+def _words(before: tuple[Tool, list[str]] | None, tool: Tool) -> list[str]:
+    if before is not None:
+        old, words = before
+        told = (old.domain, old.contract.digest, old.sheet)
+        if told == (tool.domain, tool.contract.digest, tool.sheet):
+            return words
+    return list(words_of(tool))
 
 
 def tokens(text: str) -> Iterator[str]:
