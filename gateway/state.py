@@ -84,26 +84,19 @@ class Store:
 
 def _encode(endpoints: Iterable[Remembered]) -> bytes:
     places: dict[bytes, int] = {}
-    known: dict[int, int] = {}
     index = _Index(sizes=[], endpoints=[])
-    kept = list(endpoints)
-    for endpoint in kept:
+    for endpoint in endpoints:
         services: dict[str, list[int]] = {}
         for service, files in endpoint.services.items():
-            services[service] = [_place(file, places, known) for file in files]
+            services[service] = [
+                places.setdefault(file.SerializeToString(deterministic=True), len(places)) for file in files
+            ]
         index.endpoints.append(
             _Endpoint(address=endpoint.address, health_checked=endpoint.health_checked, services=services)
         )
     index.sizes.extend(len(content) for content in places)
     text = index.model_dump_json().encode()
     return b"".join((len(text).to_bytes(LENGTH, "big"), text, *places))
-
-
-def _place(file: FileDescriptorProto, places: dict[bytes, int], known: dict[int, int]) -> int:
-    """Where the file's bytes lie. known spares those that are the same object; the caller keeps them alive."""
-    if id(file) not in known:
-        known[id(file)] = places.setdefault(file.SerializeToString(deterministic=True), len(places))
-    return known[id(file)]
 
 
 def _decode(content: bytes) -> list[Remembered]:

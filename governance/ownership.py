@@ -14,6 +14,8 @@ from typing import cast
 
 import yaml
 
+from governance.document import DocumentError
+
 __all__ = ["PLATFORM_PREFIXES", "Ownership", "OwnershipError", "is_platform", "parse_ownership"]
 
 # Packages that only the platform's own pinned copies may define.
@@ -23,13 +25,15 @@ PREFIX = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 DOMAIN = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
 
-class OwnershipError(ValueError):
+FILE = "ownership.yaml"
+
+
+class OwnershipError(DocumentError):
     """What is wrong with an ownership file, with the line (from 1)."""
 
     def __init__(self, message: str, *, line: int) -> None:
         """Say what and where."""
-        self.line = line
-        super().__init__(f"line {line}: {message}")
+        super().__init__(FILE, line, message)
 
 
 @dataclass(frozen=True, slots=True)

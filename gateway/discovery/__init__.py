@@ -1,0 +1,1 @@
+"""Finds what endpoints serve, and decides what of it the mesh lets in."""

@@ -5,10 +5,10 @@ Nothing here knows who may serve it; that is admission.
 
 from __future__ import annotations
 
-import datetime
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
 
 from google.protobuf import json_format
 from google.protobuf.descriptor_pb2 import (
@@ -153,15 +153,15 @@ def _check(service: str, definition: ServiceDescriptorProto, sheet: options.Tool
 
 
 def _check_lifecycle(lifecycle: options.Lifecycle) -> None:
-    date = lifecycle.deprecated_from
-    if lifecycle.stage == options.STAGE_DEPRECATED and not date:
+    day = lifecycle.deprecated_from
+    if lifecycle.stage == options.STAGE_DEPRECATED and not day:
         raise Refusal("NO_DEPRECATION_DATE", "a deprecated tool must say when it goes: set lifecycle.deprecated_from")
     try:
-        good = not date or datetime.date.fromisoformat(date).isoformat() == date
+        good = not day or date.fromisoformat(day).isoformat() == day
     except ValueError:
         good = False
     if not good:
-        raise Refusal("BAD_DATE", f"lifecycle.deprecated_from is `{date[:TITLE_MAX]}`; write the day as YYYY-MM-DD")
+        raise Refusal("BAD_DATE", f"lifecycle.deprecated_from is `{day[:TITLE_MAX]}`; write the day as YYYY-MM-DD")
 
 
 def _check_methods(methods: tuple[Method, ...], contract: Contract, pool: DescriptorPool | None) -> None:

@@ -112,7 +112,7 @@ class Discovery:
         """Judge everything seen again: the ownership may have changed, or what was seen."""
         self._dirty.set()
 
-    def refuse(self, service: str, *, reason: str, message: str) -> None:
+    def refuse(self, service: str, reason: str, message: str) -> None:
         """Envoy refused what was published for the tool; message is in its words."""
         step = Step("publish", passed=False, service=service, reason=reason, message=message)
         self._publish(step)

@@ -7,7 +7,7 @@ and, where it is wrong, refused for the one service that needs it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import grpc
@@ -90,7 +90,11 @@ async def reflect(channel: grpc.aio.Channel, limits: Limits, *, pinned: Mapping[
     )
 
 
-async def _read_services(files: _Files, names: Iterable[str]) -> Reflected:
+async def _read_services(files: _Files, names: Sequence[str]) -> Reflected:
+    if len(names) > files.limits.files:
+        raise Refusal(
+            "TOO_MANY_SERVICES", f"reflection lists {len(names)} services; at most {files.limits.files} are read"
+        )
     services: dict[str, tuple[FileDescriptorProto, ...]] = {}
     failures: list[Step] = []
     spent: _Exhausted | None = None

@@ -7,7 +7,7 @@ from gateway.catalog import Step
 __all__ = ["Refusal", "Unreachable"]
 
 
-class Refusal(Exception):
+class Refusal(Exception):  # noqa: N818 - a verdict on what a peer sent, no error of ours
     """One service, or one endpoint, is refused; reason is UPPER_SNAKE."""
 
     def __init__(self, reason: str, message: str) -> None:

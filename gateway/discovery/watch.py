@@ -161,7 +161,7 @@ class Watcher:
                     following.cancel()
         return True
 
-    def _tell(self, serving: bool) -> None:
+    def _tell(self, serving: bool) -> None:  # noqa: FBT001 - the callback's only word
         self._observer.health(live=serving)
 
 

@@ -1,0 +1,244 @@
+"""Endpoints come, are looked at, die, come back and go."""
+
+from __future__ import annotations
+
+import time
+
+import grpc
+import pytest
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+
+from gateway.catalog import CatalogBoard, Grant, State
+from governance.ownership import parse_ownership
+from llmesh.api.options.v1 import options_pb2 as options
+from tests.gateway.discovery.world import (
+    OWNERSHIP,
+    V1,
+    V1ALPHA,
+    Health,
+    ListSource,
+    World,
+    at,
+    contract,
+    discovering,
+    eventually,
+    honest,
+    serving,
+    small_world,
+)
+
+TICKETS = "acme.support.v1.Tickets"
+PAGES = "acme.handbook.v1.Pages"
+
+
+async def test_a_tool_that_is_named_is_in_the_catalog_with_all_that_its_contract_says() -> None:
+    async with small_world() as world:
+        endpoint = at(world.folder)
+        async with serving(endpoint.address, honest(contract())):
+            world.source.name(endpoint)
+            catalog = await world.until(lambda each: TICKETS in each.tools)
+    tool = catalog.tools[TICKETS]
+    assert tool.domain == "support"
+    assert tool.endpoints == (endpoint,)
+    assert tool.ready == {endpoint}
+    assert not tool.health_checked
+    assert [method.name for method in tool.methods] == ["Get"]
+    assert tool.methods[0].effect == options.EFFECT_DESTRUCTIVE
+    report = catalog.reports[endpoint.address]
+    assert report.state is State.READY
+    assert report.services == (TICKETS,)
+    assert [step.name for step in report.steps] == [
+        "connect",
+        "reflect",
+        "link",
+        "own",
+        "options",
+        "identity",
+        "conflict",
+    ]
+
+
+@pytest.mark.parametrize("path", [V1, V1ALPHA])
+async def test_either_version_of_reflection_will_do(path: str) -> None:
+    async with small_world() as world:
+        endpoint = at(world.folder)
+        async with serving(endpoint.address, honest(contract()), paths=[path]):
+            world.source.name(endpoint)
+            await world.until(lambda each: TICKETS in each.tools)
+
+
+async def test_a_tool_is_found_within_a_fifth_of_a_second_of_being_named() -> None:
+    async with small_world() as world:
+        await world.discovery.settled.wait()
+        endpoint = at(world.folder)
+        async with serving(endpoint.address, honest(contract())):
+            began_s = time.monotonic()
+            world.source.name(endpoint)
+            await world.until(lambda each: TICKETS in each.tools)
+            assert time.monotonic() - began_s < 0.2
+
+
+async def test_nothing_is_posted_before_every_source_has_synced() -> None:
+    async with small_world() as world:
+        assert world.board.current.version == 0
+        assert not world.discovery.settled.is_set()
+        assert (await world.until(lambda each: each.version > 0)).tools == {}
+        assert world.discovery.settled.is_set()
+
+
+async def test_an_endpoint_that_nobody_serves_yet_is_pending_and_ready_once_it_is_served() -> None:
+    async with small_world() as world:
+        endpoint = at(world.folder)
+        world.source.name(endpoint)
+        assert (await world.failure(endpoint.address)).reason == "UNREACHABLE"
+        assert world.board.current.reports[endpoint.address].state is State.PENDING
+        async with serving(endpoint.address, honest(contract())):
+            await world.state(endpoint.address, State.READY)
+
+
+async def test_a_tool_that_dies_is_seen_within_half_a_second_stays_in_the_catalog_and_comes_back() -> None:
+    async with small_world() as world:
+        endpoint = at(world.folder)
+        world.source.name(endpoint)
+        async with serving(endpoint.address, honest(contract())) as server:
+            await world.state(endpoint.address, State.READY)
+            began_s = time.monotonic()
+            await server.stop(0)
+            await world.state(endpoint.address, State.DOWN)
+            assert time.monotonic() - began_s < 0.5
+        tool = world.board.current.tools[TICKETS]
+        assert (tool.endpoints, tool.ready) == ((endpoint,), frozenset())
+        async with serving(endpoint.address, honest(contract())):
+            await world.state(endpoint.address, State.READY)
+            assert world.board.current.tools[TICKETS].ready == {endpoint}
+
+
+async def test_a_tool_leaves_when_its_last_endpoint_is_named_no_more() -> None:
+    async with small_world() as world:
+        first, second = at(world.folder, "a"), at(world.folder, "b")
+        async with serving(first.address, honest(contract())), serving(second.address, honest(contract())):
+            world.source.name(first, second)
+            await world.until(lambda each: TICKETS in each.tools and len(each.tools[TICKETS].ready) == 2)
+            world.source.name(second)
+            await world.until(lambda each: each.tools[TICKETS].endpoints == (second,))
+            world.source.name()
+            assert (await world.until(lambda each: not each.tools)).reports == {}
+
+
+async def test_a_server_that_says_it_does_not_serve_is_down_until_it_says_it_does() -> None:
+    async with small_world() as world:
+        endpoint, health = at(world.folder), Health(HealthCheckResponse.NOT_SERVING)
+        async with serving(endpoint.address, honest(contract()), health=health):
+            world.source.name(endpoint)
+            await world.state(endpoint.address, State.DOWN)
+            assert world.board.current.tools[TICKETS].health_checked
+            health.say(HealthCheckResponse.SERVING)
+            await world.state(endpoint.address, State.READY)
+            health.say(HealthCheckResponse.NOT_SERVING)
+            await world.state(endpoint.address, State.DOWN)
+
+
+async def test_a_contract_that_changes_with_a_restart_is_admitted_anew() -> None:
+    async with small_world() as world:
+        endpoint = at(world.folder)
+        world.source.name(endpoint)
+        async with serving(endpoint.address, honest(contract())):
+            old = (await world.until(lambda each: TICKETS in each.tools)).tools[TICKETS]
+        async with serving(endpoint.address, honest(contract(fields=["id", "title"]))):
+            changed = await world.until(lambda each: each.tools[TICKETS].contract.digest != old.contract.digest)
+    assert changed.tools[TICKETS].endpoints == (endpoint,)
+
+
+async def test_the_first_of_two_contracts_stays_and_the_other_is_admitted_once_it_leaves() -> None:
+    async with small_world() as world:
+        first, second = at(world.folder, "b"), at(world.folder, "a")
+        other = contract(fields=["id", "title"])
+        async with serving(first.address, honest(contract())), serving(second.address, honest(other)):
+            world.source.name(first)
+            held = (await world.until(lambda each: TICKETS in each.tools)).tools[TICKETS]
+            world.source.name(first, second)
+            step = await world.failure(second.address, TICKETS)
+            assert (step.name, step.reason) == ("conflict", "CONTRACT_CONFLICT")
+            assert held.contract.digest in step.message
+            assert world.board.current.tools[TICKETS] is held
+            world.source.name(second)
+            catalog = await world.until(lambda each: each.tools[TICKETS].endpoints == (second,))
+    assert catalog.tools[TICKETS].contract.digest in step.message
+
+
+async def test_a_foreign_server_is_brought_in_by_what_the_mesh_file_states() -> None:
+    async with small_world() as world:
+        bare = contract(domain="")
+        plain, granted = (
+            at(world.folder, "a"),
+            at(world.folder, "a", Grant(TICKETS, "support", "team", (("Get", "read"),))),
+        )
+        async with serving(plain.address, honest(bare)):
+            world.source.name(plain)
+            assert (await world.failure(plain.address, TICKETS)).reason == "NO_OPTIONS"
+            world.source.name(granted)
+            catalog = await world.until(lambda each: TICKETS in each.tools)
+    tool = catalog.tools[TICKETS]
+    assert (tool.sheet.owner_team, tool.methods[0].effect) == ("team", options.EFFECT_READ)
+
+
+async def test_a_change_of_ownership_is_taken_up() -> None:
+    async with small_world() as world:
+        endpoint = at(world.folder)
+        world.owners = parse_ownership("owners: {acme.handbook: handbook}")
+        async with serving(endpoint.address, honest(contract())):
+            world.source.name(endpoint)
+            assert (await world.failure(endpoint.address, TICKETS)).reason == "NO_OWNER"
+            world.owners = parse_ownership(OWNERSHIP)
+            world.discovery.recheck()
+            await world.state(endpoint.address, State.READY)
+
+
+async def test_what_envoy_refuses_is_told_to_the_owner_until_envoy_takes_it() -> None:
+    async with small_world() as world:
+        endpoint = at(world.folder)
+        async with serving(endpoint.address, honest(contract())):
+            world.source.name(endpoint)
+            await world.state(endpoint.address, State.READY)
+            world.discovery.refuse(TICKETS, "ENVOY_REFUSED", "no such cluster")
+            report = await world.state(endpoint.address, State.REFUSED)
+            assert (report.steps[-1].name, report.steps[-1].message) == ("publish", "no such cluster")
+            assert TICKETS in world.board.current.tools
+            world.discovery.accept(TICKETS)
+            report = await world.state(endpoint.address, State.READY)
+            assert report.steps[-1].passed
+
+
+async def test_a_restarted_gateway_posts_the_same_catalog_at_once_and_then_verifies_it() -> None:
+    async with small_world() as world:
+        lives, dies, gone = at(world.folder, "a"), at(world.folder, "b"), at(world.folder, "c")
+        pages = honest(contract("acme.handbook.v1", "Pages"))
+        async with serving(lives.address, honest(contract())):
+            async with serving(dies.address, pages), serving(gone.address, honest(contract())):
+                world.source.name(lives, dies, gone)
+                before = await world.until(lambda each: len(each.tools) == 2 and len(each.tools[TICKETS].ready) == 2)
+                path = world.folder / "catalog.binpb"
+                await eventually(lambda: path.exists() and gone.address.encode() in path.read_bytes())
+            again = World(world.folder, ListSource(lives, dies), board=CatalogBoard())
+            async with discovering(again):
+                after = await again.until(lambda each: each.version > 0)
+                assert after.tools.keys() == before.tools.keys()
+                assert after.tools[PAGES].contract == before.tools[PAGES].contract
+                assert after.tools[TICKETS].endpoints == (lives,)
+                assert after.tools[TICKETS].ready == {lives}
+                await again.state(dies.address, State.DOWN)
+                assert again.board.current.reports[lives.address].state is State.READY
+
+
+async def test_a_server_without_reflection_is_refused_with_what_to_do() -> None:
+    async with small_world() as world:
+        endpoint = at(world.folder)
+        server = grpc.aio.server()
+        server.add_insecure_port(endpoint.address)
+        await server.start()
+        try:
+            world.source.name(endpoint)
+            report = await world.state(endpoint.address, State.REFUSED)
+        finally:
+            await server.stop(0)
+    assert (report.steps[-1].reason, "serve it" in report.steps[-1].message) == ("NO_REFLECTION", True)

@@ -1,0 +1,240 @@
+"""Servers whose reflection lies, breaks or never ends: they are refused, and nobody else is harmed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+
+import grpc
+import grpc.aio
+import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
+
+from gateway.catalog import Step
+from gateway.discovery.pinned import pinned
+from gateway.discovery.reflect import Limits
+from tests.gateway.discovery.world import (
+    V1,
+    Answer,
+    World,
+    add_message,
+    at,
+    contract,
+    file_answer,
+    honest,
+    lying,
+    serving,
+    small_world,
+)
+
+TICKETS = "acme.support.v1.Tickets"
+GOOD = "acme.support.v1.Good"
+PATH = "acme/support/v1/tickets.proto"
+OPTIONS = "llmesh/api/options/v1/options.proto"
+
+
+def about_symbol(*files: FileDescriptorProto | bytes) -> dict[str, ServerReflectionResponse]:
+    return {TICKETS: file_answer(*files)}
+
+
+def with_file(name: str, *imports: str) -> FileDescriptorProto:
+    return FileDescriptorProto(name=name, package="acme.support.v1", syntax="proto3", dependency=imports)
+
+
+def two_forms() -> dict[str, ServerReflectionResponse]:
+    other = with_file("acme/support/v1/good.proto")
+    return about_symbol(contract(), other)
+
+
+def broken_option() -> bytes:
+    """A file whose service X has our option, 51700, with bytes that are no message: a text of 127 bytes in 1."""
+    option = b"\xa2\x9f\x19\x03" + b"\x0a\x7f\x01"
+    service = b"\x0a\x01X" + b"\x1a\x07" + option
+    return contract().SerializeToString() + b"\x32\x0c" + service
+
+
+def importing(*names: str, **lies: FileDescriptorProto) -> dict[str, ServerReflectionResponse]:
+    """Tickets imports these files; lies are the files sent for them."""
+    answers = about_symbol(contract(imports=names))
+    for name, file in zip(names, lies.values(), strict=False):
+        answers[name] = file_answer(file)
+    return answers
+
+
+def duplicate() -> FileDescriptorProto:
+    file = contract()
+    add_message(file, "TicketsRequest", ["id"])
+    return file
+
+
+def relative() -> FileDescriptorProto:
+    file = contract()
+    file.service[0].method[0].input_type = "TicketsRequest"
+    return file
+
+
+def fields_of_llmesh() -> FileDescriptorProto:
+    file = FileDescriptorProto(name="mine.proto", package="llmesh.api.retrieval.v1", syntax="proto3")
+    add_message(file, "RetrieveRequest", ["evil"])
+    return file
+
+
+LIES: Mapping[str, tuple[str, str, Mapping[str, ServerReflectionResponse]]] = {
+    "the wrong file": ("reflect", "WRONG_FILE", about_symbol(with_file("x.proto"))),
+    "no file": ("reflect", "WRONG_FILE", about_symbol()),
+    "an answer to another question": ("reflect", "WRONG_FILE", {TICKETS: ServerReflectionResponse()}),
+    "no imported file": ("reflect", "MISSING_FILE", importing("nowhere.proto")),
+    "another imported file": ("reflect", "MISSING_FILE", importing("a.proto", a=with_file("b.proto"))),
+    "bytes that are no file": ("reflect", "BAD_FILE", about_symbol(b"\xff\xff\xff")),
+    "an option that is broken": ("reflect", "BAD_FILE", about_symbol(broken_option())),
+    "a file in two forms": ("reflect", "AMBIGUOUS_FILE", two_forms()),
+    "a file that imports itself": ("link", "CIRCULAR_IMPORT", importing(PATH)),
+    "files that import each other": (
+        "link",
+        "CIRCULAR_IMPORT",
+        importing("a.proto", "b.proto", a=with_file("a.proto", "b.proto"), b=with_file("b.proto", "a.proto")),
+    ),
+    "a message twice": ("link", "LINK_FAILED", about_symbol(duplicate())),
+    "a type without its package": ("link", "RELATIVE_NAME", about_symbol(relative())),
+    "a type of the platform under another path": (
+        "identity",
+        "FOREIGN_TYPE",
+        importing("mine.proto", mine=fields_of_llmesh()),
+    ),
+}
+
+
+@asynccontextmanager
+async def beside_a_good_one(world: World, lies: Mapping[str, ServerReflectionResponse | Answer]) -> AsyncGenerator[str]:
+    """An endpoint with a good service and one that reflection lies about."""
+    endpoint = at(world.folder)
+    truth = honest(contract(service="Good"), contract(), listed=[GOOD, TICKETS])
+    async with serving(endpoint.address, lying(truth, lies)):
+        world.source.name(endpoint)
+        yield endpoint.address
+
+
+@pytest.mark.parametrize("lie", LIES)
+async def test_a_service_that_reflection_lies_about_is_refused_and_its_neighbour_admitted(lie: str) -> None:
+    name, reason, lies = LIES[lie]
+    async with small_world() as world, beside_a_good_one(world, lies) as address:
+        step = await world.failure(address, TICKETS)
+        assert (step.name, step.reason) == (name, reason)
+        assert step.message
+        catalog = await world.until(lambda each: each.tools)
+        assert catalog.tools.keys() == {GOOD}
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.CANCELLED])
+async def test_a_server_that_ends_the_stream_instead_of_answering_loses_that_service_only(
+    code: grpc.StatusCode,
+) -> None:
+    endings = {TICKETS: code}
+    async with small_world() as world, breaking(world, endings) as address:
+        assert (await world.failure(address, TICKETS)).name == "reflect"
+        assert (await world.until(lambda each: each.tools)).tools.keys() == {GOOD}
+
+
+@asynccontextmanager
+async def breaking(world: World, endings: Mapping[str, grpc.StatusCode]) -> AsyncGenerator[str]:
+    """An endpoint whose reflection ends the stream with a code when it is asked for some symbols."""
+    endpoint = at(world.folder)
+    truth = honest(contract(service="Good"), contract(), listed=[TICKETS, GOOD])
+    context: list[grpc.aio.ServicerContext[bytes, bytes]] = []
+
+    async def reflect(_: object, given: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        context.append(given)
+        while (content := await given.read()) is not grpc.aio.EOF:
+            assert isinstance(content, bytes)
+            request = ServerReflectionRequest.FromString(content)
+            code = endings.get(request.file_containing_symbol)
+            if code is not None:
+                await given.abort(code, "no")
+            await given.write((await truth(request)).SerializeToString())
+
+    server = grpc.aio.server()
+    _, service, method = V1.split("/")
+    handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(reflect)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
+    server.add_insecure_port(endpoint.address)
+    await server.start()
+    world.source.name(endpoint)
+    try:
+        yield endpoint.address
+    finally:
+        await server.stop(0)
+
+
+async def never(_request: ServerReflectionRequest) -> ServerReflectionResponse:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def refused_under(limits: Limits, lies: Mapping[str, ServerReflectionResponse | Answer]) -> tuple[Step, set[str]]:
+    """How Tickets fails under the limits, and what is admitted nevertheless."""
+    async with small_world(limits) as world, beside_a_good_one(world, lies) as address:
+        step = await world.failure(address, TICKETS)
+        return step, set(world.board.current.tools)
+
+
+async def test_a_server_that_never_answers_is_given_up_and_what_it_said_before_counts() -> None:
+    step, admitted = await refused_under(Limits(timeout_s=0.3), {TICKETS: never})
+    assert (step.reason, admitted) == ("TIMEOUT", {GOOD})
+
+
+async def test_a_file_that_is_too_large_is_refused() -> None:
+    large = contract(fields=[f"field_{number}" for number in range(100)])
+    step, admitted = await refused_under(Limits(file_bytes=1000), about_symbol(large))
+    assert (step.reason, admitted) == ("FILE_TOO_LARGE", {GOOD})
+
+
+async def test_files_without_end_are_refused() -> None:
+    async def endless(request: ServerReflectionRequest) -> ServerReflectionResponse:
+        number = int(request.file_by_filename or "0")
+        return file_answer(with_file(str(number), str(number + 1)))
+
+    numbers: dict[str, ServerReflectionResponse | Answer] = {str(number): endless for number in range(1, 50)}
+    step, admitted = await refused_under(Limits(files=20), {**importing("1"), **numbers})
+    assert (step.reason, admitted) == ("CONTRACT_TOO_LARGE", {GOOD})
+
+
+async def test_an_answer_beyond_what_is_received_is_refused() -> None:
+    large = contract(fields=[f"field_{number}" for number in range(10_000)])
+    step, _ = await refused_under(Limits(endpoint_bytes=10_000), about_symbol(large))
+    assert step.reason == "CONTRACT_TOO_LARGE"
+
+
+@pytest.mark.parametrize(
+    ("listed", "reason"),
+    [
+        ([], "NO_SERVICES"),
+        (["grpc.health.v1.Health"], "NO_SERVICES"),
+        ([f"a.S{number}" for number in range(30)], "TOO_MANY_SERVICES"),
+    ],
+)
+async def test_a_server_that_lists_no_tool_or_too_many_is_refused(listed: list[str], reason: str) -> None:
+    async with small_world(Limits(files=20)) as world:
+        endpoint = at(world.folder)
+        async with serving(endpoint.address, honest(contract(), listed=listed)):
+            world.source.name(endpoint)
+            assert (await world.failure(endpoint.address)).reason == reason
+
+
+async def test_a_service_in_a_package_of_the_platform_is_refused() -> None:
+    async with small_world() as world:
+        endpoint = at(world.folder)
+        async with serving(endpoint.address, honest(contract("llmesh.api.evil.v1", "Evil", domain="platform"))):
+            world.source.name(endpoint)
+            step = await world.failure(endpoint.address, "llmesh.api.evil.v1.Evil")
+            assert (step.name, step.reason) == ("own", "PLATFORM_PACKAGE")
+
+
+async def test_the_platforms_files_are_our_own_copies_whatever_a_tool_sends() -> None:
+    forged = FileDescriptorProto.FromString(pinned()[OPTIONS].SerializeToString())
+    forged.message_type[0].field[0].name = "forged"
+    async with small_world() as world, beside_a_good_one(world, {TICKETS: file_answer(contract(), forged)}):
+        catalog = await world.until(lambda each: len(each.tools) == 2)
+    files = {file.name: file for file in catalog.tools[TICKETS].contract.files.file}
+    assert files[OPTIONS] == pinned()[OPTIONS]
