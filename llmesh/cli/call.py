@@ -1,0 +1,144 @@
+"""`llmesh call`: call any method on the mesh with JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import json as json_text
+import sys
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llmesh.cli.options import AddressOption, AsOption, HomeOption, JsonOption
+from llmesh.cli.output import print_json, print_json_line
+from llmesh.problem import Problem
+
+if TYPE_CHECKING:
+    import grpc.aio
+    from google.protobuf.message import Message
+
+    from llmesh.dynamic import Metadata, Method
+
+
+def call(
+    method: Annotated[str, typer.Argument(help="The method, e.g. acme.engineering.v1.DocSearch/Retrieve.")],
+    request: Annotated[
+        str,
+        typer.Argument(metavar="JSON", help="The request, or - for stdin. To stream: an array, or one after another."),
+    ] = "{}",
+    *,
+    timeout_s: Annotated[
+        float,
+        typer.Option(
+            "--timeout",
+            min=0.001,
+            help="Seconds until you give up. Default: the method's own deadline.",
+            show_default=False,
+        ),
+    ] = 0.0,
+    header: Annotated[
+        list[str] | None, typer.Option("--header", "-H", metavar="NAME: VALUE", help="Metadata to send. Repeatable.")
+    ] = None,
+    name: AsOption = "",
+    home: HomeOption = None,
+    address: AddressOption = "",
+    json: JsonOption = False,
+) -> None:
+    """Call a method: JSON in, JSON out, its types taken from its contract.
+
+    A stream's responses come one a line, as they come; with --json every response is one line.
+    """
+    from llmesh.cli import catalog
+    from llmesh.cli.session import open_session
+    from llmesh.dynamic import BadJson, UnknownMethod, split_method
+
+    session = open_session(home, address, name=name)
+    metadata = [_header(text) for text in header or ()]
+
+    async def work(channel: grpc.aio.Channel) -> None:
+        service, method_name = split_method(method)
+        contract = await catalog.get_contract(channel, service=service)
+        found = contract.method(service, method_name)
+        await _call(
+            channel, found, requests=_values(request), timeout_s=timeout_s or None, metadata=metadata, lines=json
+        )
+
+    try:
+        session.run(work)
+    except UnknownMethod as err:
+        raise Problem(str(err), "see what there is: llmesh tools list") from err
+    except BadJson as err:
+        raise Problem(
+            f"the request does not fit: {err}", f"see an example: llmesh tools show {method.split('/')[0]}"
+        ) from err
+
+
+async def _call(
+    channel: grpc.aio.Channel,
+    method: Method,
+    *,
+    requests: AsyncIterator[object],
+    timeout_s: float | None,
+    metadata: Metadata,
+    lines: bool,
+) -> None:
+    """Make the call and print each response."""
+    from llmesh.dynamic import invoke
+
+    # A request that doesn't fit ends a call from within gRPC, where what was wrong with it is lost.
+    failed: list[Exception] = []
+
+    async def messages() -> AsyncIterator[Message]:
+        try:
+            async for value in requests:
+                yield method.request(value)
+        except Exception as err:  # raised again below
+            failed.append(err)
+            raise
+
+    show = print_json_line if lines or method.descriptor.server_streaming else print_json
+    try:
+        async for response in invoke(channel, method, messages(), timeout_s=timeout_s, metadata=metadata):
+            show(method.value(response))
+    except (Exception, asyncio.CancelledError):
+        if failed:
+            raise failed[0] from None
+        raise
+
+
+async def _values(text: str) -> AsyncIterator[object]:
+    """The JSON values of an argument, or of stdin as they come; an array's elements one by one."""
+    pieces = _stdin() if text == "-" else _once(text)
+    decoder = json_text.JSONDecoder()
+    rest = ""
+    wrong: ValueError | None = None
+    async for piece in pieces:
+        rest = (rest + piece).lstrip()
+        while rest:
+            try:
+                value, end = decoder.raw_decode(rest)
+            except ValueError as err:
+                wrong = err
+                break
+            rest = rest[end:].lstrip()
+            for one in value if isinstance(value, list) else [value]:  # pyright: ignore[reportUnknownVariableType] parsed JSON
+                yield one
+    if rest:
+        raise Problem(f"the request is not JSON: {wrong}", 'quote it for your shell: \'{"query": "..."}\'')
+
+
+async def _once(text: str) -> AsyncIterator[str]:
+    yield text
+
+
+async def _stdin() -> AsyncIterator[str]:
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        yield line
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise Problem(f"`{text}` is no header", "write it like --header 'name: value'")
+    return name.strip().lower(), value.strip()

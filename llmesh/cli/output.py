@@ -1,0 +1,44 @@
+"""How commands speak: tables and sentences to people, JSON to programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from rich.console import Console
+from rich.markup import escape
+
+from llmesh.problem import Problem
+
+PIPED_WIDTH = 240
+
+
+def console() -> Console:
+    """Where results go."""
+    # What is piped is read by programs or scrolled: nothing is to be folded for a width that isn't there.
+    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPED_WIDTH)
+
+
+def say(text: str) -> None:
+    """One line of result; rich markup is read."""
+    console().print(text)
+
+
+def print_json(value: object) -> None:
+    """One JSON document, or with NDJSON one line of many."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    sys.stdout.flush()
+
+
+def print_json_line(value: object) -> None:
+    """One JSON value on a line of its own, at once."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n")
+    sys.stdout.flush()
+
+
+def print_problem(problem: Problem) -> None:
+    """What went wrong and what to do, on stderr."""
+    stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+    stderr.print(f"[bold red]error:[/] {escape(problem.message)}")
+    if problem.step:
+        stderr.print(f"  {escape(problem.step)}")

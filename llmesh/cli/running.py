@@ -1,0 +1,105 @@
+"""What `llmesh status` shows: the processes, as the supervisor says, and the tools, as the mesh says."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import asdict, dataclass
+
+import grpc
+import grpc.aio
+from rich.console import Console
+from rich.table import Table
+
+from llmesh import MeshError
+from llmesh.api.catalog.v1 import catalog_pb2 as pb
+from llmesh.cli import catalog, show
+from llmesh.cli.session import Session
+from llmesh.home import Home
+from llmesh.identity import DevCaller, DevIssuer
+from llmesh.supervisor.state import SupervisorState, read_state
+from llmesh.supervisor.supervise import is_up
+
+# The supervisor's own caller: sees every endpoint, whoever is signed in.
+SUPERVISOR = DevCaller("llmesh-supervisor", roles=("platform",), domain="platform")
+COLOURS = {"running": "green", "backing-off": "red", "stopped": "dim"}
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The mesh here. fault: why it doesn't answer; empty if it does."""
+
+    up: bool
+    state: SupervisorState | None
+    tools: tuple[pb.Tool, ...] = ()
+    endpoints: tuple[pb.Endpoint, ...] = ()
+    fault: str = ""
+
+    def as_json(self) -> dict[str, object]:
+        """For programs."""
+        return {
+            "up": self.up,
+            "supervisor": asdict(self.state) if self.up and self.state else None,
+            "fault": self.fault,
+            "tools": [catalog.as_json(tool) for tool in self.tools],
+            "endpoints": [catalog.as_json(endpoint) for endpoint in self.endpoints],
+        }
+
+
+def supervisor_token(home: Home) -> str:
+    """A token of the supervisor's own caller."""
+    return DevIssuer.open(home).mint(SUPERVISOR)
+
+
+def look(home: Home) -> Status:
+    """The state of the mesh here, now."""
+    state = read_state(home) if home.exists else None
+    if not state or not is_up(home):
+        return Status(up=False, state=None)
+    session = Session(state.address, supervisor_token(home))
+    try:
+        tools, endpoints = session.run(_ask)
+    except MeshError as err:
+        return Status(up=True, state=state, fault=str(err))
+    return Status(up=True, state=state, tools=tuple(tools), endpoints=tuple(endpoints))
+
+
+async def _ask(channel: grpc.aio.Channel) -> tuple[list[pb.Tool], list[pb.Endpoint]]:
+    return await asyncio.gather(catalog.list_tools(channel), catalog.list_endpoints(channel))
+
+
+def print_status(console: Console, status: Status) -> None:
+    """For people."""
+    if not status.state:
+        console.print("no mesh is up here; start one: llmesh up")
+        return
+    console.print(f"the mesh is up on [bold]{status.state.address}[/] (pid {status.state.pid})")
+    console.print(processes_table(status.state))
+    if status.fault:
+        console.print(f"[red]the mesh does not answer:[/] {status.fault}", markup=True)
+        return
+    console.print()
+    console.print(show.tools_table(status.tools) if status.tools else "no tool is on it")
+    for endpoint in status.endpoints:
+        if endpoint.state != pb.Endpoint.STATE_READY:
+            console.print()
+            show.print_endpoint(console, endpoint)
+
+
+def processes_table(state: SupervisorState) -> Table:
+    """One row a process."""
+    rows = show.table("process", "state", "pid", "for", "restarts", "last exit")
+    for child in state.children:
+        condition = f"[{COLOURS[child.state.value]}]{child.state.value}[/]"
+        spent = _span(time.time() - child.since)
+        rows.add_row(child.name, condition, str(child.pid or ""), spent, str(child.restarts), child.last_exit)
+    return rows
+
+
+def _span(seconds: float) -> str:
+    whole = max(int(seconds), 0)
+    if whole < 60:  # noqa: PLR2004 seconds in a minute
+        return f"{whole} s"
+    if whole < 3600:  # noqa: PLR2004 seconds in an hour
+        return f"{whole // 60} min"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,119 @@
+"""Tools, methods and endpoints as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from llmesh.api.catalog.v1 import catalog_pb2 as pb
+from llmesh.api.options.v1 import options_pb2 as options
+
+
+def tools_table(tools: Sequence[pb.Tool]) -> Table:
+    """One row a tool."""
+    rows = table("tool", "domain", "ready", "what it does")
+    for tool in tools:
+        rows.add_row(
+            f"[bold]{tool.service}[/]",
+            escape(tool.domain),
+            _ready(tool),
+            escape(tool.summary),
+        )
+    return rows
+
+
+def results_table(results: Sequence[pb.SearchResult]) -> Table:
+    """One row a tool found, best first."""
+    rows = table("score", "tool", "what it does")
+    for result in results:
+        rows.add_row(f"{result.score:.2f}", f"[bold]{result.tool.service}[/]", escape(result.tool.summary))
+    return rows
+
+
+def print_tool(console: Console, tool: pb.Tool) -> None:
+    """A tool's product sheet, then its methods."""
+    console.print(f"[bold]{tool.service}[/]  {escape(tool.name)}")
+    console.print(escape(tool.summary))
+    sheet = Table.grid(padding=(0, 2))
+    for label, value in _sheet(tool):
+        if value:
+            sheet.add_row(f"[dim]{label}[/]", escape(value))
+    console.print(sheet)
+    for method in tool.methods:
+        _print_method(console, tool, method)
+
+
+def _sheet(tool: pb.Tool) -> list[tuple[str, str]]:
+    stage = (
+        options.Stage.Name(tool.lifecycle.stage).removeprefix("STAGE_").lower().replace("unspecified", "experimental")
+    )
+    ends = f", until {tool.lifecycle.deprecated_from}" if tool.lifecycle.deprecated_from else ""
+    instead = f"; instead: {tool.lifecycle.successor}" if tool.lifecycle.successor else ""
+    return [
+        ("domain", tool.domain),
+        ("owner", ", ".join(filter(None, (tool.product_owner, tool.owner_team)))),
+        ("contact", tool.contact),
+        ("lifecycle", f"{stage}{ends}{instead}"),
+        ("promise", _promise(tool)),
+        ("documentation", tool.documentation),
+        ("models", ", ".join(tool.models)),
+        ("prompts", ", ".join(tool.prompts)),
+        ("data", ", ".join(tool.data_sources)),
+        ("labels", ", ".join(f"{key}={value}" for key, value in sorted(tool.labels.items()))),
+        ("endpoints", f"{tool.ready_count} of {tool.endpoint_count} ready"),
+        ("transport", "unprotected: plain TCP" if tool.unprotected_transport else ""),
+        ("contract", tool.contract_digest),
+    ]
+
+
+def _promise(tool: pb.Tool) -> str:
+    latency_ms = tool.slo.latency_p95.ToMilliseconds()
+    latency = f"95 of 100 calls within {latency_ms} ms" if latency_ms else ""
+    availability = f"{tool.slo.availability:.4%} available" if tool.slo.availability else ""
+    return ", ".join(filter(None, (latency, availability)))
+
+
+def _print_method(console: Console, tool: pb.Tool, method: pb.Method) -> None:
+    effect = options.Effect.Name(method.effect).removeprefix("EFFECT_").lower()
+    takes = ("stream " if method.client_streaming else "") + method.request_type
+    gives = ("stream " if method.server_streaming else "") + method.response_type
+    facts = [effect, f"at most {method.deadline.ToSeconds()} s" if method.HasField("deadline") else ""]
+    facts += ["needs approval" if method.needs_approval else "", "no rule permits you" if method.denied else ""]
+    console.print(f"\n[bold]{method.name}[/] ({', '.join(filter(None, facts))})  {escape(method.summary)}")
+    console.print(f"  {takes} -> {gives}", style="dim")
+    for example in method.examples:
+        console.print(f"  {escape(example.summary)}:")
+        console.print(f"    {escape(call_line(tool.service, method.name, example.request_json))}", style="cyan")
+
+
+def call_line(service: str, method: str, request_json: str) -> str:
+    """The command that makes a call."""
+    quoted = request_json.replace("'", "'\\''")
+    return f"llmesh call {service}/{method} '{quoted}'"
+
+
+def print_endpoint(console: Console, endpoint: pb.Endpoint) -> None:
+    """An endpoint and the steps of its admission."""
+    state = pb.Endpoint.State.Name(endpoint.state).removeprefix("STATE_").lower()
+    colour = {"ready": "green", "pending": "yellow"}.get(state, "red")
+    console.print(f"[bold]{escape(endpoint.address)}[/]  [{colour}]{state}[/]  (from {escape(endpoint.source)})")
+    for step in endpoint.steps:
+        mark = "[green]passed[/]" if step.passed else f"[red]{escape(step.reason or 'failed')}[/]"
+        about = f" {escape(step.service)}" if step.service else ""
+        console.print(f"  {step.name:<9}{mark}{about}  {escape(step.message)}")
+
+
+def _ready(tool: pb.Tool) -> str:
+    colour = "green" if tool.ready_count else "red"
+    return f"[{colour}]{tool.ready_count}/{tool.endpoint_count}[/]"
+
+
+def table(*columns: str) -> Table:
+    """A plain table with these columns, a line a row: the last one gives way."""
+    made = Table(box=None, pad_edge=False, header_style="dim")
+    for column in columns:
+        made.add_column(column, no_wrap=True, overflow="ellipsis" if column == columns[-1] else "ignore")
+    return made

@@ -1,0 +1,124 @@
+"""`llmesh up` as it is seen: quiet until the tools can be called, then the welcome, then the logs."""
+
+from __future__ import annotations
+
+import asyncio
+import json as json_text
+from pathlib import Path
+from subprocess import Popen
+
+from rich.console import Console
+from rich.text import Text
+
+from llmesh.cli import running, welcome
+from llmesh.cli.output import console, print_json
+from llmesh.cli.session import Session, open_session
+from llmesh.home import Home
+from llmesh.problem import Problem
+from llmesh.supervisor import checks, plan
+from llmesh.supervisor.logs import last_lines
+from llmesh.supervisor.ready import wait_ready
+from llmesh.supervisor.start import check_still_starting, prepare, start, start_in_background
+from llmesh.supervisor.supervise import held
+
+LOG_LINES = 5
+POLL_S = 0.1
+LEVELS = {"warning": "yellow", "error": "bold red", "critical": "bold red"}
+COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_cyan", "bright_magenta", "bright_green")
+
+
+def in_foreground(home_path: Path | None, mesh_file: Path, *, timeout_s: float, json: bool) -> None:
+    """Run the mesh here until it is told to stop."""
+    home = checks.open_home(home_path)
+    intended = plan.read(home, mesh_file)
+    terminal = Terminal(console(), [program.name for program in intended.programs])
+
+    async def greet() -> None:
+        with console().status(f"starting {len(intended.programs)} processes"):
+            missing = await _wait(home, intended, timeout_s=timeout_s)
+        await _welcome(home, intended, missing=missing, json=json)
+        terminal.open()
+
+    start(home_path, mesh_file, sink=(lambda _name, _line: None) if json else terminal.show, beside=greet)
+
+
+def in_background(home_path: Path | None, mesh_file: Path, *, timeout_s: float, json: bool) -> None:
+    """Start the mesh, wait until its tools can be called, and leave it running."""
+    home = checks.open_home(home_path)
+    # What would fail at once is said here; the lock is the background process's to take.
+    with held(home):
+        intended = prepare(home, mesh_file)
+    process = start_in_background(home, mesh_file)
+    asyncio.run(_follow(home, intended, process, timeout_s=timeout_s, json=json))
+
+
+async def _follow(home: Home, intended: plan.Plan, process: Popen[bytes], *, timeout_s: float, json: bool) -> None:
+    async def alive() -> None:
+        while True:
+            check_still_starting(home, process)
+            await asyncio.sleep(POLL_S)
+
+    watching = asyncio.create_task(alive(), name="supervisor")
+    waiting = asyncio.create_task(_wait(home, intended, timeout_s=timeout_s), name="ready")
+    await asyncio.wait((watching, waiting), return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    watching.cancel()
+    if watching.done() and not watching.cancelled():
+        watching.result()
+    await _welcome(home, intended, missing=waiting.result(), json=json)
+    if waiting.result():
+        raise Problem("the mesh is up, but not all of it", "see why: llmesh status; end it: llmesh down")
+
+
+async def _wait(home: Home, intended: plan.Plan, *, timeout_s: float) -> dict[str, str]:
+    async with Session(intended.address, running.supervisor_token(home)).channel() as channel:
+        return await wait_ready(channel, processes=intended.tools, timeout_s=timeout_s)
+
+
+async def _welcome(home: Home, intended: plan.Plan, *, missing: dict[str, str], json: bool) -> None:
+    """Say where the mesh is and what it does; of what isn't ready, why."""
+    if json:
+        print_json({"address": intended.address, "home": str(home.path), "ready": not missing, "missing": missing})
+        return
+    out = console()
+    for name, fault in missing.items():
+        out.print(Text(f"{name} {fault}", style="red"))
+        for line in last_lines(home.logs / f"{'gateway' if name == 'mesh' else name}.log", LOG_LINES):
+            out.print(Text(f"  {line}", style="dim"))
+    if "mesh" not in missing:
+        await welcome.welcome(out, open_session(home.path, intended.address))
+
+
+def log_text(line: str) -> Text:
+    """A line of a log for people; one that isn't ours stays as it is."""
+    try:
+        entry = json_text.loads(line)
+        time, level, event = (entry.pop(name) for name in ("time", "level", "event"))
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return Text(line)
+    entry.pop("logger", None)
+    text = Text.assemble((f"{str(time)[11:23]} ", "dim"), (str(event), LEVELS.get(level, "")))
+    for name, value in entry.items():
+        if value not in ("", [], None):
+            text.append(f" {name}=", style="dim").append(value if isinstance(value, str) else json_text.dumps(value))
+    return text
+
+
+class Terminal:
+    """Shows what programs print, each line after its program's name; nothing until opened."""
+
+    def __init__(self, out: Console, names: list[str]) -> None:
+        self._out = out
+        self._open = False
+        self._width = max(map(len, names), default=0)
+        self._colours = {name: COLOURS[at % len(COLOURS)] for at, name in enumerate(names)}
+
+    def open(self) -> None:
+        """Show lines from now on."""
+        self._open = True
+
+    def show(self, name: str, line: str) -> None:
+        """One line of one program."""
+        if self._open:
+            prefix = Text(f"{name:<{self._width}} | ", style=self._colours[name])
+            self._out.print(prefix.append_text(log_text(line)))

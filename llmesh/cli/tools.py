@@ -1,0 +1,120 @@
+"""`llmesh tools`: what is on the mesh, and why something isn't."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llmesh.cli.options import AddressOption, AsOption, HomeOption, JsonOption
+from llmesh.cli.output import console, print_json
+from llmesh.problem import Problem
+
+if TYPE_CHECKING:
+    from llmesh.api.catalog.v1 import catalog_pb2 as pb
+
+app = typer.Typer(help="See what is on the mesh, and why something isn't.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_tools(
+    *,
+    domain: Annotated[str, typer.Option("--domain", help="Only tools of this domain.")] = "",
+    name: AsOption = "",
+    home: HomeOption = None,
+    address: AddressOption = "",
+    json: JsonOption = False,
+) -> None:
+    """List the tools that you may see."""
+    from llmesh.cli import catalog, show
+    from llmesh.cli.session import open_session
+
+    session = open_session(home, address, name=name)
+    found = session.run(lambda channel: catalog.list_tools(channel, domain=domain))
+    if json:
+        print_json({"tools": [catalog.as_json(tool) for tool in found]})
+    else:
+        console().print(show.tools_table(found) if found else "nothing that you may see is on the mesh")
+
+
+@app.command("show")
+def show_tool(
+    service: Annotated[str, typer.Argument(help="The tool, e.g. acme.support.v1.Tickets.")],
+    *,
+    name: AsOption = "",
+    home: HomeOption = None,
+    address: AddressOption = "",
+    json: JsonOption = False,
+) -> None:
+    """Describe one tool: its product sheet, its methods, how to call them."""
+    from llmesh.cli import catalog, show
+    from llmesh.cli.session import open_session
+
+    session = open_session(home, address, name=name)
+    tool = session.run(lambda channel: catalog.get_tool(channel, service=service))
+    if json:
+        print_json(catalog.as_json(tool))
+    else:
+        show.print_tool(console(), tool)
+
+
+@app.command("search")
+def search(
+    words: Annotated[list[str], typer.Argument(help="What you need, in words.")],
+    *,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=100, help="At most this many.")] = 10,
+    name: AsOption = "",
+    home: HomeOption = None,
+    address: AddressOption = "",
+    json: JsonOption = False,
+) -> None:
+    """Find tools by words."""
+    from llmesh.cli import catalog, show
+    from llmesh.cli.session import open_session
+
+    session = open_session(home, address, name=name)
+    query = " ".join(words)
+    found = session.run(lambda channel: catalog.search(channel, query=query, limit=limit))
+    if json:
+        print_json({"results": [catalog.as_json(result) for result in found]})
+    else:
+        console().print(show.results_table(found) if found else f"nothing that you may see fits `{query}`")
+
+
+@app.command("why")
+def why(
+    endpoint: Annotated[
+        str,
+        typer.Argument(help="An address (unix:/..., host:port) or a part of one. Without it: all.", metavar="ADDRESS"),
+    ] = "",
+    *,
+    name: AsOption = "",
+    home: HomeOption = None,
+    address: AddressOption = "",
+    json: JsonOption = False,
+) -> None:
+    """Say what became of an endpoint: each step of its admission, and what to do about the failed one."""
+    from llmesh.cli import catalog, show
+    from llmesh.cli.session import open_session
+
+    session = open_session(home, address, name=name)
+    known = session.run(catalog.list_endpoints)
+    found = [one for one in known if _is_meant(one, endpoint)]
+    if json:
+        print_json({"endpoints": [catalog.as_json(one) for one in found]})
+    elif not found:
+        raise Problem(
+            f"the mesh knows no endpoint `{endpoint}` that you may ask about"
+            if endpoint
+            else "you may ask about no endpoint",
+            "you see those of your domain; the role `platform` sees all: llmesh login --as ops --role platform",
+        )
+    for one in [] if json else found:
+        show.print_endpoint(console(), one)
+
+
+def _is_meant(endpoint: pb.Endpoint, wanted: str) -> bool:
+    if not wanted:
+        return True
+    return wanted in endpoint.address or endpoint.address == f"unix:{Path(wanted).absolute()}"

@@ -1,0 +1,23 @@
+"""The supervisor in the background: what `llmesh up --detach` leaves running."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from llmesh.cli.edge import told
+from llmesh.supervisor.start import start
+
+
+def main() -> None:
+    """Run the mesh of a mesh file until told to stop; its output goes to logs alone."""
+    parser = argparse.ArgumentParser(prog="llmesh.supervisor")
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--mesh-file", type=Path, required=True)
+    args = parser.parse_args()
+    with told():
+        start(args.home, args.mesh_file, sink=lambda _name, _line: None)
+
+
+if __name__ == "__main__":
+    main()

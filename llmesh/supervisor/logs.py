@@ -1,0 +1,68 @@
+"""What children print, line by line: to logs/NAME.log and to the terminal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import IO
+
+# Takes a child's name and one line of what it printed.
+Sink = Callable[[str, str], None]
+
+MAX_LINE_BYTES = 64 * 1024
+MAX_FILE_BYTES = 16 * 1024 * 1024
+
+
+async def lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
+    """The lines of a stream until it ends; one that is too long comes in pieces."""
+    rest = b""
+    while chunk := await stream.read(MAX_LINE_BYTES):
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            yield _text(line)
+        if len(rest) >= MAX_LINE_BYTES:
+            yield _text(rest)
+            rest = b""
+    if rest:
+        yield _text(rest)
+
+
+def _text(line: bytes) -> str:
+    """A line that can't steer the terminal it is shown on."""
+    text = line.rstrip(b"\r").decode("utf-8", "replace")
+    return "".join(char for char in text if char.isprintable() or char == "\t")
+
+
+class LogFile:
+    """Appends lines to a file, keeping one older file of at most MAX_FILE_BYTES beside it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = self._open()
+
+    def write(self, line: str) -> None:
+        """Append one line."""
+        self._file.write(line.encode() + b"\n")
+        self._file.flush()
+        if self._file.tell() > MAX_FILE_BYTES:
+            self._file.close()
+            self._path.replace(self._path.with_suffix(".log.1"))
+            self._file = self._open()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _open(self) -> IO[bytes]:
+        return self._path.open("ab")
+
+
+def last_lines(path: Path, count: int) -> list[str]:
+    """The last lines of a log; empty if there is none."""
+    try:
+        with path.open(errors="replace") as file:
+            return [line.rstrip("\n") for line in deque(file, maxlen=count)]
+    except OSError:
+        return []

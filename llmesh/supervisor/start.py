@@ -1,0 +1,93 @@
+"""From a mesh file to a running mesh: checked, cleared, planned, run."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmesh.home import Home
+from llmesh.identity import DEV, DevIssuer, Logins
+from llmesh.problem import Problem
+from llmesh.supervisor import checks, plan
+from llmesh.supervisor.logs import Sink, last_lines
+from llmesh.supervisor.processes import end
+from llmesh.supervisor.state import read_state
+from llmesh.supervisor.supervise import Supervisor, clear_leftovers, held, is_up
+
+# The longest an orderly end takes: each rank's grace, and a little.
+DOWN_TIMEOUT_S = 30.0
+DAEMON_LOG = "supervisor.log"
+
+
+def start(
+    home_path: Path | None, mesh_file: Path, *, sink: Sink, beside: Callable[[], Awaitable[None]] | None = None
+) -> None:
+    """Run the mesh in this process until it is told to stop. Raises Problem if it cannot be started."""
+    home = checks.open_home(home_path)
+    with held(home):
+        clear_leftovers(home)
+        intended = prepare(home, mesh_file)
+        plan.write_bootstrap(home, mesh_file)
+        supervisor = Supervisor(home, intended.programs, address=intended.address, mesh_file=mesh_file, sink=sink)
+        asyncio.run(supervisor.run(beside))
+
+
+def prepare(home: Home, mesh_file: Path) -> plan.Plan:
+    """What would be run, and somebody signed in. Raises Problem if it cannot be started."""
+    checks.check_installed()
+    intended = plan.read(home, mesh_file)
+    checks.check_port(intended.host, intended.port)
+    DevIssuer.open(home)
+    logins = Logins.load(home)
+    if not logins.current:
+        logins.signed_in(DEV).save(home)
+    return intended
+
+
+def start_in_background(home: Home, mesh_file: Path) -> subprocess.Popen[bytes]:
+    """Start a supervisor that outlives this process and its terminal."""
+    with (home.logs / DAEMON_LOG).open("wb") as log:
+        return subprocess.Popen(  # noqa: S603 our own interpreter and module
+            [sys.executable, "-P", "-m", "llmesh.supervisor", "--home", home.path, "--mesh-file", mesh_file],
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def check_still_starting(home: Home, process: subprocess.Popen[bytes]) -> None:
+    """Raises Problem with its last words if a supervisor in the background has ended."""
+    if process.poll() is None:
+        return
+    said = last_lines(home.logs / DAEMON_LOG, 5)
+    raise Problem(
+        "the mesh did not start: " + (said[0].removeprefix("error: ") if said else "it says nothing"),
+        "\n".join(said[1:]),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What `stop` ended: whether a supervisor ran, and what had been left by a killed one."""
+
+    was_up: bool
+    leftovers: tuple[str, ...]
+
+
+def stop(home: Home) -> Ended:
+    """End the mesh of this directory, and what a killed supervisor left of it."""
+    if not home.exists:
+        return Ended(was_up=False, leftovers=())
+    state = read_state(home)
+    was_up = is_up(home)
+    if was_up and state:
+        end([state.process], grace_s=DOWN_TIMEOUT_S)
+    elif was_up:
+        raise Problem("the mesh is just being started", "try again in a moment")
+    return Ended(was_up, tuple(clear_leftovers(home)))

@@ -1,0 +1,254 @@
+"""The supervisor with real processes: small programs that live and die as told."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from llmesh.home import Home
+from llmesh.problem import Problem
+from llmesh.supervisor.child import Backoff, Program
+from llmesh.supervisor.processes import ProcessId, end, marked
+from llmesh.supervisor.state import ChildState, Condition, SupervisorState, read_state
+from llmesh.supervisor.supervise import MARK, Supervisor, clear_leftovers, held, is_up
+
+SLEEPER = "import signal; signal.pause()"
+TIMEOUT_S = 15.0
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    home = Home.find(tmp_path / "m").create()
+    yield home
+    end(marked(f"{MARK}={home.path}"), grace_s=0)
+
+
+def program(home: Home, name: str, code: str = SLEEPER, *, stop_rank: int = 0, grace_s: float = 5.0) -> Program:
+    env = {**os.environ, MARK: str(home.path)}
+    return Program(
+        name=name, argv=(sys.executable, "-c", code), cwd=home.path, env=env, stop_rank=stop_rank, grace_s=grace_s
+    )
+
+
+def supervisor(
+    home: Home, *programs: Program, sink: Callable[[str, str], None] = lambda _name, _line: None
+) -> Supervisor:
+    return Supervisor(home, programs, address="127.0.0.1:1", mesh_file=home.path / "mesh.yaml", sink=sink)
+
+
+async def eventually(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(TIMEOUT_S):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+def child(home: Home, name: str) -> ChildState:
+    state = read_state(home)
+    return next((one for one in state.children if one.name == name), ChildState(name)) if state else ChildState(name)
+
+
+def running(home: Home, *names: str) -> bool:
+    return all(child(home, name).state is Condition.RUNNING and child(home, name).process.alive() for name in names)
+
+
+async def test_a_killed_child_comes_back_alone(home: Home) -> None:
+    boss = supervisor(home, program(home, "one"), program(home, "two"))
+    async with asyncio.TaskGroup() as group:
+        group.create_task(boss.run())
+        await eventually(lambda: running(home, "one", "two"))
+        before = child(home, "two").pid
+        killed = child(home, "one").pid
+        os.kill(killed, signal.SIGKILL)
+        await eventually(lambda: running(home, "one") and child(home, "one").pid != killed)
+        assert (child(home, "one").restarts, child(home, "one").last_exit) == (1, "ended by SIGKILL")
+        assert (child(home, "two").restarts, child(home, "two").pid) == (0, before)
+        boss.stop()
+    assert marked(f"{MARK}={home.path}") == []
+
+
+async def test_a_first_restart_takes_less_than_a_second(home: Home) -> None:
+    boss = supervisor(home, program(home, "one"))
+    async with asyncio.TaskGroup() as group:
+        group.create_task(boss.run())
+        await eventually(lambda: running(home, "one"))
+        killed, at = child(home, "one").pid, time.monotonic()
+        os.kill(killed, signal.SIGKILL)
+        await eventually(lambda: running(home, "one") and child(home, "one").pid != killed)
+        assert time.monotonic() - at < 1
+        boss.stop()
+
+
+async def test_a_program_that_cannot_stay_up_backs_off_and_says_why(home: Home) -> None:
+    said: list[str] = []
+    boss = supervisor(
+        home,
+        program(home, "one", "import sys; print('no config'); sys.exit(3)"),
+        sink=lambda _name, line: said.append(line),
+    )
+    async with asyncio.TaskGroup() as group:
+        group.create_task(boss.run())
+        await eventually(lambda: child(home, "one").restarts >= 2)
+        boss.stop()
+    assert "no config" in said
+    assert "[llmesh] exited with 3; starting again in 0.2 s" in said
+    assert "[llmesh] exited with 3; starting again in 0.4 s" in said
+    assert "no config" in (home.logs / "one.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("last_s", "lived_s", "pause_s"),
+    [(0, 0.1, 0.2), (0.2, 0.1, 0.4), (6.4, 0.1, 10), (10, 0.1, 10), (10, 30, 0.2)],
+    ids=["first", "doubles", "is capped", "stays capped", "starts over after a healthy life"],
+)
+def test_pauses_double_up_to_ten_seconds(last_s: float, lived_s: float, pause_s: float) -> None:
+    assert Backoff().next(last_s, lived_s=lived_s) == pytest.approx(pause_s)
+
+
+async def test_programs_end_in_order_of_their_ranks(home: Home) -> None:
+    code = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('ended', flush=True))); print('up', flush=True)\nwhile True: signal.pause()"
+    said: list[tuple[str, str]] = []
+    programs = [program(home, name, code, stop_rank=rank) for name, rank in (("last", 2), ("first", 0), ("second", 1))]
+    boss = supervisor(home, *programs, sink=lambda name, line: said.append((name, line)))
+    async with asyncio.TaskGroup() as group:
+        group.create_task(boss.run())
+        await eventually(lambda: [line for _, line in said].count("up") == 3)
+        boss.stop()
+    assert [name for name, line in said if line == "ended"] == ["first", "second", "last"]
+
+
+async def test_a_program_that_will_not_end_is_killed_after_its_grace(home: Home) -> None:
+    code = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True)\nwhile True: signal.pause()"
+    said: list[str] = []
+    boss = supervisor(home, program(home, "one", code, grace_s=0.2), sink=lambda _name, line: said.append(line))
+    async with asyncio.TaskGroup() as group:
+        group.create_task(boss.run())
+        await eventually(lambda: "up" in said)
+        boss.stop()
+    assert said[-1] == "[llmesh] did not end within 0.2 s: killed"
+    assert marked(f"{MARK}={home.path}") == []
+
+
+async def test_what_a_program_started_ends_with_it(home: Home) -> None:
+    code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {SLEEPER!r}]); print('up', flush=True); {SLEEPER}"
+    said: list[str] = []
+    boss = supervisor(home, program(home, "one", code), sink=lambda _name, line: said.append(line))
+    async with asyncio.TaskGroup() as group:
+        group.create_task(boss.run())
+        await eventually(lambda: "up" in said)
+        boss.stop()
+    assert marked(f"{MARK}={home.path}") == []
+
+
+async def test_a_missing_program_is_reported_and_tried_again(home: Home) -> None:
+    said: list[str] = []
+    missing = Program(name="one", argv=("/nowhere/at-all",), cwd=home.path)
+    boss = supervisor(home, missing, sink=lambda _name, line: said.append(line))
+    async with asyncio.TaskGroup() as group:
+        group.create_task(boss.run())
+        await eventually(lambda: child(home, "one").restarts >= 1)
+        boss.stop()
+    assert "cannot run `/nowhere/at-all`: No such file or directory" in said
+
+
+async def test_work_beside_the_programs_is_ended_with_them(home: Home) -> None:
+    boss = supervisor(home, program(home, "one"))
+    ended = asyncio.Event()
+
+    async def beside() -> None:
+        try:
+            boss.stop()
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    await boss.run(beside)
+    assert ended.is_set()
+
+
+def test_only_one_supervisor_holds_a_mesh_directory(home: Home) -> None:
+    with held(home):
+        assert is_up(home)
+        with pytest.raises(Problem, match="already up"), held(home):
+            pytest.fail("held twice")
+    assert not is_up(home)
+
+
+BOSS = """
+import asyncio, sys
+from pathlib import Path
+from llmesh.home import Home
+from llmesh.supervisor.child import Program
+from llmesh.supervisor.supervise import MARK, Supervisor, held
+home = Home.find(sys.argv[1])
+programs = [Program(name=name, argv=(sys.executable, "-c", sys.argv[2]), cwd=home.path, env={MARK: str(home.path)}) for name in ("one", "two")]
+with held(home):
+    asyncio.run(Supervisor(home, programs, address="a", mesh_file=Path("m"), sink=lambda n, l: print(n, l, flush=True)).run())
+"""
+
+
+def boss_process(home: Home) -> "subprocess.Popen[str]":
+    """A supervisor in a process of its own, once both of its programs have printed `up`."""
+    code = f"print('up', flush=True); {SLEEPER}"
+    process = subprocess.Popen([sys.executable, "-c", BOSS, str(home.path), code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert sorted(process.stdout.readline() for _ in range(2)) == ["one up\n", "two up\n"]
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_a_signal_leaves_no_process(home: Home, number: signal.Signals) -> None:
+    with boss_process(home) as process:
+        assert len(marked(f"{MARK}={home.path}")) == 2
+        process.send_signal(number)
+        assert process.wait(TIMEOUT_S) == 0
+    assert marked(f"{MARK}={home.path}") == []
+    assert read_state(home) is None
+
+
+def test_killing_the_supervisor_leaves_no_process(home: Home) -> None:
+    with boss_process(home) as process:
+        left = marked(f"{MARK}={home.path}")
+        process.kill()
+        process.wait(TIMEOUT_S)
+    assert len(left) == 2
+    deadline = time.monotonic() + TIMEOUT_S
+    while any(one.alive() for one in left) and time.monotonic() < deadline:
+        os.sched_yield()
+    assert marked(f"{MARK}={home.path}") == []
+    assert not is_up(home)
+
+
+def test_leftovers_are_ended_and_named(home: Home) -> None:
+    env = {**os.environ, MARK: str(home.path)}
+    with subprocess.Popen([sys.executable, "-c", SLEEPER], env=env) as process:
+        found = ProcessId.of(process.pid)
+        assert found
+        left = ChildState("tickets", Condition.RUNNING, pid=found.pid, start_ticks=found.start_ticks)
+        SupervisorState(pid=1, start_ticks=0, address="a", mesh_file="m", since=0, children=(left,)).write(home)
+        assert clear_leftovers(home) == ["tickets"]
+        assert process.wait(TIMEOUT_S) == -signal.SIGTERM
+    assert read_state(home) is None
+
+
+def test_a_pid_that_is_now_another_process_is_left_alone(home: Home) -> None:
+    with subprocess.Popen([sys.executable, "-c", SLEEPER]) as process:
+        left = ChildState("tickets", Condition.RUNNING, pid=process.pid, start_ticks=1)
+        SupervisorState(pid=1, start_ticks=0, address="a", mesh_file="m", since=0, children=(left,)).write(home)
+        assert clear_leftovers(home) == []
+        assert process.poll() is None
+        process.kill()
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", json.dumps({"pid": 1}), "[]"], ids=["empty", "torn", "incomplete", "a list"]
+)
+def test_a_damaged_state_reads_as_none(home: Home, content: str) -> None:
+    home.supervisor.write_text(content)
+    assert read_state(home) is None
