@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 
-TOOL = Path(__file__).resolve().parent.parent
-if str(TOOL) not in sys.path:
-    sys.path.insert(0, str(TOOL))
+# Last, so that it hides nothing.
+sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-from doc_search.cache import load_or_build  # noqa: E402  importable from here on
-from doc_search.index import Index  # noqa: E402
+from doc_search.cache import load_or_build
+from doc_search.index import Index
 
 
 @pytest.fixture(scope="session")

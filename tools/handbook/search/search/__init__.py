@@ -1,0 +1,1 @@
+"""Handbook search: what a repository's Markdown pages say."""
