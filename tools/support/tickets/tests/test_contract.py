@@ -5,7 +5,6 @@ import grpc
 import pytest
 from acme.support.v1 import tickets_pb2 as pb
 from google.protobuf import descriptor, json_format, message_factory
-from google.protobuf.message import Message
 from tickets.service import TicketsService
 from tickets.store import Store
 
@@ -71,7 +70,7 @@ async def _call(channel: grpc.aio.Channel, method: descriptor.MethodDescriptor, 
     request = json_format.Parse(request_json, message_factory.GetMessageClass(method.input_type)())
     start = channel.unary_unary(
         f"/{SERVICE.full_name}/{method.name}",
-        request_serializer=Message.SerializeToString,
+        request_serializer=type(request).SerializeToString,
         response_deserializer=message_factory.GetMessageClass(method.output_type).FromString,
     )
     return json_format.MessageToDict(await start(request))

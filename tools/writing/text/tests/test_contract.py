@@ -4,7 +4,6 @@ import grpc
 import pytest
 from acme.writing.v1 import text_pb2 as pb
 from google.protobuf import descriptor, json_format, message_factory
-from google.protobuf.message import Message
 from text.service import TextService
 
 from llmesh import testing
@@ -49,7 +48,7 @@ async def _call(
     request = json_format.Parse(request_json, message_factory.GetMessageClass(method.input_type)())
     start = channel.stream_stream(
         f"/{SERVICE.full_name}/{method.name}",
-        request_serializer=Message.SerializeToString,
+        request_serializer=type(request).SerializeToString,
         response_deserializer=message_factory.GetMessageClass(method.output_type).FromString,
     )
     return [json_format.MessageToDict(answer) async for answer in start(iter([request]))]
