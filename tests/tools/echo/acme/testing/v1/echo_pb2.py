@@ -23,11 +23,12 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from llmesh.api.options.v1 import options_pb2 as llmesh_dot_api_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61\x63me/testing/v1/echo.proto\x12\x0f\x61\x63me.testing.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a#llmesh/api/options/v1/options.proto\"\xdf\x01\n\x06Orders\x12(\n\x05\x64\x65lay\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x06status\x18\x02 \x01(\x0b\x32\x17.acme.testing.v1.Status\x12\x15\n\rpadding_bytes\x18\x03 \x01(\r\x12/\n\x04\x63ite\x18\x04 \x03(\x0b\x32!.acme.testing.v1.Orders.CiteEntry\x12\r\n\x05\x63rash\x18\x05 \x01(\t\x1a+\n\tCiteEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"2\n\x06Status\x12\x17\n\x04\x63ode\x18\x01 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x10(\x01\x12\x0f\n\x07message\x18\x02 \x01(\t\"#\n\x04Item\x12\x1b\n\x04name\x18\x01 \x01(\tB\r\xbaH\x04r\x02\x10\x01\xa2\x9f\x19\x02\x08\x01\"\xa8\x02\n\x0cUnaryRequest\x12\x1c\n\x04text\x18\x01 \x01(\tB\x0e\xbaH\x05r\x03\x18\xe8\x07\xa2\x9f\x19\x02\x08\x01\x12.\n\x05items\x18\x02 \x03(\x0b\x32\x15.acme.testing.v1.ItemB\x08\xbaH\x05\x92\x01\x02\x10\x08\x12\x45\n\ritems_by_name\x18\x03 \x03(\x0b\x32..acme.testing.v1.UnaryRequest.ItemsByNameEntry\x12\'\n\x06orders\x18\x04 \x01(\x0b\x32\x17.acme.testing.v1.Orders\x12\x0f\n\x07padding\x18\x05 \x01(\x0c\x1aI\n\x10ItemsByNameEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.acme.testing.v1.Item:\x02\x38\x01\"L\n\rUnaryResponse\x12\x14\n\x04text\x18\x01 \x01(\tB\x06\xa2\x9f\x19\x02\x08\x01\x12\x0f\n\x07padding\x18\x02 \x01(\x0c\x12\x14\n\x0cremaining_ms\x18\x03 \x01(\x03\"p\n\x13ServerStreamRequest\x12\x16\n\x04text\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07\x12\x18\n\x05\x63ount\x18\x02 \x01(\rB\t\xbaH\x06*\x04\x18\xa0\x8d\x06\x12\'\n\x06orders\x18\x03 \x01(\x0b\x32\x17.acme.testing.v1.Orders\"D\n\x14ServerStreamResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\x0f\n\x07padding\x18\x03 \x01(\x0c\"i\n\x13\x43lientStreamRequest\x12\x18\n\x04text\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xe8\x07\x12\'\n\x06orders\x18\x02 \x01(\x0b\x32\x17.acme.testing.v1.Orders\x12\x0f\n\x07padding\x18\x03 \x01(\x0c\"J\n\x14\x43lientStreamResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\x15\n\rpadding_bytes\x18\x03 \x01(\x04\"P\n\x0b\x42idiRequest\x12\x18\n\x04text\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xe8\x07\x12\'\n\x06orders\x18\x02 \x01(\x0b\x32\x17.acme.testing.v1.Orders\"-\n\x0c\x42idiResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0f\n\x07padding\x18\x02 \x01(\x0c\"\x0f\n\rWhoAmIRequest\"\x9b\x01\n\x0eWhoAmIResponse\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\r\n\x05roles\x18\x03 \x03(\t\x12\x0e\n\x06\x64omain\x18\x04 \x01(\t\x12\x12\n\nclearances\x18\x05 \x03(\t\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x07 \x01(\t\x12\x15\n\rmetadata_keys\x18\x08 \x03(\t\"\x0e\n\x0c\x45raseRequest\"\x0f\n\rEraseResponse\"\x10\n\x0eMissingRequest\"\x11\n\x0fMissingResponse2\x8b\x07\n\x04\x45\x63ho\x12\x97\x01\n\x05Unary\x12\x1d.acme.testing.v1.UnaryRequest\x1a\x1e.acme.testing.v1.UnaryResponse\"O\x90\x02\x01\xa2\x9f\x19H\n\x0c\x41nswer once.\x10\x01\x1a\x02\x08\x1eP\x01j0\n\nSay hello.\x12\x10{\"text\":\"hello\"}\x1a\x10{\"text\":\"hello\"}\x12~\n\x0cServerStream\x12$.acme.testing.v1.ServerStreamRequest\x1a%.acme.testing.v1.ServerStreamResponse\"\x1f\xa2\x9f\x19\x1b\n\x15\x41nswer several times.\x10\x01P\x01\x30\x01\x12t\n\x0c\x43lientStream\x12$.acme.testing.v1.ClientStreamRequest\x1a%.acme.testing.v1.ClientStreamResponse\"\x15\xa2\x9f\x19\x11\n\x0bJoin texts.\x10\x02P\x01(\x01\x12\x64\n\x04\x42idi\x12\x1c.acme.testing.v1.BidiRequest\x1a\x1d.acme.testing.v1.BidiResponse\"\x1b\xa2\x9f\x19\x17\n\x11\x41nswer each text.\x10\x01P\x01(\x01\x30\x01\x12\x63\n\x06WhoAmI\x12\x1e.acme.testing.v1.WhoAmIRequest\x1a\x1f.acme.testing.v1.WhoAmIResponse\"\x18\xa2\x9f\x19\x14\n\x0eSay who calls.\x10\x01P\x01\x12o\n\x05\x45rase\x12\x1d.acme.testing.v1.EraseRequest\x1a\x1e.acme.testing.v1.EraseResponse\"\'\xa2\x9f\x19#\n\x1dPretend to destroy something.\x10\x03P\x01\x12\x62\n\x07Missing\x12\x1f.acme.testing.v1.MissingRequest\x1a .acme.testing.v1.MissingResponse\"\x14\xa2\x9f\x19\x10\n\nBe absent.\x10\x01P\x01\x1aS\xa2\x9f\x19O\n\x04\x45\x63ho\x12\x1e\x41nswers with what it was sent.\x1a\x07testing\"\nTest Bench:\x02\x08\x02r\x0e\n\x08language\x12\x02\x65nb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61\x63me/testing/v1/echo.proto\x12\x0f\x61\x63me.testing.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a#llmesh/api/options/v1/options.proto\"\xfb\x01\n\x06Orders\x12(\n\x05\x64\x65lay\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x06status\x18\x02 \x01(\x0b\x32\x17.acme.testing.v1.Status\x12\x15\n\rpadding_bytes\x18\x03 \x01(\r\x12/\n\x04\x63ite\x18\x04 \x03(\x0b\x32!.acme.testing.v1.Orders.CiteEntry\x12\r\n\x05\x63rash\x18\x05 \x01(\t\x12\x0c\n\x04gzip\x18\x06 \x01(\x08\x12\x0c\n\x04mark\x18\x07 \x01(\t\x1a+\n\tCiteEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"Y\n\x06Status\x12\x17\n\x04\x63ode\x18\x01 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x10(\x01\x12\x0f\n\x07message\x18\x02 \x01(\t\x12%\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32\x14.google.protobuf.Any\"#\n\x04Item\x12\x1b\n\x04name\x18\x01 \x01(\tB\r\xbaH\x04r\x02\x10\x01\xa2\x9f\x19\x02\x08\x01\"\xa8\x02\n\x0cUnaryRequest\x12\x1c\n\x04text\x18\x01 \x01(\tB\x0e\xbaH\x05r\x03\x18\xe8\x07\xa2\x9f\x19\x02\x08\x01\x12.\n\x05items\x18\x02 \x03(\x0b\x32\x15.acme.testing.v1.ItemB\x08\xbaH\x05\x92\x01\x02\x10\x08\x12\x45\n\ritems_by_name\x18\x03 \x03(\x0b\x32..acme.testing.v1.UnaryRequest.ItemsByNameEntry\x12\'\n\x06orders\x18\x04 \x01(\x0b\x32\x17.acme.testing.v1.Orders\x12\x0f\n\x07padding\x18\x05 \x01(\x0c\x1aI\n\x10ItemsByNameEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.acme.testing.v1.Item:\x02\x38\x01\"r\n\rUnaryResponse\x12\x14\n\x04text\x18\x01 \x01(\tB\x06\xa2\x9f\x19\x02\x08\x01\x12\x0f\n\x07padding\x18\x02 \x01(\x0c\x12\x14\n\x0cremaining_ms\x18\x03 \x01(\x03\x12$\n\x05items\x18\x04 \x03(\x0b\x32\x15.acme.testing.v1.Item\"\x87\x01\n\x13ServerStreamRequest\x12\x16\n\x04text\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07\x12\x18\n\x05\x63ount\x18\x02 \x01(\rB\t\xbaH\x06*\x04\x18\xa0\x8d\x06\x12\'\n\x06orders\x18\x03 \x01(\x0b\x32\x17.acme.testing.v1.Orders\x12\x15\n\rpadding_sizes\x18\x04 \x03(\r\"D\n\x14ServerStreamResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\x0f\n\x07padding\x18\x03 \x01(\x0c\"i\n\x13\x43lientStreamRequest\x12\x18\n\x04text\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xe8\x07\x12\'\n\x06orders\x18\x02 \x01(\x0b\x32\x17.acme.testing.v1.Orders\x12\x0f\n\x07padding\x18\x03 \x01(\x0c\"J\n\x14\x43lientStreamResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\x15\n\rpadding_bytes\x18\x03 \x01(\x04\"a\n\x0b\x42idiRequest\x12\x18\n\x04text\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xe8\x07\x12\'\n\x06orders\x18\x02 \x01(\x0b\x32\x17.acme.testing.v1.Orders\x12\x0f\n\x07padding\x18\x03 \x01(\x0c\"-\n\x0c\x42idiResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0f\n\x07padding\x18\x02 \x01(\x0c\"\x0f\n\rWhoAmIRequest\"\x9b\x01\n\x0eWhoAmIResponse\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\r\n\x05roles\x18\x03 \x03(\t\x12\x0e\n\x06\x64omain\x18\x04 \x01(\t\x12\x12\n\nclearances\x18\x05 \x03(\t\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x07 \x01(\t\x12\x15\n\rmetadata_keys\x18\x08 \x03(\t\"&\n\rFollowRequest\x12\x15\n\x04mark\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\"\x1f\n\x0e\x46ollowResponse\x12\r\n\x05\x65vent\x18\x01 \x01(\t\"\x0e\n\x0c\x45raseRequest\"\x0f\n\rEraseResponse\"\x10\n\x0eMissingRequest\"\x11\n\x0fMissingResponse2\xf9\x07\n\x04\x45\x63ho\x12\x97\x01\n\x05Unary\x12\x1d.acme.testing.v1.UnaryRequest\x1a\x1e.acme.testing.v1.UnaryResponse\"O\x90\x02\x01\xa2\x9f\x19H\n\x0c\x41nswer once.\x10\x01\x1a\x02\x08\x1eP\x01j0\n\nSay hello.\x12\x10{\"text\":\"hello\"}\x1a\x10{\"text\":\"hello\"}\x12~\n\x0cServerStream\x12$.acme.testing.v1.ServerStreamRequest\x1a%.acme.testing.v1.ServerStreamResponse\"\x1f\xa2\x9f\x19\x1b\n\x15\x41nswer several times.\x10\x01P\x01\x30\x01\x12t\n\x0c\x43lientStream\x12$.acme.testing.v1.ClientStreamRequest\x1a%.acme.testing.v1.ClientStreamResponse\"\x15\xa2\x9f\x19\x11\n\x0bJoin texts.\x10\x02P\x01(\x01\x12\x64\n\x04\x42idi\x12\x1c.acme.testing.v1.BidiRequest\x1a\x1d.acme.testing.v1.BidiResponse\"\x1b\xa2\x9f\x19\x17\n\x11\x41nswer each text.\x10\x01P\x01(\x01\x30\x01\x12\x63\n\x06WhoAmI\x12\x1e.acme.testing.v1.WhoAmIRequest\x1a\x1f.acme.testing.v1.WhoAmIResponse\"\x18\xa2\x9f\x19\x14\n\x0eSay who calls.\x10\x01P\x01\x12l\n\x06\x46ollow\x12\x1e.acme.testing.v1.FollowRequest\x1a\x1f.acme.testing.v1.FollowResponse\"\x1f\xa2\x9f\x19\x1b\n\x15\x46ollow a marked call.\x10\x01P\x01\x30\x01\x12o\n\x05\x45rase\x12\x1d.acme.testing.v1.EraseRequest\x1a\x1e.acme.testing.v1.EraseResponse\"\'\xa2\x9f\x19#\n\x1dPretend to destroy something.\x10\x03P\x01\x12\x62\n\x07Missing\x12\x1f.acme.testing.v1.MissingRequest\x1a .acme.testing.v1.MissingResponse\"\x14\xa2\x9f\x19\x10\n\nBe absent.\x10\x01P\x01\x1aS\xa2\x9f\x19O\n\x04\x45\x63ho\x12\x1e\x41nswers with what it was sent.\x1a\x07testing\"\nTest Bench:\x02\x08\x02r\x0e\n\x08language\x12\x02\x65nb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -56,6 +57,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLIENTSTREAMREQUEST'].fields_by_name['text']._serialized_options = b'\272H\007r\005\020\001\030\350\007'
   _globals['_BIDIREQUEST'].fields_by_name['text']._loaded_options = None
   _globals['_BIDIREQUEST'].fields_by_name['text']._serialized_options = b'\272H\007r\005\020\001\030\350\007'
+  _globals['_FOLLOWREQUEST'].fields_by_name['mark']._loaded_options = None
+  _globals['_FOLLOWREQUEST'].fields_by_name['mark']._serialized_options = b'\272H\004r\002\020\001'
   _globals['_ECHO']._loaded_options = None
   _globals['_ECHO']._serialized_options = b'\242\237\031O\n\004Echo\022\036Answers with what it was sent.\032\007testing\"\nTest Bench:\002\010\002r\016\n\010language\022\002en'
   _globals['_ECHO'].methods_by_name['Unary']._loaded_options = None
@@ -68,48 +71,54 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ECHO'].methods_by_name['Bidi']._serialized_options = b'\242\237\031\027\n\021Answer each text.\020\001P\001'
   _globals['_ECHO'].methods_by_name['WhoAmI']._loaded_options = None
   _globals['_ECHO'].methods_by_name['WhoAmI']._serialized_options = b'\242\237\031\024\n\016Say who calls.\020\001P\001'
+  _globals['_ECHO'].methods_by_name['Follow']._loaded_options = None
+  _globals['_ECHO'].methods_by_name['Follow']._serialized_options = b'\242\237\031\033\n\025Follow a marked call.\020\001P\001'
   _globals['_ECHO'].methods_by_name['Erase']._loaded_options = None
   _globals['_ECHO'].methods_by_name['Erase']._serialized_options = b'\242\237\031#\n\035Pretend to destroy something.\020\003P\001'
   _globals['_ECHO'].methods_by_name['Missing']._loaded_options = None
   _globals['_ECHO'].methods_by_name['Missing']._serialized_options = b'\242\237\031\020\n\nBe absent.\020\001P\001'
-  _globals['_ORDERS']._serialized_start=146
-  _globals['_ORDERS']._serialized_end=369
-  _globals['_ORDERS_CITEENTRY']._serialized_start=326
-  _globals['_ORDERS_CITEENTRY']._serialized_end=369
-  _globals['_STATUS']._serialized_start=371
-  _globals['_STATUS']._serialized_end=421
-  _globals['_ITEM']._serialized_start=423
-  _globals['_ITEM']._serialized_end=458
-  _globals['_UNARYREQUEST']._serialized_start=461
-  _globals['_UNARYREQUEST']._serialized_end=757
-  _globals['_UNARYREQUEST_ITEMSBYNAMEENTRY']._serialized_start=684
-  _globals['_UNARYREQUEST_ITEMSBYNAMEENTRY']._serialized_end=757
-  _globals['_UNARYRESPONSE']._serialized_start=759
-  _globals['_UNARYRESPONSE']._serialized_end=835
-  _globals['_SERVERSTREAMREQUEST']._serialized_start=837
-  _globals['_SERVERSTREAMREQUEST']._serialized_end=949
-  _globals['_SERVERSTREAMRESPONSE']._serialized_start=951
-  _globals['_SERVERSTREAMRESPONSE']._serialized_end=1019
-  _globals['_CLIENTSTREAMREQUEST']._serialized_start=1021
-  _globals['_CLIENTSTREAMREQUEST']._serialized_end=1126
-  _globals['_CLIENTSTREAMRESPONSE']._serialized_start=1128
-  _globals['_CLIENTSTREAMRESPONSE']._serialized_end=1202
-  _globals['_BIDIREQUEST']._serialized_start=1204
-  _globals['_BIDIREQUEST']._serialized_end=1284
-  _globals['_BIDIRESPONSE']._serialized_start=1286
-  _globals['_BIDIRESPONSE']._serialized_end=1331
-  _globals['_WHOAMIREQUEST']._serialized_start=1333
-  _globals['_WHOAMIREQUEST']._serialized_end=1348
-  _globals['_WHOAMIRESPONSE']._serialized_start=1351
-  _globals['_WHOAMIRESPONSE']._serialized_end=1506
-  _globals['_ERASEREQUEST']._serialized_start=1508
-  _globals['_ERASEREQUEST']._serialized_end=1522
-  _globals['_ERASERESPONSE']._serialized_start=1524
-  _globals['_ERASERESPONSE']._serialized_end=1539
-  _globals['_MISSINGREQUEST']._serialized_start=1541
-  _globals['_MISSINGREQUEST']._serialized_end=1557
-  _globals['_MISSINGRESPONSE']._serialized_start=1559
-  _globals['_MISSINGRESPONSE']._serialized_end=1576
-  _globals['_ECHO']._serialized_start=1579
-  _globals['_ECHO']._serialized_end=2486
+  _globals['_ORDERS']._serialized_start=173
+  _globals['_ORDERS']._serialized_end=424
+  _globals['_ORDERS_CITEENTRY']._serialized_start=381
+  _globals['_ORDERS_CITEENTRY']._serialized_end=424
+  _globals['_STATUS']._serialized_start=426
+  _globals['_STATUS']._serialized_end=515
+  _globals['_ITEM']._serialized_start=517
+  _globals['_ITEM']._serialized_end=552
+  _globals['_UNARYREQUEST']._serialized_start=555
+  _globals['_UNARYREQUEST']._serialized_end=851
+  _globals['_UNARYREQUEST_ITEMSBYNAMEENTRY']._serialized_start=778
+  _globals['_UNARYREQUEST_ITEMSBYNAMEENTRY']._serialized_end=851
+  _globals['_UNARYRESPONSE']._serialized_start=853
+  _globals['_UNARYRESPONSE']._serialized_end=967
+  _globals['_SERVERSTREAMREQUEST']._serialized_start=970
+  _globals['_SERVERSTREAMREQUEST']._serialized_end=1105
+  _globals['_SERVERSTREAMRESPONSE']._serialized_start=1107
+  _globals['_SERVERSTREAMRESPONSE']._serialized_end=1175
+  _globals['_CLIENTSTREAMREQUEST']._serialized_start=1177
+  _globals['_CLIENTSTREAMREQUEST']._serialized_end=1282
+  _globals['_CLIENTSTREAMRESPONSE']._serialized_start=1284
+  _globals['_CLIENTSTREAMRESPONSE']._serialized_end=1358
+  _globals['_BIDIREQUEST']._serialized_start=1360
+  _globals['_BIDIREQUEST']._serialized_end=1457
+  _globals['_BIDIRESPONSE']._serialized_start=1459
+  _globals['_BIDIRESPONSE']._serialized_end=1504
+  _globals['_WHOAMIREQUEST']._serialized_start=1506
+  _globals['_WHOAMIREQUEST']._serialized_end=1521
+  _globals['_WHOAMIRESPONSE']._serialized_start=1524
+  _globals['_WHOAMIRESPONSE']._serialized_end=1679
+  _globals['_FOLLOWREQUEST']._serialized_start=1681
+  _globals['_FOLLOWREQUEST']._serialized_end=1719
+  _globals['_FOLLOWRESPONSE']._serialized_start=1721
+  _globals['_FOLLOWRESPONSE']._serialized_end=1752
+  _globals['_ERASEREQUEST']._serialized_start=1754
+  _globals['_ERASEREQUEST']._serialized_end=1768
+  _globals['_ERASERESPONSE']._serialized_start=1770
+  _globals['_ERASERESPONSE']._serialized_end=1785
+  _globals['_MISSINGREQUEST']._serialized_start=1787
+  _globals['_MISSINGREQUEST']._serialized_end=1803
+  _globals['_MISSINGRESPONSE']._serialized_start=1805
+  _globals['_MISSINGRESPONSE']._serialized_end=1822
+  _globals['_ECHO']._serialized_start=1825
+  _globals['_ECHO']._serialized_end=2842
 # @@protoc_insertion_point(module_scope)

@@ -5,9 +5,12 @@ A tool that tests call: every call shape, and answers made to order.
 
 It does what gRPC's interoperability service does, so the same cases run
 against it, and has a method of each effect and checked requests besides.
+Metadata comes back as there: `x-grpc-test-echo-initial` before the answer,
+`x-grpc-test-echo-trailing-bin` after it, as often as it was sent.
 """
 
 from collections import abc as _abc
+from google.protobuf import any_pb2 as _any_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
@@ -54,10 +57,16 @@ class Orders(_message.Message):
     PADDING_BYTES_FIELD_NUMBER: _builtins.int
     CITE_FIELD_NUMBER: _builtins.int
     CRASH_FIELD_NUMBER: _builtins.int
+    GZIP_FIELD_NUMBER: _builtins.int
+    MARK_FIELD_NUMBER: _builtins.int
     padding_bytes: _builtins.int
     """Bytes of padding in the answer, to make it as large as that."""
     crash: _builtins.str
     """Raise an error that the tool doesn't expect, with these words."""
+    gzip: _builtins.bool
+    """Compress the answers with gzip."""
+    mark: _builtins.str
+    """Name by which Follow tells what becomes of the call. Unset: it isn't told."""
     @_builtins.property
     def delay(self) -> _duration_pb2.Duration:
         """Time to wait before the answer, or before each of several. Unset: none."""
@@ -78,10 +87,12 @@ class Orders(_message.Message):
         padding_bytes: _builtins.int = ...,
         cite: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         crash: _builtins.str = ...,
+        gzip: _builtins.bool = ...,
+        mark: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cite", b"cite", "crash", b"crash", "delay", b"delay", "padding_bytes", b"padding_bytes", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cite", b"cite", "crash", b"crash", "delay", b"delay", "gzip", b"gzip", "mark", b"mark", "padding_bytes", b"padding_bytes", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -95,19 +106,25 @@ class Status(_message.Message):
 
     CODE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
     code: _builtins.int
     """A gRPC code, 1 to 16."""
     message: _builtins.str
     """Words for the caller, any Unicode."""
+    @_builtins.property
+    def details(self) -> _containers.RepeatedCompositeFieldContainer[_any_pb2.Any]:
+        """Details beside the words: google.rpc's, as a rule."""
+
     def __init__(
         self,
         *,
         code: _builtins.int = ...,
         message: _builtins.str = ...,
+        details: _abc.Iterable[_any_pb2.Any] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "details", b"details", "message", b"message"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -209,22 +226,28 @@ class UnaryResponse(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     PADDING_FIELD_NUMBER: _builtins.int
     REMAINING_MS_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The request's text."""
     padding: _builtins.bytes
     """As many bytes as ordered."""
     remaining_ms: _builtins.int
     """Milliseconds the tool had left when it was called; 0 if it had no deadline."""
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___Item]:
+        """The request's items, with all they hold."""
+
     def __init__(
         self,
         *,
         text: _builtins.str = ...,
         padding: _builtins.bytes = ...,
         remaining_ms: _builtins.int = ...,
+        items: _abc.Iterable[Global___Item] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["padding", b"padding", "remaining_ms", b"remaining_ms", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "padding", b"padding", "remaining_ms", b"remaining_ms", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -239,6 +262,7 @@ class ServerStreamRequest(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
     ORDERS_FIELD_NUMBER: _builtins.int
+    PADDING_SIZES_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """What to answer."""
     count: _builtins.int
@@ -247,16 +271,21 @@ class ServerStreamRequest(_message.Message):
     def orders(self) -> Global___Orders:
         """How to answer."""
 
+    @_builtins.property
+    def padding_sizes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Bytes of padding for each of several more answers, one a size."""
+
     def __init__(
         self,
         *,
         text: _builtins.str = ...,
         count: _builtins.int = ...,
         orders: Global___Orders | None = ...,
+        padding_sizes: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["orders", b"orders"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "orders", b"orders", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "orders", b"orders", "padding_sizes", b"padding_sizes", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -362,8 +391,11 @@ class BidiRequest(_message.Message):
 
     TEXT_FIELD_NUMBER: _builtins.int
     ORDERS_FIELD_NUMBER: _builtins.int
+    PADDING_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """What to answer."""
+    padding: _builtins.bytes
+    """Bytes of no meaning."""
     @_builtins.property
     def orders(self) -> Global___Orders:
         """How to answer."""
@@ -373,10 +405,11 @@ class BidiRequest(_message.Message):
         *,
         text: _builtins.str = ...,
         orders: Global___Orders | None = ...,
+        padding: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["orders", b"orders"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["orders", b"orders", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["orders", b"orders", "padding", b"padding", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -480,6 +513,50 @@ class WhoAmIResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WhoAmIResponse: _TypeAlias = WhoAmIResponse  # noqa: Y015
+
+@_typing.final
+class FollowRequest(_message.Message):
+    """Asks what becomes of calls."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MARK_FIELD_NUMBER: _builtins.int
+    mark: _builtins.str
+    """The calls' mark."""
+    def __init__(
+        self,
+        *,
+        mark: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mark", b"mark"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FollowRequest: _TypeAlias = FollowRequest  # noqa: Y015
+
+@_typing.final
+class FollowResponse(_message.Message):
+    """What became of a call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_FIELD_NUMBER: _builtins.int
+    event: _builtins.str
+    """"began"; then "answered", "failed" or "cancelled"."""
+    def __init__(
+        self,
+        *,
+        event: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FollowResponse: _TypeAlias = FollowResponse  # noqa: Y015
 
 @_typing.final
 class EraseRequest(_message.Message):

@@ -60,6 +60,11 @@ class EchoStub(object):
                 request_serializer=acme_dot_testing_dot_v1_dot_echo__pb2.WhoAmIRequest.SerializeToString,
                 response_deserializer=acme_dot_testing_dot_v1_dot_echo__pb2.WhoAmIResponse.FromString,
                 _registered_method=True)
+        self.Follow = channel.unary_stream(
+                '/acme.testing.v1.Echo/Follow',
+                request_serializer=acme_dot_testing_dot_v1_dot_echo__pb2.FollowRequest.SerializeToString,
+                response_deserializer=acme_dot_testing_dot_v1_dot_echo__pb2.FollowResponse.FromString,
+                _registered_method=True)
         self.Erase = channel.unary_unary(
                 '/acme.testing.v1.Echo/Erase',
                 request_serializer=acme_dot_testing_dot_v1_dot_echo__pb2.EraseRequest.SerializeToString,
@@ -116,6 +121,13 @@ class EchoServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Follow(self, request, context):
+        """Says what becomes of calls with a mark, from the first one on; never ends by itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Erase(self, request, context):
         """Does nothing, but says that it is destructive.
         """
@@ -158,6 +170,11 @@ def add_EchoServicer_to_server(servicer, server):
                     servicer.WhoAmI,
                     request_deserializer=acme_dot_testing_dot_v1_dot_echo__pb2.WhoAmIRequest.FromString,
                     response_serializer=acme_dot_testing_dot_v1_dot_echo__pb2.WhoAmIResponse.SerializeToString,
+            ),
+            'Follow': grpc.unary_stream_rpc_method_handler(
+                    servicer.Follow,
+                    request_deserializer=acme_dot_testing_dot_v1_dot_echo__pb2.FollowRequest.FromString,
+                    response_serializer=acme_dot_testing_dot_v1_dot_echo__pb2.FollowResponse.SerializeToString,
             ),
             'Erase': grpc.unary_unary_rpc_method_handler(
                     servicer.Erase,
@@ -306,6 +323,33 @@ class Echo(object):
             '/acme.testing.v1.Echo/WhoAmI',
             acme_dot_testing_dot_v1_dot_echo__pb2.WhoAmIRequest.SerializeToString,
             acme_dot_testing_dot_v1_dot_echo__pb2.WhoAmIResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Follow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/acme.testing.v1.Echo/Follow',
+            acme_dot_testing_dot_v1_dot_echo__pb2.FollowRequest.SerializeToString,
+            acme_dot_testing_dot_v1_dot_echo__pb2.FollowResponse.FromString,
             options,
             channel_credentials,
             insecure,

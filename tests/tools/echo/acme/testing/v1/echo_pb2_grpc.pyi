@@ -5,6 +5,8 @@ A tool that tests call: every call shape, and answers made to order.
 
 It does what gRPC's interoperability service does, so the same cases run
 against it, and has a method of each effect and checked requests besides.
+Metadata comes back as there: `x-grpc-test-echo-initial` before the answer,
+`x-grpc-test-echo-trailing-bin` after it, as often as it was sent.
 """
 
 from acme.testing.v1 import echo_pb2 as _echo_pb2
@@ -56,6 +58,8 @@ class EchoStub:
     """
     WhoAmI: _grpc.UnaryUnaryMultiCallable[_echo_pb2.WhoAmIRequest, _echo_pb2.WhoAmIResponse]
     """Says who calls, as the mesh told the tool."""
+    Follow: _grpc.UnaryStreamMultiCallable[_echo_pb2.FollowRequest, _echo_pb2.FollowResponse]
+    """Says what becomes of calls with a mark, from the first one on; never ends by itself."""
     Erase: _grpc.UnaryUnaryMultiCallable[_echo_pb2.EraseRequest, _echo_pb2.EraseResponse]
     """Does nothing, but says that it is destructive."""
     Missing: _grpc.UnaryUnaryMultiCallable[_echo_pb2.MissingRequest, _echo_pb2.MissingResponse]
@@ -87,6 +91,8 @@ class EchoAsyncStub(EchoStub):
     """
     WhoAmI: _aio.UnaryUnaryMultiCallable[_echo_pb2.WhoAmIRequest, _echo_pb2.WhoAmIResponse]  # type: ignore[assignment]
     """Says who calls, as the mesh told the tool."""
+    Follow: _aio.UnaryStreamMultiCallable[_echo_pb2.FollowRequest, _echo_pb2.FollowResponse]  # type: ignore[assignment]
+    """Says what becomes of calls with a mark, from the first one on; never ends by itself."""
     Erase: _aio.UnaryUnaryMultiCallable[_echo_pb2.EraseRequest, _echo_pb2.EraseResponse]  # type: ignore[assignment]
     """Does nothing, but says that it is destructive."""
     Missing: _aio.UnaryUnaryMultiCallable[_echo_pb2.MissingRequest, _echo_pb2.MissingResponse]  # type: ignore[assignment]
@@ -145,6 +151,14 @@ class EchoServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_echo_pb2.WhoAmIResponse, _abc.Awaitable[_echo_pb2.WhoAmIResponse]]:
         """Says who calls, as the mesh told the tool."""
+
+    @_abc_1.abstractmethod
+    def Follow(
+        self,
+        request: _echo_pb2.FollowRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_echo_pb2.FollowResponse], _abc.AsyncIterator[_echo_pb2.FollowResponse]]:
+        """Says what becomes of calls with a mark, from the first one on; never ends by itself."""
 
     @_abc_1.abstractmethod
     def Erase(
