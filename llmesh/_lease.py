@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,14 @@ _RETRY_FIRST_S = 0.1
 _RETRY_MOST_S = 2.0
 _CALL_TIMEOUT_S = 2.0
 _RELEASE_TIMEOUT_S = 1.0
+# Short pauses between attempts to connect: gRPC would wait up to two minutes.
+_OPTIONS = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.default_authority", "localhost"),
+    ("grpc.enable_http_proxy", 0),
+)
 
 
 class Lease:
@@ -40,52 +49,56 @@ class Lease:
         self._lease_id = ""
         self._ttl_s = 0.0
         self._told = ""
+        self._ending = asyncio.Event()
+        self._was_released = False
 
     @property
-    def held(self) -> bool:
-        """Whether the gateway has given a lease that it hasn't ended, as far as we know."""
-        return bool(self._lease_id)
+    def was_released(self) -> bool:
+        """Whether a lease was given back, so that calls may still be on their way here."""
+        return self._was_released
+
+    def end(self) -> None:
+        """Let hold() give the lease back and return."""
+        self._ending.set()
 
     async def hold(self) -> None:
-        """Take the lease and keep it, until cancelled."""
+        """Take the lease and keep it until end(); then give it back.
+
+        A call to the gateway is never broken off: it could give a lease that nobody knows of.
+        """
         retry_s = _RETRY_FIRST_S
-        # A channel of its own pool, with short pauses: gRPC would wait up to two minutes.
-        options = [
-            ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", 1000),
-            ("grpc.default_authority", "localhost"),
-            ("grpc.enable_http_proxy", 0),
-        ]
-        async with grpc.aio.insecure_channel(self._target, options=options) as channel:
+        async with grpc.aio.insecure_channel(self._target, options=_OPTIONS) as channel:
             stub = RegistryServiceStub(channel)
-            while True:
+            while not self._ending.is_set():
                 try:
                     await self._renew_or_register(stub)
                 except grpc.aio.AioRpcError as err:
                     self._lose(err)
                     # Spread out, so that a gateway that returns isn't met by all at once.
-                    await asyncio.sleep(retry_s * random.uniform(0.5, 1.0))  # noqa: S311 no secret
+                    await self._pause(retry_s * random.uniform(0.5, 1.0))  # noqa: S311 no secret
                     retry_s = min(retry_s * 2, _RETRY_MOST_S)
                 else:
                     retry_s = _RETRY_FIRST_S
-                    await asyncio.sleep(self._ttl_s / 3)
+                    await self._pause(self._ttl_s / 3)
+            await self._release(stub)
 
-    async def release(self) -> None:
-        """Give the lease back, if there is one; a gateway that is away ends it by itself."""
+    async def _pause(self, pause_s: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await self._ending.wait()
+
+    async def _release(self, stub: RegistryServiceAsyncStub) -> None:
         if not self._lease_id:
             return
         request = registry_pb2.ReleaseRequest(lease_id=self._lease_id)
-        self._lease_id = ""
-        async with grpc.aio.insecure_channel(
-            self._target, options=[("grpc.default_authority", "localhost")]
-        ) as channel:
-            try:
-                await RegistryServiceStub(channel).Release(request, timeout=_RELEASE_TIMEOUT_S)
-            except grpc.aio.AioRpcError as err:
-                log.warning("lease not released", extra={"address": self._address, "code": err.code().name})
-            else:
-                log.info("lease released", extra={"address": self._address})
+        try:
+            await stub.Release(request, timeout=_RELEASE_TIMEOUT_S)
+        except grpc.aio.AioRpcError as err:
+            # It ends by itself when its time is over.
+            log.warning("lease not released", extra={"address": self._address, "code": err.code().name})
+        else:
+            self._was_released = True
+            log.info("lease released", extra={"address": self._address})
 
     async def _renew_or_register(self, stub: RegistryServiceAsyncStub) -> None:
         if self._lease_id:

@@ -108,7 +108,6 @@ class Server:
         self._server: grpc.aio.Server | None = None
         self._lease: Lease | None = None
         self._tasks = AsyncExitStack()
-        self._holding: asyncio.Task[None] | None = None
 
     @property
     def services(self) -> tuple[str, ...]:
@@ -142,7 +141,7 @@ class Server:
         if self._place.home:
             self._lease = Lease(self._place.home.registry_socket, self._address)
             tasks = await self._tasks.enter_async_context(asyncio.TaskGroup())
-            self._holding = tasks.create_task(self._lease.hold(), name="llmesh lease")
+            tasks.create_task(self._lease.hold(), name="llmesh lease")
 
     async def stop(self) -> None:
         """Leave the mesh, end the calls being answered, close the address: the drain limit and a second or two."""
@@ -165,12 +164,11 @@ class Server:
         log.info("stopped", extra={"address": self._address})
 
     async def _leave_mesh(self) -> None:
-        if self._holding:
-            self._holding.cancel()
-        await self._tasks.aclose()
-        if self._lease and self._lease.held:
-            await self._lease.release()
-            await asyncio.sleep(_LAME_DUCK_S)
+        if self._lease:
+            self._lease.end()
+            await self._tasks.aclose()
+            if self._lease.was_released:
+                await asyncio.sleep(_LAME_DUCK_S)
 
     async def __aenter__(self) -> Self:
         """Start."""

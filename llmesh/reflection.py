@@ -7,6 +7,8 @@ v1alpha's, in a private pool, lest it clash with stubs that a tool brings.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections.abc import Iterable
 
 from google.protobuf import descriptor_pb2, descriptor_pool, text_format
@@ -53,10 +55,11 @@ class _Pool:
             return self._v1.FindFileByName(name)
 
     def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:  # noqa: N802 protobuf's name
-        try:
-            return self._process.FindFileContainingSymbol(symbol)
-        except KeyError:
-            return self._v1.FindFileContainingSymbol(symbol)
+        for pool in (self._process, self._v1):
+            for find in (pool.FindFileContainingSymbol, functools.partial(_find_file_of_method, pool)):
+                with contextlib.suppress(KeyError):
+                    return find(symbol)
+        raise KeyError(symbol)
 
     def FindMessageTypeByName(self, name: str) -> Descriptor:  # noqa: N802 protobuf's name
         try:
@@ -69,3 +72,8 @@ class _Pool:
 
     def FindAllExtensions(self, message: Descriptor) -> list[FieldDescriptor]:  # noqa: N802 protobuf's name
         return self._process.FindAllExtensions(message)
+
+
+def _find_file_of_method(pool: descriptor_pool.DescriptorPool, symbol: str) -> FileDescriptor:
+    """The protocol has methods among the symbols; protobuf's C pools don't."""
+    return pool.FindMethodByName(symbol).containing_service.file

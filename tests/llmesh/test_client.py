@@ -1,0 +1,151 @@
+"""What a client of the mesh sends, and what its failures look like."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+from acme.testing.v1 import echo_pb2 as pb
+from acme.testing.v1.echo_pb2_grpc import EchoStub
+from echo_tool.service import EchoServicer
+
+import llmesh
+from llmesh import testing
+
+
+class Seeing(EchoServicer):
+    """Remembers the metadata of calls; answers with a call id as the mesh does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[dict[str, str | bytes]] = []
+
+    async def Unary(self, request: pb.UnaryRequest, context: grpc.aio.ServicerContext) -> pb.UnaryResponse:  # pyright: ignore
+        self.seen.append({key: value for key, value in context.invocation_metadata() or ()})  # noqa: C416
+        await context.send_initial_metadata((("x-llmesh-call-id", "call-7"),))
+        return await super().Unary(request, context)
+
+
+async def test_a_token_is_sent_with_each_call_and_asked_for_anew() -> None:
+    servicer = Seeing()
+    tokens = (f"token-{number}" for number in itertools.count())
+    async with testing.run(servicer) as tool, llmesh.Mesh(tool.server.address, lambda: next(tokens)) as mesh:
+        stub = EchoStub(mesh.channel)
+        await stub.Unary(pb.UnaryRequest())
+        await stub.Unary(pb.UnaryRequest(), metadata=(("traceparent", "00-1"),))
+    assert [seen["authorization"] for seen in servicer.seen] == ["Bearer token-0", "Bearer token-1"]
+    assert servicer.seen[1]["traceparent"] == "00-1"
+
+
+async def test_a_failure_is_readable_and_keeps_grpcs_own_as_its_cause() -> None:
+    orders = pb.Orders(status=pb.Status(code=9, message="open it first"))
+    async with testing.run(Seeing()) as tool, llmesh.Mesh(tool.server.address, "token") as mesh:
+        with pytest.raises(llmesh.FailedPrecondition) as failed:
+            await EchoStub(mesh.channel).Unary(pb.UnaryRequest(orders=orders))
+    assert str(failed.value) == "open it first (FAILED_PRECONDITION, call call-7)"
+    assert failed.value.call_id == "call-7"
+    assert isinstance(failed.value.__cause__, grpc.aio.AioRpcError)
+
+
+async def test_a_denial_shows_its_rule() -> None:
+    denial = llmesh.Denied("only editors", rule="support/writes")
+    assert str(denial) == "only editors (PERMISSION_DENIED, DENIED, rule support/writes)"
+
+
+async def test_a_call_is_still_grpcs_own() -> None:
+    async with testing.run(EchoServicer()) as tool:
+        stub = EchoStub(tool.channel)
+        call = stub.Unary(pb.UnaryRequest(text="a"))
+        assert (await call).text == "a"
+        assert await call.code() is grpc.StatusCode.OK
+        assert call.done()
+        slow = stub.Unary(pb.UnaryRequest(orders=slow_orders()))
+        assert slow.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await slow
+
+
+def slow_orders() -> pb.Orders:
+    orders = pb.Orders()
+    orders.delay.FromSeconds(30)
+    return orders
+
+
+async def test_a_stream_read_by_hand_fails_with_the_same_kinds() -> None:
+    orders = pb.Orders(status=pb.Status(code=8, message="enough"))
+    async with testing.run(EchoServicer()) as tool:
+        stub = EchoStub(tool.channel)
+        call = stub.ServerStream(pb.ServerStreamRequest(count=1, orders=orders))
+        assert isinstance(await call.read(), pb.ServerStreamResponse)
+        with pytest.raises(llmesh.OverQuota, match="enough"):
+            await call.read()
+        writing = stub.ClientStream()
+        await writing.write(pb.ClientStreamRequest(text="a", orders=orders))
+        with pytest.raises(llmesh.OverQuota, match="enough"):
+            await writing
+
+
+async def test_requests_may_come_from_an_asynchronous_iterator() -> None:
+    async def requests() -> AsyncIterator[pb.BidiRequest]:
+        for text in "abc":
+            yield pb.BidiRequest(text=text)
+
+    async with testing.run(EchoServicer()) as tool:
+        assert [answer.text async for answer in EchoStub(tool.channel).Bidi(requests())] == ["a", "b", "c"]
+
+
+async def test_a_mesh_that_is_not_there_is_unavailable() -> None:
+    async with llmesh.Mesh("unix:/nowhere/mesh.sock", "token") as mesh:
+        with pytest.raises(llmesh.Unavailable):
+            await EchoStub(mesh.channel).Unary(pb.UnaryRequest())
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1:8700",
+        "127.9.9.9:1",
+        "localhost:8700",
+        "[::1]:8700",
+        "dns:///localhost:1",
+        "ipv4:127.0.0.1:1",
+        "unix:/a",
+    ],
+)
+def test_a_token_may_travel_on_this_machine(address: str) -> None:
+    llmesh.Mesh(address, "token")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "10.0.0.1:8700",
+        "mesh.example.com:8700",
+        "localhost.example.com:1",
+        "127.0.0.1.nip.io:1",
+        "[::]:1",
+        "0.0.0.0:1",
+        "dns://127.0.0.1/far:1",
+    ],
+)
+def test_a_token_may_not_leave_this_machine_in_the_clear(address: str) -> None:
+    with pytest.raises(ValueError, match="in the clear"):
+        llmesh.Mesh(address, "token")
+    llmesh.Mesh(address, "token", tls=True)
+
+
+def test_there_is_no_channel_before_the_mesh_is_entered() -> None:
+    with pytest.raises(RuntimeError, match="async with"):
+        _ = llmesh.Mesh().channel
+
+
+async def test_a_proxy_in_the_environment_is_not_asked_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    async with (
+        llmesh.Server(EchoServicer(), address="127.0.0.1:0", insecure_dev=True) as server,
+        llmesh.Mesh(server.address, "token") as mesh,
+    ):
+        assert (await EchoStub(mesh.channel).Unary(pb.UnaryRequest(text="a"))).text == "a"

@@ -1,0 +1,231 @@
+"""Where a server listens, what it refuses, its health and how it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from acme.testing.v1 import echo_pb2 as pb
+from acme.testing.v1.echo_pb2_grpc import EchoStub
+from echo_tool.service import EchoServicer
+from grpc_health.v1 import health_pb2, health_pb2_grpc  # pyright: ignore[reportMissingTypeStubs]: it ships none
+
+import llmesh
+from llmesh import testing
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+ECHO_TOOL = Path(__file__).parent.parent / "tools" / "echo"
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A short path: pytest's own is too long for sockets."""
+    with tempfile.TemporaryDirectory(prefix="server-") as name:
+        yield Path(name)
+
+
+async def test_the_socket_and_its_directory_are_closed_to_others(folder: Path) -> None:
+    path = folder / "new" / "tool.sock"
+    async with llmesh.Server(EchoServicer(), address=f"unix:{path}") as server:
+        assert server.address == f"unix:{path}"
+        assert server.services == ("acme.testing.v1.Echo",)
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+        assert path.stat().st_mode & 0o777 == 0o600
+    assert not path.exists()
+
+
+async def test_a_directory_that_others_may_enter_is_refused(folder: Path) -> None:
+    folder.chmod(0o755)
+    with pytest.raises(llmesh.home.HomeError, match="others may enter"):
+        await llmesh.Server(EchoServicer(), address=f"unix:{folder}/tool.sock").start()
+
+
+async def test_a_dead_socket_is_replaced_and_a_living_one_is_not(folder: Path) -> None:
+    path = folder / "tool.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    async with llmesh.Server(EchoServicer(), address=f"unix:{path}"):
+        with pytest.raises(llmesh.ServeError, match="another process serves"):
+            await llmesh.Server(EchoServicer(), address=f"unix:{path}").start()
+        assert path.exists()
+
+
+async def test_a_file_that_is_no_socket_is_left_alone(folder: Path) -> None:
+    path = folder / "tool.sock"
+    path.write_text("precious")
+    with pytest.raises(llmesh.ServeError, match="is no socket"):
+        await llmesh.Server(EchoServicer(), address=f"unix:{path}").start()
+    assert path.read_text() == "precious"
+
+
+async def test_a_path_too_long_for_a_socket_is_refused(folder: Path) -> None:
+    with pytest.raises(llmesh.ServeError, match="at most 103"):
+        await llmesh.Server(EchoServicer(), address=f"unix:{folder}/{'a' * 100}").start()
+
+
+def test_tcp_is_refused_with_what_to_do_instead() -> None:
+    with pytest.raises(llmesh.ServeError, match="insecure_dev=True"):
+        llmesh.Server(EchoServicer(), address="127.0.0.1:0")
+
+
+async def test_tcp_without_protection_is_loud(caplog: pytest.LogCaptureFixture) -> None:
+    async with llmesh.Server(EchoServicer(), address="127.0.0.1:0", insecure_dev=True) as server:
+        assert any("WITHOUT PROTECTION" in record.message for record in caplog.records)
+        async with llmesh.Mesh(server.address) as mesh:
+            call = EchoStub(mesh.channel).WhoAmI(pb.WhoAmIRequest(), metadata=(("x-llmesh-subject", "ada"),))
+            assert (await call).subject == "ada"
+
+
+def test_no_mesh_directory_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("LLMESH_HOME", raising=False)
+    with pytest.raises(llmesh.ServeError, match="run `llmesh up`"):
+        llmesh.Server(EchoServicer())
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("servicers", "words"),
+    [((), "at least one"), ((object(),), "generated"), ((EchoServicer(), EchoServicer()), "twice")],
+    ids=["none", "no servicer", "twice"],
+)
+def test_what_cannot_be_served_is_told_at_once(servicers: tuple[object, ...], words: str) -> None:
+    with pytest.raises(llmesh.ServeError, match=words):
+        llmesh.Server(*servicers, address="unix:/nowhere/tool.sock")
+
+
+class NotAsync(EchoServicer):
+    """Has a method that isn't async."""
+
+    def Erase(self, request: object, context: object) -> pb.EraseResponse:  # pyright: ignore: on purpose
+        return pb.EraseResponse()
+
+
+def test_a_method_that_is_not_async_is_told_at_once() -> None:
+    with pytest.raises(llmesh.ServeError, match=r"Echo/Erase` must be `async def`"):
+        llmesh.Server(NotAsync(), address="unix:/nowhere/tool.sock")
+
+
+async def test_health_is_told_by_service() -> None:
+    async with testing.run(EchoServicer()) as tool:
+        stub = health_pb2_grpc.HealthStub(tool.channel)
+        for service in ("", "acme.testing.v1.Echo"):
+            assert (await stub.Check(health_pb2.HealthCheckRequest(service=service))).status == SERVING
+        with pytest.raises(llmesh.NotFound):
+            await stub.Check(health_pb2.HealthCheckRequest(service="no.Such"))
+
+
+class Gate(EchoServicer):
+    """Answers when the gate opens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered = asyncio.Event()
+        self.opened = asyncio.Event()
+
+    async def Unary(self, request: pb.UnaryRequest, context: object) -> pb.UnaryResponse:
+        self.entered.set()
+        await self.opened.wait()
+        return pb.UnaryResponse(text=request.text)
+
+
+async def test_a_drain_says_so_and_lets_calls_finish(folder: Path) -> None:
+    gate = Gate()
+    server = llmesh.Server(gate, address=f"unix:{folder}/tool.sock")
+    await server.start()
+    async with asyncio.timeout(10), llmesh.Mesh(server.address) as mesh:
+        call = EchoStub(mesh.channel).Unary(pb.UnaryRequest(text="a"))
+        watch = health_pb2_grpc.HealthStub(mesh.channel).Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == SERVING
+        await gate.entered.wait()
+        async with asyncio.TaskGroup() as tasks:
+            stopping = tasks.create_task(server.stop())
+            assert (await watch.read()).status == NOT_SERVING
+            assert not stopping.done()
+            gate.opened.set()
+            assert (await call).text == "a"
+
+
+async def test_calls_are_cut_at_the_drain_limit(folder: Path) -> None:
+    gate = Gate()
+    server = llmesh.Server(gate, address=f"unix:{folder}/tool.sock", drain_limit_s=0.1)
+    await server.start()
+    async with asyncio.timeout(10), llmesh.Mesh(server.address) as mesh:
+        call = EchoStub(mesh.channel).Unary(pb.UnaryRequest(text="a"))
+        await gate.entered.wait()
+        await server.stop()
+        with pytest.raises(llmesh.MeshError):
+            await call
+
+
+@pytest.fixture
+async def process(folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A tool's process: `llmesh.serve(EchoServicer())` in a mesh directory without a gateway."""
+    environment = {**os.environ, "LLMESH_HOME": str(folder / ".llmesh"), "LLMESH_NAME": "echo"}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "echo_tool", cwd=ECHO_TOOL, env=environment, stderr=asyncio.subprocess.PIPE
+    )
+    yield process
+    if process.returncode is None:
+        process.kill()
+    await process.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_one_line_serves_until_a_signal_and_exits_0(
+    process: asyncio.subprocess.Process, folder: Path, number: signal.Signals
+) -> None:
+    assert process.stderr is not None
+    async with asyncio.timeout(20):
+        while b'"serving"' not in await process.stderr.readline():
+            pass
+        path = folder / ".llmesh" / "run" / "tools" / f"echo-{process.pid}.sock"
+        async with llmesh.Mesh(f"unix:{path}") as mesh:
+            call = EchoStub(mesh.channel).Unary(_slow_request())
+            await call.wait_for_connection()
+            process.send_signal(number)
+            assert (await call).text == "a"
+        assert await process.wait() == 0
+        assert not path.exists()
+
+
+def _slow_request() -> pb.UnaryRequest:
+    request = pb.UnaryRequest(text="a")
+    request.orders.delay.FromMilliseconds(300)
+    return request
+
+
+async def test_a_start_that_fails_exits_with_words(folder: Path) -> None:
+    folder.chmod(0o755)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "echo_tool",
+        cwd=ECHO_TOOL,
+        env={**os.environ, "LLMESH_HOME": str(folder)},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, errors = await process.communicate()
+    assert process.returncode == 1
+    assert errors.decode().startswith("llmesh: others may enter")
+
+
+async def test_a_client_gone_leaves_the_server_serving(folder: Path) -> None:
+    gate = Gate()
+    async with llmesh.Server(gate, address=f"unix:{folder}/tool.sock", drain_limit_s=0.1) as server:
+        channel = grpc.aio.insecure_channel(server.address)
+        call = EchoStub(channel).Unary(pb.UnaryRequest())
+        await gate.entered.wait()
+        await channel.close()
+        assert call.cancelled()
+        async with llmesh.Mesh(server.address) as mesh:
+            await EchoStub(mesh.channel).Erase(pb.EraseRequest())
