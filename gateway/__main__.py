@@ -71,10 +71,14 @@ async def run(config: Config) -> None:
     found, shown = CatalogBoard(), CatalogBoard()
     leases = Leases(home.leases, clock=clock)
     policies = PolicyFiles(config.policies, home, development=is_loopback(config.host))
-    publisher = Publisher(
-        on_refused=lambda name, words: discovery.refuse(name, "ENVOY_REFUSED", words),
-        on_accepted=lambda name: discovery.accept(name),
-    )
+
+    def refused(name: str, words: str) -> None:
+        discovery.refuse(name, "ENVOY_REFUSED", words)
+
+    def accepted(name: str) -> None:
+        discovery.accept(name)
+
+    publisher = Publisher(on_refused=refused, on_accepted=accepted)
     platform = platform_tools(f"unix:{home.services_socket}")
     control = Control(found, shown, publisher, policies, platform)
     discovery = Discovery(
@@ -86,19 +90,27 @@ async def run(config: Config) -> None:
         clock=clock,
     )
 
+    control.on_policy = discovery.recheck
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    governance = Policy(control.permitted, lambda service: control.loaded.ownership.domain_of(service.rpartition(".")[0]))
+    governance = Policy(
+        control.permitted, owner_of=lambda service: control.loaded.ownership.domain_of(_package(service))
+    )
     async with serve(home, shown, leases, policy=governance), asyncio.TaskGroup() as tasks:
         xds = await serve_xds(home, publisher)
-        running = [tasks.create_task(leases.run()), tasks.create_task(discovery.run()), tasks.create_task(control.run(clock))]
+        parts = (leases.run(), discovery.run(), control.run(clock))
+        running = [tasks.create_task(part) for part in parts]
         log.info("gateway started", extra={"home": str(home.path)})
         await stopping.wait()
         for task in running:
             task.cancel()
         await xds.stop(0)
     log.info("gateway stopped")
+
+
+def _package(service: str) -> str:
+    return service.rpartition(".")[0]
 
 
 async def serve_xds(home: Home, publisher: Publisher) -> grpc.aio.Server:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 
 from gateway.catalog import CatalogBoard, Method, Tool
@@ -48,6 +48,8 @@ class Control:
         self._built: dict[str, tuple[Tool, Bundle, Mapping[str, Resource]]] = {}
         self._residues: dict[tuple[str, str], tuple[Tool, Bundle, Residue]] = {}
         self._stale = asyncio.Event()
+        # Told of each new policy, once it is in force.
+        self.on_policy: Callable[[], None] = lambda: None
 
     @property
     def loaded(self) -> Loaded:
@@ -84,6 +86,7 @@ class Control:
             async for loaded in policies:
                 self._loaded = loaded
                 self._stale.set()
+                self.on_policy()
 
     async def _follow_catalog(self) -> None:
         async with aclosing(self._found.watch()) as catalogs:
