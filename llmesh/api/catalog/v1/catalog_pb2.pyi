@@ -238,7 +238,9 @@ class GetContractResponse(_message.Message):
     FILES_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
-    """sha256 of the normalised set, in hex."""
+    """sha256 of the whole normalised contract, in hex. Services of the files that
+    the caller may not see are left out of `files`, not of the digest.
+    """
     @_builtins.property
     def files(self) -> _descriptor_pb2.FileDescriptorSet:
         """The tool's files and all they import; each after its imports."""

@@ -30,7 +30,9 @@ class RegisterRequest(_message.Message):
 
     ADDRESS_FIELD_NUMBER: _builtins.int
     address: _builtins.str
-    """Where the tool listens: "unix:/path/to.sock". An absolute path."""
+    """Where the tool listens: "unix:/path/to.sock", an absolute path, or
+    "host:port", which is reached without protection of the transport.
+    """
     def __init__(
         self,
         *,
