@@ -95,7 +95,7 @@ class Mesh:
 
 
 def open_channel(address: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.aio.Channel:
-    """gRPC's own channel to the address, with the mesh's limits."""
+    """A channel of gRPC's to the address, with the mesh's limits."""
     options = (*_OPTIONS, *(_LOCAL_OPTIONS if _is_local(address) and credentials is None else ()))
     if credentials is None:
         return grpc.aio.insecure_channel(address, options=options)
@@ -111,19 +111,19 @@ class MeshChannel(grpc.aio.Channel):
         self._metadata = metadata
 
     # gRPC's stubs pass what they like here, each version its own.
-    def unary_unary(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def unary_unary(self, *args: Any, **kwargs: Any) -> Any:
         """A method of one request and one response."""
         return self._wrap(self._inner.unary_unary(*args, **kwargs))
 
-    def unary_stream(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def unary_stream(self, *args: Any, **kwargs: Any) -> Any:
         """A method of one request and a stream of responses."""
         return self._wrap(self._inner.unary_stream(*args, **kwargs))
 
-    def stream_unary(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def stream_unary(self, *args: Any, **kwargs: Any) -> Any:
         """A method of a stream of requests and one response."""
         return self._wrap(self._inner.stream_unary(*args, **kwargs))
 
-    def stream_stream(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def stream_stream(self, *args: Any, **kwargs: Any) -> Any:
         """A method of streams both ways."""
         return self._wrap(self._inner.stream_stream(*args, **kwargs))
 
@@ -139,19 +139,19 @@ class MeshChannel(grpc.aio.Channel):
         await self._inner.close(grace)
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:  # noqa: FBT001, FBT002 gRPC's own
-        """gRPC's own."""
+        """As gRPC's own."""
         return self._inner.get_state(try_to_connect)
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
-        """gRPC's own."""
+        """As gRPC's own."""
         await self._inner.wait_for_state_change(last_observed_state)
 
     async def channel_ready(self) -> None:
-        """gRPC's own."""
+        """As gRPC's own."""
         await self._inner.channel_ready()
 
     async def __aenter__(self) -> Self:
-        """gRPC's own."""
+        """As gRPC's own."""
         return self
 
     async def __aexit__(

@@ -26,16 +26,14 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         """Say NOT_SERVING from now on, to the watchers too."""
         self._draining.set()
 
-    async def Check(  # noqa: N802 gRPC's name
-        self, request: health_pb2.HealthCheckRequest, context: object
-    ) -> health_pb2.HealthCheckResponse:
+    async def Check(self, request: health_pb2.HealthCheckRequest, context: object) -> health_pb2.HealthCheckResponse:
         """The status of one service. Raises NotFound for one that isn't here."""
         if request.service not in self._services:
             message = f"service `{request.service}` is not served here"
             raise NotFound(message, resource=("service", request.service))
         return self._status(request.service)
 
-    async def Watch(  # noqa: N802 gRPC's name
+    async def Watch(
         self, request: health_pb2.HealthCheckRequest, context: object
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
         """The status of one service now, and when it changes."""

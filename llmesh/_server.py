@@ -282,5 +282,5 @@ def _is_platform(service: str) -> bool:
 
 
 def _name_of(services: Iterable[str]) -> str:
-    """ "doc_search" for acme.engineering.v1.DocSearch."""
+    """The first service's own name: acme.engineering.v1.DocSearch is "doc_search" here."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", next(iter(services), "tool").rpartition(".")[2]).lower()

@@ -37,7 +37,7 @@ class Call:
         return None if remaining is None else max(remaining, 0.0)
 
     def cite(self, **facts: str | float | bool) -> None:
-        """Say one thing the answer rests on: cite(document="guide.md", revision="7").
+        """Say one thing that the answer rests on, as in `cite(document="guide.md", revision="7")`.
 
         Sent after the answer, or the error, as provenance. What no longer fits
         in 4 KiB is left out, the last ones first, and the answer says so.

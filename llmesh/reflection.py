@@ -48,29 +48,29 @@ class _Pool:
         self._v1 = descriptor_pool.DescriptorPool()
         self._v1.Add(v1_file())
 
-    def FindFileByName(self, name: str) -> FileDescriptor:  # noqa: N802 protobuf's name
+    def FindFileByName(self, name: str) -> FileDescriptor:
         try:
             return self._process.FindFileByName(name)
         except KeyError:
             return self._v1.FindFileByName(name)
 
-    def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:  # noqa: N802 protobuf's name
+    def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:
         for pool in (self._process, self._v1):
             for find in (pool.FindFileContainingSymbol, functools.partial(_find_file_of_method, pool)):
                 with contextlib.suppress(KeyError):
                     return find(symbol)
         raise KeyError(symbol)
 
-    def FindMessageTypeByName(self, name: str) -> Descriptor:  # noqa: N802 protobuf's name
+    def FindMessageTypeByName(self, name: str) -> Descriptor:
         try:
             return self._process.FindMessageTypeByName(name)
         except KeyError:
             return self._v1.FindMessageTypeByName(name)
 
-    def FindExtensionByNumber(self, message: Descriptor, number: int) -> FieldDescriptor:  # noqa: N802 protobuf's name
+    def FindExtensionByNumber(self, message: Descriptor, number: int) -> FieldDescriptor:
         return self._process.FindExtensionByNumber(message, number)
 
-    def FindAllExtensions(self, message: Descriptor) -> list[FieldDescriptor]:  # noqa: N802 protobuf's name
+    def FindAllExtensions(self, message: Descriptor) -> list[FieldDescriptor]:
         return self._process.FindAllExtensions(message)
 
 

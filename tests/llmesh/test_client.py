@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
@@ -15,6 +16,9 @@ from echo_tool.service import EchoServicer
 import llmesh
 from llmesh import testing
 
+if TYPE_CHECKING:
+    Context = grpc.aio.ServicerContext[Any, Any]
+
 
 class Seeing(EchoServicer):
     """Remembers the metadata of calls; answers with a call id as the mesh does."""
@@ -23,7 +27,7 @@ class Seeing(EchoServicer):
         super().__init__()
         self.seen: list[dict[str, str | bytes]] = []
 
-    async def Unary(self, request: pb.UnaryRequest, context: grpc.aio.ServicerContext) -> pb.UnaryResponse:  # pyright: ignore
+    async def Unary(self, request: pb.UnaryRequest, context: Context) -> pb.UnaryResponse:
         self.seen.append({key: value for key, value in context.invocation_metadata() or ()})  # noqa: C416
         await context.send_initial_metadata((("x-llmesh-call-id", "call-7"),))
         return await super().Unary(request, context)

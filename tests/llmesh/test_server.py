@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -20,6 +21,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc  # pyright: ignore[report
 
 import llmesh
 from llmesh import testing
+from llmesh.home import HomeError
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -45,7 +47,7 @@ async def test_the_socket_and_its_directory_are_closed_to_others(folder: Path) -
 
 async def test_a_directory_that_others_may_enter_is_refused(folder: Path) -> None:
     folder.chmod(0o755)
-    with pytest.raises(llmesh.home.HomeError, match="others may enter"):
+    with pytest.raises(HomeError, match="others may enter"):
         await llmesh.Server(EchoServicer(), address=f"unix:{folder}/tool.sock").start()
 
 
@@ -106,7 +108,7 @@ def test_what_cannot_be_served_is_told_at_once(servicers: tuple[object, ...], wo
 class NotAsync(EchoServicer):
     """Has a method that isn't async."""
 
-    def Erase(self, request: object, context: object) -> pb.EraseResponse:  # pyright: ignore: on purpose
+    def Erase(self, request: object, context: object) -> Any:
         return pb.EraseResponse()
 
 
@@ -115,9 +117,14 @@ def test_a_method_that_is_not_async_is_told_at_once() -> None:
         llmesh.Server(NotAsync(), address="unix:/nowhere/tool.sock")
 
 
+def health(channel: grpc.aio.Channel) -> Any:
+    """gRPC ships no types for its stub."""
+    return cast("Any", health_pb2_grpc.HealthStub(cast("Any", channel)))
+
+
 async def test_health_is_told_by_service() -> None:
     async with testing.run(EchoServicer()) as tool:
-        stub = health_pb2_grpc.HealthStub(tool.channel)
+        stub = health(tool.channel)
         for service in ("", "acme.testing.v1.Echo"):
             assert (await stub.Check(health_pb2.HealthCheckRequest(service=service))).status == SERVING
         with pytest.raises(llmesh.NotFound):
@@ -144,7 +151,7 @@ async def test_a_drain_says_so_and_lets_calls_finish(folder: Path) -> None:
     await server.start()
     async with asyncio.timeout(10), llmesh.Mesh(server.address) as mesh:
         call = EchoStub(mesh.channel).Unary(pb.UnaryRequest(text="a"))
-        watch = health_pb2_grpc.HealthStub(mesh.channel).Watch(health_pb2.HealthCheckRequest())
+        watch = health(mesh.channel).Watch(health_pb2.HealthCheckRequest())
         assert (await watch.read()).status == SERVING
         await gate.entered.wait()
         async with asyncio.TaskGroup() as tasks:
