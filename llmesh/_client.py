@@ -7,6 +7,7 @@ is gRPC's own, but for the error that comes out of it.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Sequence
@@ -185,11 +186,22 @@ class _Call:
 
     async def write(self, request: object) -> None:
         """Send a request."""
-        await _told(self._call.write(request))
+        await self._written(self._call.write(request))
 
     async def done_writing(self) -> None:
         """Send no more requests."""
-        await _told(self._call.done_writing())
+        await self._written(self._call.done_writing())
+
+    async def _written(self, writing: Awaitable[None]) -> None:
+        try:
+            await _told(writing)
+        except asyncio.InvalidStateError as err:
+            # gRPC says no more than that the call is over; its status says why.
+            call = self._call
+            status = (await call.code(), await call.initial_metadata(), await call.trailing_metadata())
+            if status[0] is grpc.StatusCode.OK:
+                raise
+            raise error_from_rpc(grpc.aio.AioRpcError(*status, details=await call.details())) from err
 
     async def wait_for_connection(self) -> None:
         """Return once the call has reached a server."""

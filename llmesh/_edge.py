@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Any, Never, TypeVar, cast
 import grpc
 import protovalidate
 from google.protobuf.message import DecodeError, Message
+from google.rpc import status_pb2  # pyright: ignore[reportMissingTypeStubs]: it has stubs, but no py.typed
 
 from llmesh.call import Call, answer
 from llmesh.caller import CALL_ID_KEY, PROVENANCE_KEY, caller_from_metadata, read_metadata
 from llmesh.errors import InvalidCall, MeshError, ToolFailed, Unimplemented, Violation
-from llmesh.status import STATUS_KEY, status_from_error
+from llmesh.status import CODES, STATUS_KEY, status_from_error
 
 if TYPE_CHECKING:
     from protovalidate import ViolationPb as _Violation
@@ -102,7 +103,7 @@ class UnknownMethods(grpc.GenericRpcHandler):
 
         async def refuse(_: object, context: Context) -> None:
             error = Unimplemented(f"no method `{method}` here", metadata={"method": method})
-            await _abort(context, error, provenance="")
+            await _abort(context, status_from_error(error), provenance="")
 
         return grpc.stream_stream_rpc_method_handler(refuse)
 
@@ -234,9 +235,9 @@ class _Answering:
             raise
         # The one place that catches everything: nothing of an unknown error may reach the caller.
         except Exception as err:  # noqa: BLE001
-            error = _tell(err, call)
-            outcome = error.code.name
-            await _abort(context, error, provenance=call.provenance(limit_bytes=_PROVENANCE_OF_ERROR_MAX_BYTES))
+            status = _tell(err, call)
+            outcome = CODES[status.code].name
+            await _abort(context, status, provenance=call.provenance(limit_bytes=_PROVENANCE_OF_ERROR_MAX_BYTES))
         finally:
             took_ms = round((time.monotonic() - started_s) * 1000, 3)
             facts = {"method": self._method, "code": outcome, "took_ms": took_ms, "call_id": call_id}
@@ -244,8 +245,8 @@ class _Answering:
         return response
 
 
-def _tell(err: Exception, call: Call) -> MeshError:
-    """The error that the caller gets: a MeshError as it is, of anything else only an incident's id.
+def _tell(err: Exception, call: Call) -> status_pb2.Status:
+    """What the caller is told: a MeshError as it is, of anything else only an incident's id.
 
     A group, as a TaskGroup raises, counts as its first MeshError if it holds nothing else.
     """
@@ -255,11 +256,21 @@ def _tell(err: Exception, call: Call) -> MeshError:
             raise leaf
     told = [leaf for leaf in leaves if isinstance(leaf, MeshError)]
     if len(told) == len(leaves):
-        return told[0]
+        try:
+            return status_from_error(told[0])
+        except (TypeError, ValueError) as unsendable:
+            # Its facts are no text that protobuf takes: a fault of the tool like any other.
+            return _incident(unsendable, call)
+    return _incident(err, call)
+
+
+def _incident(err: Exception, call: Call) -> status_pb2.Status:
+    """Write the error to the log, and name it to the caller."""
     incident = secrets.token_hex(6)
     facts = {"incident": incident, "method": call.method, "call_id": call.call_id}
     log.error("call failed unexpectedly", exc_info=err, extra=facts)
-    return ToolFailed(f"internal error (incident {incident})", reason="INTERNAL", metadata={"incident": incident})
+    message = f"internal error (incident {incident})"
+    return status_from_error(ToolFailed(message, reason="INTERNAL", metadata={"incident": incident}))
 
 
 def _leaves(err: BaseException) -> list[BaseException]:
@@ -270,11 +281,10 @@ def _leaves(err: BaseException) -> list[BaseException]:
     return [leaf for inner in group.exceptions for leaf in _leaves(inner)]
 
 
-async def _abort(context: Context, error: MeshError, *, provenance: str) -> Never:
-    status = status_from_error(error)
+async def _abort(context: Context, status: status_pb2.Status, *, provenance: str) -> Never:
     own = (*(context.trailing_metadata() or ()), (STATUS_KEY, status.SerializeToString()))
     # INVARIANT: the Status's message is grpc-message; clients refuse a Status where they differ.
-    await context.abort(error.code, status.message, _trailing(own, provenance=provenance))
+    await context.abort(CODES[status.code], status.message, _trailing(own, provenance=provenance))
 
 
 def _send_provenance(context: Context, call: Call) -> None:

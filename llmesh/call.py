@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextvars import ContextVar
 
 from llmesh.caller import Caller
 
 __all__ = ["Call", "current_call"]
 
+_TRUNCATED = '{"truncated":true}'
 _current: ContextVar[Call] = ContextVar("llmesh_call")
 
 
@@ -28,7 +29,7 @@ class Call:
         self.caller = caller
         self.call_id = call_id
         self._remaining = remaining
-        self._citations: list[Mapping[str, str | float | bool]] = []
+        self._citations: list[str] = []
 
     @property
     def remaining_s(self) -> float | None:
@@ -40,28 +41,27 @@ class Call:
         """Say one thing that the answer rests on, as in `cite(document="guide.md", revision="7")`.
 
         Sent after the answer, or the error, as provenance. What no longer fits
-        in 4 KiB is left out, the last ones first, and the answer says so.
+        in 4 KiB is left out, the last ones first, and the answer says so. Raises
+        TypeError or ValueError for a fact that JSON cannot hold.
         """
-        self._citations.append(facts)
+        self._citations.append(json.dumps(facts, separators=(",", ":"), allow_nan=False))
 
     def provenance(self, *, limit_bytes: int) -> str:
         """The citations as a compact JSON list in ASCII, cut to the limit; empty if there are none.
 
         A list that was cut ends with {"truncated":true}.
         """
-        whole = _to_json(self._citations)
+        whole = f"[{','.join(self._citations)}]"
         if not self._citations or len(whole) <= limit_bytes:
             return whole if self._citations else ""
-        mark = _to_json({"truncated": True})
         kept: list[str] = []
-        size = len(f"[{mark}]")
+        room = limit_bytes - len(f"[{_TRUNCATED}]")
         for citation in self._citations:
-            shown = _to_json(citation)
-            size += len(shown) + len(",")
-            if size > limit_bytes:
+            room -= len(citation) + len(",")
+            if room < 0:
                 break
-            kept.append(shown)
-        return f"[{','.join([*kept, mark])}]"
+            kept.append(citation)
+        return f"[{','.join([*kept, _TRUNCATED])}]"
 
 
 def current_call() -> Call:
@@ -79,7 +79,3 @@ def current_call() -> Call:
 def answer(call: Call) -> None:
     """Make this the current call of the running task."""
     _current.set(call)
-
-
-def _to_json(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"))

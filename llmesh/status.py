@@ -37,6 +37,8 @@ STATUS_KEY = "grpc-status-details-bin"
 # counting base64 (4/3) and percent-encoding (3).
 _MESSAGE_MAX_BYTES = 512
 _DETAILS_MAX_BYTES = 1536
+_FACTS_MAX_BYTES = 1024
+_FACT_MAX_BYTES = 256
 
 _KINDS: Mapping[grpc.StatusCode, type[MeshError]] = {
     **{
@@ -60,7 +62,7 @@ _KINDS: Mapping[grpc.StatusCode, type[MeshError]] = {
     grpc.StatusCode.OUT_OF_RANGE: InvalidCall,
     grpc.StatusCode.DATA_LOSS: ToolFailed,
 }
-_CODES: Mapping[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+CODES: Mapping[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 
 def status_from_error(error: MeshError) -> status_pb2.Status:
@@ -110,7 +112,7 @@ def _read_status(error: grpc.aio.AioRpcError) -> status_pb2.Status:
 
 def error_from_status(status: status_pb2.Status) -> MeshError:
     """The kind that a Status names. Details that no kind reads stay packed, in `details`."""
-    code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
+    code = CODES.get(status.code, grpc.StatusCode.UNKNOWN)
     error = _KINDS.get(code, MeshError)(status.message)
     error.code = code
     others: list[Message] = []
@@ -148,12 +150,18 @@ def _read_detail(error: MeshError, packed: any_pb2.Any) -> bool:
 
 
 def _error_info(error: MeshError) -> error_details_pb2.ErrorInfo:
-    return error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
+    """Reason and facts; what would crowd out the rest is cut or left out, the reason never."""
+    info = error_details_pb2.ErrorInfo(reason=_cut(error.reason, 64), domain=DOMAIN)
+    for key, value in error.metadata.items():
+        kept = error_details_pb2.ErrorInfo(metadata={key: _cut(value, _FACT_MAX_BYTES)})
+        if info.ByteSize() + kept.ByteSize() <= _FACTS_MAX_BYTES:
+            info.MergeFrom(kept)
+    return info
 
 
-def _cut(message: str) -> str:
-    """At most 512 bytes of UTF-8; whole characters, lone surrogates replaced."""
-    data = message.encode(errors="replace")
-    if len(data) <= _MESSAGE_MAX_BYTES:
+def _cut(text: str, limit_bytes: int = _MESSAGE_MAX_BYTES) -> str:
+    """At most so many bytes of UTF-8; whole characters, lone surrogates replaced."""
+    data = text.encode(errors="replace")
+    if len(data) <= limit_bytes:
         return data.decode()
-    return data[: _MESSAGE_MAX_BYTES - len("...")].decode(errors="ignore") + "..."
+    return data[: limit_bytes - len("...")].decode(errors="ignore") + "..."

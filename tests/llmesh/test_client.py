@@ -92,6 +92,16 @@ async def test_a_stream_read_by_hand_fails_with_the_same_kinds() -> None:
             await writing
 
 
+async def test_writing_to_a_call_that_is_over_says_why_it_is() -> None:
+    async with testing.run(EchoServicer()) as tool:
+        call = EchoStub(tool.channel).Bidi()
+        await call.write(pb.BidiRequest())
+        with pytest.raises(llmesh.InvalidCall):
+            await call.read()
+        with pytest.raises(llmesh.InvalidCall):
+            await call.write(pb.BidiRequest(text="a"))
+
+
 async def test_requests_may_come_from_an_asynchronous_iterator() -> None:
     async def requests() -> AsyncIterator[pb.BidiRequest]:
         for text in "abc":

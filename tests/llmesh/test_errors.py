@@ -174,6 +174,13 @@ async def test_every_code_reaches_the_client(code: grpc.StatusCode) -> None:
     assert (failed.value.code, failed.value.message) == (code, "as ordered")
 
 
+async def test_an_error_that_cannot_be_sent_is_an_incident() -> None:
+    unsendable = llmesh.InvalidCall("bad", [llmesh.Violation("\ud800", "swordfish")])
+    async with testing.run(Failing(lambda: unsendable)) as tool:
+        with pytest.raises(llmesh.ToolFailed, match=r"^internal error \(incident"):
+            await EchoStub(tool.channel).Unary(pb.UnaryRequest())
+
+
 @given(
     message=st.text(max_size=3000),
     fields=st.lists(st.text(max_size=300), max_size=40),
@@ -184,7 +191,8 @@ def test_a_status_always_fits_grpcs_metadata(message: str, fields: list[str], fa
     status = status_from_error(llmesh.InvalidCall(message, violations, metadata=facts))
     base64_and_percent_encoded = len(status.SerializeToString()) * 4 / 3 + 3 * len(status.message.encode())
     assert base64_and_percent_encoded + 2048 < 8000
-    assert error_from_status(status).message == status.message
+    read = error_from_status(status)
+    assert (read.message, read.reason) == (status.message, "INVALID_CALL")
 
 
 def test_details_of_unknown_types_are_kept_packed() -> None:

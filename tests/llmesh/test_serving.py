@@ -207,6 +207,16 @@ def test_provenance_is_cut_to_its_limit_and_says_so() -> None:
     assert json.loads(cut)[-1] == {"truncated": True}
 
 
+@pytest.mark.parametrize("fact", [object(), float("nan"), b"bytes"])
+def test_a_fact_that_json_cannot_hold_is_refused_where_it_is_cited(fact: Any) -> None:
+    from llmesh.call import Call
+
+    call = Call("/a/b", llmesh.Caller(), call_id="", remaining=lambda: None)
+    with pytest.raises((TypeError, ValueError)):
+        call.cite(fact=fact)
+    assert call.provenance(limit_bytes=100) == ""
+
+
 class Cleaning(EchoServicer):
     """Says when a stream of its own has ended."""
 
