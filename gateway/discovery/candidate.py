@@ -198,10 +198,17 @@ def _check_examples(method: Method, pool: DescriptorPool) -> None:
         if example.response_json:
             texts.append(("response", example.response_json, method.response_type))
         for role, text, type_name in texts:
-            message = GetMessageClass(pool.FindMessageTypeByName(type_name))()
             try:
-                json_format.Parse(text, message, descriptor_pool=pool)
+                _parse_example(text, type_name, pool)
             # What else bad JSON makes of the parser: numbers out of range, nesting without end.
             except (json_format.ParseError, ValueError, TypeError, OverflowError, RecursionError) as err:
                 reason = f"an example {role} of `{method.name}` is no {type_name}: {str(err)[:NAME_MAX]}"
                 raise Refusal("BAD_EXAMPLE", reason) from err
+
+
+def _parse_example(text: str, type_name: str, pool: DescriptorPool) -> None:
+    # Only google.protobuf has types whose JSON is no object; the parser takes an empty list for any message.
+    if not text.lstrip().startswith("{") and not type_name.startswith("google.protobuf."):
+        raise ValueError("a message is a JSON object")
+    message = GetMessageClass(pool.FindMessageTypeByName(type_name))()
+    json_format.Parse(text, message, descriptor_pool=pool)

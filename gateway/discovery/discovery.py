@@ -209,9 +209,13 @@ class Discovery:
         while self._store is not None:
             await self._unsaved.wait()
             self._unsaved.clear()
-            kept = _remember(self._board.current)
+            saving = asyncio.ensure_future(asyncio.to_thread(self._store.save, _remember(self._board.current)))
             try:
-                await asyncio.to_thread(self._store.save, kept)
+                await asyncio.shield(saving)
+            except asyncio.CancelledError:
+                # A thread cannot be stopped: nothing of ours may write after run has returned.
+                await asyncio.wait([saving])
+                raise
             except OSError:
                 log.exception("last good catalog could not be kept")
 

@@ -35,7 +35,8 @@ class FileSource:
     async def watch(self) -> AsyncIterator[frozenset[Endpoint]]:
         """The endpoints once the file is good, then after each change that alters them."""
         last: frozenset[Endpoint] | None = None
-        read: object = None
+        # Not None: a file that is not there is a problem to tell, too.
+        read: object = ()
         while True:
             stamp = await asyncio.to_thread(_stamp, self._path)
             if stamp != read:

@@ -218,7 +218,12 @@ async def test_a_restarted_gateway_posts_the_same_catalog_at_once_and_then_verif
                 world.source.name(lives, dies, gone)
                 before = await world.until(lambda each: len(each.tools) == 2 and len(each.tools[TICKETS].ready) == 2)
                 path = world.folder / "catalog.binpb"
-                await eventually(lambda: path.exists() and gone.address.encode() in path.read_bytes())
+                await eventually(
+                    lambda: (
+                        path.exists()
+                        and all(each.address.encode() in path.read_bytes() for each in (lives, dies, gone))
+                    )
+                )
             again = World(world.folder, ListSource(lives, dies), board=CatalogBoard())
             async with discovering(again):
                 after = await again.until(lambda each: each.version > 0)

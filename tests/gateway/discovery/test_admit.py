@@ -1,0 +1,195 @@
+"""What is admitted follows from everything seen, and from nothing else but who was admitted before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import pytest
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.catalog import Endpoint, Grant, Step
+from gateway.discovery.admit import Admission, Sighting, admit
+from gateway.discovery.candidate import Candidate, read_candidate
+from gateway.discovery.descriptors import link
+from gateway.discovery.pinned import pinned
+from governance.ownership import parse_ownership
+from tests.gateway.discovery.world import OWNERSHIP, add_message, contract
+
+OWNERS = parse_ownership(OWNERSHIP)
+TICKETS = "acme.support.v1.Tickets"
+PAGES = "acme.handbook.v1.Pages"
+
+
+def candidate(file: FileDescriptorProto, *others: FileDescriptorProto, grant: Grant | None = None) -> Candidate:
+    service = f"{file.package}.{file.service[0].name}"
+    linked = link(service, [file, *others], pinned=pinned())
+    return read_candidate(service, linked.contract, grant=grant)
+
+
+def seen(address: str, *candidates: Candidate, order: int = 0) -> Sighting:
+    return Sighting(Endpoint(address, "test"), order, candidates)
+
+
+def judge(*sightings: Sighting, incumbents: Mapping[str, str] | None = None) -> Admission:
+    return admit(sightings, ownership=OWNERS, incumbents=incumbents or {})
+
+
+def failure(admission: Admission, address: str, service: str) -> Step | None:
+    steps = admission.steps[address, service]
+    assert all(step.passed for step in steps[:-1])
+    return None if steps[-1].passed else steps[-1]
+
+
+def addresses(admission: Admission, service: str) -> list[str]:
+    return [each.endpoint.address for each in admission.tools[service].sightings]
+
+
+@pytest.mark.parametrize(
+    ("file", "reason"),
+    [
+        (contract("acme.supporters.v1", domain="support"), "NO_OWNER"),
+        (contract(domain="handbook"), "DOMAIN_MISMATCH"),
+        (contract("google.evil.v1", domain="support"), "PLATFORM_PACKAGE"),
+        (contract("grpc.v1", domain="support"), "PLATFORM_PACKAGE"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_who_may_serve_a_package_is_what_the_ownership_says(file: FileDescriptorProto, reason: str) -> None:
+    asked = candidate(file)
+    step = failure(judge(seen("a", asked)), "a", asked.service)
+    assert step is not None
+    assert (step.name, step.reason) == ("own", reason)
+    assert step.message
+
+
+def test_what_the_mesh_file_states_is_held_to_the_ownership_too() -> None:
+    asked = candidate(contract(domain=""), grant=Grant(TICKETS, "handbook", "team"))
+    step = failure(judge(seen("a", asked)), "a", TICKETS)
+    assert step is not None
+    assert step.reason == "DOMAIN_MISMATCH"
+
+
+def test_endpoints_with_one_contract_serve_one_tool() -> None:
+    admission = judge(seen("b", candidate(contract()), order=1), seen("a", candidate(contract()), order=2))
+    assert addresses(admission, TICKETS) == ["b", "a"]
+
+
+def test_of_two_contracts_the_one_admitted_before_stays_even_if_it_was_seen_later() -> None:
+    old, new = candidate(contract()), candidate(contract(fields=["id", "title"]))
+    sightings = [seen("a", new, order=1), seen("b", old, order=2)]
+    assert addresses(judge(*sightings), TICKETS) == ["a"]
+    admission = judge(*sightings, incumbents={TICKETS: old.version})
+    assert addresses(admission, TICKETS) == ["b"]
+    step = failure(admission, "a", TICKETS)
+    assert step is not None
+    assert step.reason == "CONTRACT_CONFLICT"
+    assert old.contract.digest in step.message
+    assert new.contract.digest in step.message
+
+
+def test_a_contract_that_is_refused_holds_no_place() -> None:
+    bad, good = candidate(contract(domain="handbook")), candidate(contract())
+    assert addresses(judge(seen("a", bad, order=1), seen("b", good, order=2)), TICKETS) == ["b"]
+
+
+def test_grants_that_differ_are_a_conflict_and_not_merged() -> None:
+    first = candidate(contract(domain=""), grant=Grant(TICKETS, "support", "team", (("Get", "read"),)))
+    second = candidate(contract(domain=""), grant=Grant(TICKETS, "support", "team"))
+    admission = judge(seen("a", first, order=1), seen("b", second, order=2))
+    assert addresses(admission, TICKETS) == ["a"]
+    step = failure(admission, "b", TICKETS)
+    assert step is not None
+    assert step.reason == "CONTRACT_CONFLICT"
+
+
+SHARED = "acme/handbook/v1/shared.proto"
+
+
+def shared(*fields: str, package: str = "acme.handbook.v1") -> FileDescriptorProto:
+    file = FileDescriptorProto(name=SHARED, package=package, syntax="proto3")
+    add_message(file, "Shared", fields or ["text"])
+    return file
+
+
+def using(file: FileDescriptorProto, name: str = "acme.handbook.v1.Shared") -> FileDescriptorProto:
+    """The same contract with a field of another package's type."""
+    file.dependency.append(SHARED)
+    file.message_type[0].field.add(
+        name="shared",
+        number=9,
+        type=FieldDescriptorProto.TYPE_MESSAGE,
+        type_name=f".{name}",
+        label=FieldDescriptorProto.LABEL_OPTIONAL,
+    )
+    return file
+
+
+def pages(*fields: str) -> Candidate:
+    return candidate(using(contract("acme.handbook.v1", "Pages")), shared(*fields))
+
+
+def borrower(*fields: str) -> Candidate:
+    return candidate(using(contract()), shared(*fields))
+
+
+def test_another_domains_type_is_admitted_if_its_owner_has_the_same() -> None:
+    admission = judge(seen("a", borrower(), order=1), seen("b", pages(), order=2))
+    assert admission.tools.keys() == {TICKETS, PAGES}
+
+
+@pytest.mark.parametrize("owner", [[], ["text", "more"]], ids=["no owner's", "the owner's differs"])
+def test_another_domains_type_is_refused_otherwise(owner: list[str]) -> None:
+    others = [seen("b", pages(*owner), order=0)] if owner else []
+    admission = judge(seen("a", borrower(), order=1), *others)
+    assert TICKETS not in admission.tools
+    step = failure(admission, "a", TICKETS)
+    assert step is not None
+    assert (step.name, step.reason) == ("identity", "FOREIGN_TYPE")
+    assert "acme.handbook.v1.Shared" in step.message
+
+
+def test_a_type_of_a_package_that_nobody_owns_is_refused() -> None:
+    file = using(contract(), "acme.nobody.v1.Shared")
+    step = failure(judge(seen("a", candidate(file, shared(package="acme.nobody.v1")))), "a", TICKETS)
+    assert step is not None
+    assert step.reason == "FOREIGN_TYPE"
+
+
+def test_domains_that_use_each_others_types_vouch_for_each_other() -> None:
+    ours = FileDescriptorProto(name="ours.proto", package="acme.support.v1", syntax="proto3")
+    add_message(ours, "Ours", ["id"])
+    theirs = FileDescriptorProto(name="theirs.proto", package="acme.handbook.v1", syntax="proto3")
+    add_message(theirs, "Theirs", ["id"])
+    both = ["ours.proto", "theirs.proto"]
+    first = candidate(contract(imports=both), ours, theirs)
+    second = candidate(contract("acme.handbook.v1", "Pages", imports=both), ours, theirs)
+    assert judge(seen("a", first), seen("b", second)).tools.keys() == {TICKETS, PAGES}
+
+
+def test_who_relied_on_a_type_falls_with_the_one_that_vouched_for_it() -> None:
+    vouching = candidate(using(contract("acme.handbook.v1", "Pages", domain="support")), shared())
+    assert judge(seen("a", borrower()), seen("b", vouching)).tools == {}
+
+
+VERSIONS = [candidate(contract(fields=fields)) for fields in (["id"], ["id", "title"], ["id", "owner"])]
+SIGHTINGS = st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from(VERSIONS)), unique_by=lambda each: each[0])
+
+
+@given(SIGHTINGS, st.sampled_from([None, *VERSIONS]))
+def test_a_service_is_one_contract_and_everyone_is_told_why(
+    shown: Iterable[tuple[str, Candidate]], incumbent: Candidate | None
+) -> None:
+    sightings = [seen(address, each, order=order) for order, (address, each) in enumerate(shown)]
+    admission = judge(*sightings, incumbents={TICKETS: incumbent.version} if incumbent else {})
+    for sighting in sightings:
+        address = sighting.endpoint.address
+        admitted = address in addresses(admission, TICKETS)
+        assert (failure(admission, address, TICKETS) is None) is admitted
+        assert admitted is (sighting.candidates[0].version == admission.tools[TICKETS].candidate.version)
+    if sightings:
+        expected = incumbent if incumbent in [each.candidates[0] for each in sightings] else sightings[0].candidates[0]
+        assert admission.tools[TICKETS].candidate is expected
+    else:
+        assert admission.tools == {}

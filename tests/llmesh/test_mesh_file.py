@@ -1,0 +1,65 @@
+"""A mesh file says what a mesh consists of, or says which line is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llmesh.mesh_file import MeshFileError, parse_mesh_file, read_mesh_file
+
+REPO = Path(__file__).parents[2]
+
+
+def test_an_empty_file_is_a_mesh_with_nothing_in_it() -> None:
+    mesh = parse_mesh_file("")
+    assert (mesh.host, mesh.port, mesh.processes, mesh.endpoints) == ("127.0.0.1", 8700, (), ())
+
+
+def test_paths_are_taken_from_the_files_own_folder(tmp_path: Path) -> None:
+    path = tmp_path / "mesh.yaml"
+    path.write_text("policies: rules\nprocesses: [{name: a, folder: tools/a_b, command: [node, main.js]}]")
+    mesh = read_mesh_file(path)
+    assert mesh.policies == tmp_path / "rules"
+    process = mesh.processes[0]
+    assert (process.folder, process.module, process.command) == (tmp_path / "tools/a_b", "a_b", ("node", "main.js"))
+
+
+def test_the_file_we_ship_starts_tools_that_are_there() -> None:
+    for process in read_mesh_file(REPO / "mesh.yaml").processes:
+        assert (process.folder / process.module / "__main__.py").is_file(), process.name
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "says"),
+    [
+        ("listen: 127.0.0.1:8700\nlisten: 127.0.0.1:8701", 2, "`listen` comes twice"),
+        ("# x\nlisen: 127.0.0.1:8700", 2, "`lisen`: unknown key"),
+        ("endpoints:\n- address: a:1\n  sevices: []", 3, "`endpoints.0.sevices`: unknown key"),
+        ("endpoints:\n- address: a", 2, "write host:port"),
+        ("endpoints:\n- address: a:0", 2, "names no port"),
+        ("endpoints:\n- address: a:70000", 2, "write host:port"),
+        ("endpoints:\n- address: unix:relative.sock", 2, "unix:/absolute"),
+        ("endpoints:\n- address: dns:///a:1", 2, "write host:port"),
+        ("endpoints: [{address: 'a:1'}, {address: 'a:1'}]", 1, "endpoint `a:1` comes twice"),
+        (
+            "endpoints:\n- address: a:1\n  services:\n  - {service: a.B, domain: d, owner_team: t, effects: {Get: no}}",
+            4,
+            "effects.Get",
+        ),
+        ("processes:\n- {name: A b, folder: x}", 2, "processes.0.name"),
+        ("processes:\n- {name: a, folder: x}\n- {name: a, folder: y}", 1, "process `a` comes twice"),
+        ("listen: 8700", 1, "listen"),
+        ("[", 1, "not YAML"),
+        ("- a", 1, "the file"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_the_line_and_the_key(text: str, line: int, says: str) -> None:
+    with pytest.raises(MeshFileError, match=rf"mesh\.yaml:{line}: ") as caught:
+        parse_mesh_file(text)
+    assert says in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MeshFileError, match=r"nowhere\.yaml: cannot be read"):
+        read_mesh_file(tmp_path / "nowhere.yaml")
