@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from governance.document import Document, DocumentError, parse_document
+from governance.document import Document, DocumentError, line_in, parse_document
 from governance.expression import TRUE, Expression
 from governance.language import LanguageError, compile_rule
 from llmesh.api.options.v1 import options_pb2 as options
@@ -98,7 +98,7 @@ def parse_bundle(mesh: str, domains: Mapping[str, str]) -> Bundle:
         domain = parse_document(_DomainFile, text, file=file)
         if file.rsplit("/", 1)[-1] != f"{domain.domain}.yaml":
             raise DocumentError(
-                file, 1, f"`domain` is `{domain.domain}`, so the file must be named {domain.domain}.yaml"
+                file, line_in(text, "domain"), f"`domain` is `{domain.domain}`, so the file must be named {domain.domain}.yaml"
             )
         rules = _rules(domain.rules, prefix=f"domain/{domain.domain}", file=file, text=text)
         narrowed[domain.domain] = Domain(domain.default == "inherit", rules)
@@ -110,14 +110,13 @@ def parse_bundle(mesh: str, domains: Mapping[str, str]) -> Bundle:
 
 def _rules(rules: list[_Rule], *, prefix: str, file: str, text: str) -> tuple[Rule, ...]:
     read: dict[str, Rule] = {}
-    for rule in rules:
-        line = _line_of_rule(text, rule.id)
+    for index, rule in enumerate(rules):
         if rule.id in read:
-            raise DocumentError(file, line, f"two rules are named `{rule.id}`; give each its own id")
+            raise DocumentError(file, line_in(text, "rules", index, "id"), f"two rules are named `{rule.id}`; give each its own id")
         try:
             when = compile_rule(rule.when) if rule.when.strip() else TRUE
         except LanguageError as error:
-            raise DocumentError(file, line, f"rule `{rule.id}`: {error}") from error
+            raise DocumentError(file, line_in(text, "rules", index, "when"), f"rule `{rule.id}`: {error}") from error
         applies = Applies(
             rule.applies.domains,
             rule.applies.services,
@@ -126,8 +125,3 @@ def _rules(rules: list[_Rule], *, prefix: str, file: str, text: str) -> tuple[Ru
         )
         read[rule.id] = Rule(f"{prefix}/{rule.id}", rule.effect == "permit", applies, when, rule.reason)
     return tuple(read[key] for key in sorted(read))
-
-
-def _line_of_rule(text: str, rule_id: str) -> int:
-    lines = (number for number, line in enumerate(text.splitlines(), 1) if line.split(":", 1)[-1].strip() == rule_id)
-    return next(lines, 1)

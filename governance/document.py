@@ -42,12 +42,35 @@ def parse_document(model: type[Model], text: str, *, file: str) -> Model:
         raise DocumentError(file, mark.line + 1 if mark else 1, f"not YAML: {error.problem}") from error
     except yaml.YAMLError as error:
         raise DocumentError(file, 1, f"not YAML: {error}") from error
+    _refuse_repeated_keys(root, file)
     try:
         return model.model_validate(data if data is not None else {})
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = tuple(first["loc"])
         raise DocumentError(file, line_of(root, where), _wording(model, where, first["type"], first["msg"])) from error
+
+
+def _refuse_repeated_keys(node: yaml.Node | None, file: str) -> None:
+    # YAML readers keep the last of two equal keys: a second `rules` would
+    # silently drop every rule of the first.
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_repeated_keys(item, file)
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if key.value in seen:
+                line = key.start_mark.line + 1
+                raise DocumentError(file, line, f"`{key.value}` is given twice; the first would be lost")
+            seen.add(str(key.value))
+            _refuse_repeated_keys(value, file)
+
+
+def line_in(text: str, *path: int | str) -> int:
+    """The line, from 1, where the value at a path stands in a text that parse_document has read."""
+    root = cast("yaml.Node | None", yaml.compose(text, Loader=yaml.SafeLoader))  # pyright: ignore[reportUnknownMemberType]
+    return line_of(root, path)
 
 
 def line_of(root: yaml.Node | None, path: tuple[int | str, ...]) -> int:
@@ -74,7 +97,8 @@ def _child(node: yaml.Node | None, step: int | str) -> tuple[yaml.Node, yaml.Nod
 def _wording(model: type[BaseModel], where: tuple[int | str, ...], kind: str, message: str) -> str:
     name = ".".join(str(step) for step in where)
     if kind != "extra_forbidden":
-        return f"`{name}`: {message[:1].lower()}{message[1:]}"
+        wording = message.removeprefix("Value error, ")
+        return f"`{name or 'document'}`: {wording[:1].lower()}{wording[1:]}"
     near = difflib.get_close_matches(str(where[-1]), _keys(model, where[:-1]), n=1)
     hint = (
         f"; did you mean `{near[0]}`?" if near else f"; expected one of {', '.join(sorted(_keys(model, where[:-1])))}"
