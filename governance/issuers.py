@@ -22,6 +22,7 @@ from governance.words import Caller
 # The Lua filter holds the same two, as Lua patterns.
 GRANT = re.compile(r"[A-Za-z0-9._:@/+-]{1,128}")
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+SURROGATE = re.compile(r"[\ud800-\udfff]")
 MAX_SUBJECT_BYTES = 256
 
 
@@ -88,16 +89,27 @@ def usable_keys(issuer: Issuer, jwks: str) -> str:
 
     A key without `alg` would let Envoy guess. Raises DocumentError if none is left, or one is private.
     """
-    try:
-        keys = json.loads(jwks)["keys"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DocumentError(issuer.jwks, 1, "not a JWKS: expected an object with `keys`") from error
+    keys = _keys_in(jwks)
+    if keys is None:
+        raise DocumentError(issuer.jwks, 1, "not a JWKS: expected an object with `keys`, a list of objects")
     if any(part in key for key in keys for part in ("d", "k", "p", "q")):
         raise DocumentError(issuer.jwks, 1, "holds a private or shared key; publish only the public part")
     usable = [key for key in keys if key.get("alg") in issuer.algorithms]
     if not usable:
         raise DocumentError(issuer.jwks, 1, f"no key has an `alg` of {', '.join(issuer.algorithms)}")
     return json.dumps({"keys": usable}, sort_keys=True)
+
+
+def _keys_in(jwks: str) -> list[Mapping[str, object]] | None:
+    try:
+        document: object = json.loads(jwks)
+    except ValueError:
+        return None
+    keys = document.get("keys") if _is_object(document) else None
+    if not isinstance(keys, list):
+        return None
+    found = [key for key in cast("list[object]", keys) if _is_object(key)]
+    return found if len(found) == len(cast("list[object]", keys)) else None
 
 
 def derive(issuer: Issuer, claims: Mapping[str, object]) -> Caller:
@@ -124,7 +136,10 @@ def derive(issuer: Issuer, claims: Mapping[str, object]) -> Caller:
 
 
 def _usable_subject(subject: object) -> TypeGuard[str]:
-    return isinstance(subject, str) and 0 < len(subject.encode()) <= MAX_SUBJECT_BYTES and not CONTROL.search(subject)
+    if not isinstance(subject, str) or CONTROL.search(subject):
+        return False
+    # A lone surrogate, which JSON can spell, is no text.
+    return 0 < len(subject.encode(errors="surrogatepass")) <= MAX_SUBJECT_BYTES and not SURROGATE.search(subject)
 
 
 def _granted(binding: Binding, subject: str, claims: Mapping[str, object]) -> Iterator[str]:
