@@ -25,6 +25,9 @@ MESSAGE = "llmesh.refusal.message"
 UNAVAILABLE = "unavailable"
 RETRY_AFTER_S = 1
 ERROR_DOMAIN = "llmesh"
+# A gRPC client takes 8 KiB of headers for certain, and the text stands in them
+# three times: percent-encoded, and twice in base64.
+MAX_TEXT_BYTES = 1000
 
 
 def route_metadata(residue: Residue) -> dict[str, dict[str, str]]:
@@ -46,7 +49,13 @@ def matched(policy: str) -> str:
     return f"rbac_access_denied_matched_policy[{policy}]"
 
 
+def _shortened(text: str) -> str:
+    encoded = text.encode()
+    return text if len(encoded) <= MAX_TEXT_BYTES else encoded[:MAX_TEXT_BYTES].decode(errors="ignore") + "..."
+
+
 def _denied(residue: Residue, rule: str, reason: str) -> status_pb2.Status:
+    reason = _shortened(reason)
     message = f"{reason} ({rule})" if rule else reason
     facts = {"rule": rule, "reason": reason, "service": residue.tool.service, "method": residue.tool.method}
     return _status(

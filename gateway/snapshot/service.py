@@ -49,7 +49,7 @@ def cluster(tool: Tool) -> Message:
 
 
 def _thresholds(tool: Tool) -> dict[str, Untyped]:
-    limit = max(method.max_concurrency or DEFAULT_CONCURRENCY for method in tool.methods)
+    limit = max((method.max_concurrency or DEFAULT_CONCURRENCY for method in tool.methods), default=DEFAULT_CONCURRENCY)
     return {
         "max_connections": {"value": DEFAULT_CONCURRENCY},
         "max_requests": {"value": limit},
