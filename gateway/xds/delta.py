@@ -87,6 +87,7 @@ class _Stream:
         first = not request.response_nonce
         if first and request.initial_resource_versions:
             state.versions.update(request.initial_resource_versions)
+            await self._publisher.held(request.type_url, request.initial_resource_versions)
         self._subscribe(state, request, first=first)
         sent = self._waiting.pop(request.response_nonce, None)
         if sent is None:
@@ -119,13 +120,11 @@ class _Stream:
         if len(sent.resources) == 1:
             await self._publisher.refused(sent.url, sent.resources, words)
             return
-        # Envoy may have taken a part of it. Blame those it names; send the
-        # rest again, one by one if it names none.
-        named = {name: resource for name, resource in sent.resources.items() if name in words}
-        if named and len(named) < len(sent.resources):
-            await self._publisher.refused(sent.url, named, words)
-        else:
-            self._alone |= {(sent.url, name) for name in sent.resources}
+        # Envoy may have taken a part of it. All are sent again, those that it
+        # names (all, if it names none) one by one: only what is refused alone
+        # is to blame, as names can be parts of one another.
+        named = {name for name in sent.resources if name in words}
+        self._alone |= {(sent.url, name) for name in named or sent.resources}
 
     def next_response(self) -> Untyped | None:
         """The next response to send, or None while there is nothing, or something must be answered first."""
@@ -238,6 +237,9 @@ async def _send(stream: _Stream, publisher: Publisher, context: _Context, wake: 
         await wake.wait()
         wake.clear()
         revision = publisher.revision
+        if not revision:
+            # Nothing is known yet; what this Envoy holds from before stays.
+            continue
         while (response := stream.next_response()) is not None:
             await context.write(response)
         if stream.idle:

@@ -50,17 +50,41 @@ class Publisher:
     async def publish(self, resources: Resources) -> None:
         """Serve these from now on."""
         self._newest = resources
+        self._forget_removed()
+        for key in list(self._refused):
+            held = self._accepted.get(key)
+            if held is not None and held.version == self._newest_version(key):
+                self._take_back(key)
         await self._announce()
+
+    def _forget_removed(self) -> None:
+        # What comes back later comes back as new: an old version of it is nothing to fall back to.
+        for kept in (self._accepted, self._refused):
+            for key in [key for key in kept if self._newest_version(key) is None]:
+                del kept[key]
+
+    def _newest_version(self, key: Key) -> str | None:
+        resource = self._newest.get(key[0], {}).get(key[1])
+        return None if resource is None else resource.version
+
+    def _take_back(self, key: Key) -> None:
+        if self._refused.pop(key, None) is not None:
+            self._on_accepted(key[1])
 
     async def accepted(self, url: str, names: Mapping[str, Resource]) -> None:
         """Envoy took these versions."""
         for name, resource in names.items():
             key = (url, name)
             self._accepted[key] = resource
-            if key in self._refused and self._refused[key] != resource.version:
-                continue
-            if self._refused.pop(key, None) is not None:
-                self._on_accepted(name)
+            # The one it went back to is accepted too; that mends nothing.
+            if resource.version == self._newest_version(key):
+                self._take_back(key)
+
+    async def held(self, url: str, versions: Mapping[str, str]) -> None:
+        """An Envoy that connects holds these versions already. versions: resource name -> version."""
+        newest = self._newest.get(url, {})
+        known = {name: newest[name] for name in versions if name in newest}
+        await self.accepted(url, {name: found for name, found in known.items() if found.version == versions[name]})
 
     async def refused(self, url: str, names: Mapping[str, Resource], words: str) -> None:
         """Envoy refused these versions."""
