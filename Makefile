@@ -39,7 +39,7 @@ types: setup ## Types, strictly
 	$(BIN)/pyright
 
 imports: setup ## The import rules
-	$(BIN)/lint-imports
+	PYTHONPATH=$(subst $(eval) ,:,$(wildcard tools/*/*)) $(BIN)/lint-imports
 
 contracts: setup ## The .proto files: style, format, and nothing broken since the last release
 	$(BIN)/buf lint
