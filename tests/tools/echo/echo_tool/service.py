@@ -1,6 +1,6 @@
 """The servicer of acme.testing.v1.Echo."""
 
-# ruff: noqa: ARG002, N802 - gRPC names the methods and what they take
+
 from __future__ import annotations
 
 import asyncio
@@ -75,7 +75,7 @@ class EchoServicer(Base):
     async def Unary(self, request: pb.UnaryRequest, context: Context) -> pb.UnaryResponse:
         """Answer once."""
         remaining_s = llmesh.current_call().remaining_s
-        await _echo_metadata(context)
+        await _begin(context, request.orders)
         with self._marks.watch(request.orders.mark):
             await _obey(request.orders, context)
         return pb.UnaryResponse(
@@ -89,10 +89,9 @@ class EchoServicer(Base):
         self, request: pb.ServerStreamRequest, context: Context
     ) -> AsyncIterator[pb.ServerStreamResponse]:
         """Answer several times."""
-        await _echo_metadata(context)
+        await _begin(context, request.orders)
         sizes = [request.orders.padding_bytes] * request.count + list(request.padding_sizes)
         with self._marks.watch(request.orders.mark):
-            _compress(request.orders, context)
             for index, size in enumerate(sizes):
                 await _wait(request.orders)
                 yield pb.ServerStreamResponse(text=request.text, index=index, padding=bytes(size))
@@ -102,7 +101,7 @@ class EchoServicer(Base):
         self, request_iterator: AsyncIterator[pb.ClientStreamRequest], context: Context
     ) -> pb.ClientStreamResponse:
         """Join texts."""
-        await _echo_metadata(context)
+        await _begin(context)
         texts: list[str] = []
         padding_bytes = 0
         async for request in request_iterator:
@@ -115,7 +114,7 @@ class EchoServicer(Base):
         self, request_iterator: AsyncIterator[pb.BidiRequest], context: Context
     ) -> AsyncIterator[pb.BidiResponse]:
         """Answer each text."""
-        await _echo_metadata(context)
+        await _begin(context)
         async for request in request_iterator:
             with self._marks.watch(request.orders.mark):
                 await _obey(request.orders, context)
@@ -150,22 +149,20 @@ class EchoServicer(Base):
         raise llmesh.Unimplemented("this method is missing on purpose")
 
 
-async def _echo_metadata(context: Context) -> None:
-    """Send back what the public description of gRPC's interoperability cases says."""
+async def _begin(context: Context, orders: pb.Orders | None = None) -> None:
+    """Send back what the public description of gRPC's interoperability cases says, and answer by gzip if so ordered."""
     sent = tuple(context.invocation_metadata() or ())
     context.set_trailing_metadata(tuple(each for each in sent if each[0] == "x-grpc-test-echo-trailing-bin"))
     initial = tuple(each for each in sent if each[0] == "x-grpc-test-echo-initial")
-    if initial:
+    gzip = orders is not None and orders.gzip
+    if gzip:
+        context.set_compression(grpc.Compression.Gzip)
+    # gRPC takes up the compression only where these are sent by name (grpcio 1.85).
+    if initial or gzip:
         await context.send_initial_metadata(initial)
 
 
-def _compress(orders: pb.Orders, context: Context) -> None:
-    if orders.gzip:
-        context.set_compression(grpc.Compression.Gzip)
-
-
 async def _obey(orders: pb.Orders, context: Context) -> None:
-    _compress(orders, context)
     await _wait(orders)
     await _fail(orders, context)
 

@@ -64,7 +64,7 @@ class Orders(_message.Message):
     crash: _builtins.str
     """Raise an error that the tool doesn't expect, with these words."""
     gzip: _builtins.bool
-    """Compress the answers with gzip."""
+    """Compress the answers with gzip. Unary and ServerStream only."""
     mark: _builtins.str
     """Name by which Follow tells what becomes of the call. Unset: it isn't told."""
     @_builtins.property
