@@ -73,10 +73,16 @@ def _join(function: str, parts: tuple[Expression, ...], *, unit: bool) -> Expres
         return Const(not unit)
     if not kept:
         return Const(unit)
-    joined = kept[0]
-    for part in kept[1:]:
-        joined = Call(function, (joined, part))
-    return joined
+    return _balanced(function, kept)
+
+
+def _balanced(function: str, parts: list[Expression]) -> Expression:
+    # A chain would be as deep as there are rules, and Envoy reads no message
+    # nested more than 100 deep.
+    if len(parts) == 1:
+        return parts[0]
+    half = len(parts) // 2
+    return Call(function, (_balanced(function, parts[:half]), _balanced(function, parts[half:])))
 
 
 def evaluate(expression: Expression, facts: Mapping[tuple[str, str], Value]) -> Value:
