@@ -61,6 +61,8 @@ def _plain(message: str) -> str:
     return (
         message.removeprefix("INVALID_ARGUMENT: ")
         .removesuffix(" [INVALID_ARGUMENT]")
+        .removeprefix("CANCELLED: ")
+        .removesuffix(" [CANCELLED]")
         .replace("ERROR: <input>:", "column ")
     )
 
@@ -74,10 +76,16 @@ def _translate(node: Untyped, references: dict[int, Untyped]) -> Expression:
             return _constant(node.const_expr)
         case "select_expr" if not node.select_expr.test_only and node.select_expr.operand.HasField("ident_expr"):
             return Field(node.select_expr.operand.ident_expr.name, node.select_expr.field)
-        case "select_expr" if node.select_expr.test_only:
+        case "select_expr" if _is_label(node.select_expr.operand):
+            label = node.select_expr.field
+            raise LanguageError(f"labels are read as `tool.labels['{label}']`, and asked for as `'{label}' in tool.labels`")
+        case "select_expr":
             raise LanguageError(
                 "`has` is of no use: every field always has a value; compare it, as in `caller.domain != ''`"
             )
+        case "ident_expr":
+            name = node.ident_expr.name
+            raise LanguageError(f"`{name}` cannot be used whole; name one of its fields, as in `{name}.domain`")
         case "call_expr":
             return _translate_call(node.call_expr, references)
         case "list_expr":
@@ -89,6 +97,11 @@ def _translate(node: Untyped, references: dict[int, Untyped]) -> Expression:
                 f"a {(kind or 'empty').removesuffix('_expr')} expression cannot be carried to Envoy; "
                 "compare a field instead"
             )
+
+
+def _is_label(operand: Untyped) -> bool:
+    select = operand.select_expr
+    return select.operand.ident_expr.name == LABELS.root and select.field == LABELS.name
 
 
 def _translate_call(call: Untyped, references: dict[int, Untyped]) -> Expression:
