@@ -136,7 +136,9 @@ def derive(issuer: Issuer, claims: Mapping[str, object]) -> Caller:
 
 
 def _usable_subject(subject: object) -> TypeGuard[str]:
-    if not isinstance(subject, str) or CONTROL.search(subject):
+    # Spaces at the ends would be lost where it travels as a header (RFC 9113,
+    # 8.2.1), which would make it another subject.
+    if not isinstance(subject, str) or CONTROL.search(subject) or subject != subject.strip(" "):
         return False
     # A lone surrogate, which JSON can spell, is no text.
     return 0 < len(subject.encode(errors="surrogatepass")) <= MAX_SUBJECT_BYTES and not SURROGATE.search(subject)

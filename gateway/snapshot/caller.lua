@@ -7,7 +7,7 @@ local MAX_GRANT_BYTES = 128
 
 local function usable_subject(value)
   return type(value) == "string" and #value > 0 and #value <= MAX_SUBJECT_BYTES
-    and not value:find("[%z\1-\31\127]")
+    and not value:find("[%z\1-\31\127]") and not value:find("^ ") and not value:find(" $")
 end
 
 local function grantable(value)
