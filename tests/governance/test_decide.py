@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from governance.bundle import parse_bundle
+from governance.decide import NOBODY, decide, may_be_permitted
+from governance.residue import specialise
+from governance.words import Caller, Outcome
+from tests.governance.rules import READ, SAM, domain, mesh, rule
+
+ALL = rule("all", "permit")
+
+
+def decided(*rules: str, files: dict[str, str] | None = None, caller: Caller = SAM) -> tuple[str, str, str]:
+    decision = decide(specialise(parse_bundle(mesh(*rules), files or {}), READ), caller)
+    return decision.outcome.value, decision.rule, decision.reason
+
+
+def test_nothing_is_permitted_without_a_rule() -> None:
+    assert decided() == ("deny", "", "no rule permits")
+
+
+def test_nobody_is_refused_whatever_the_rules_say() -> None:
+    everything = Caller("dev", "", ("editor",), "support", ("pii",), "actor")
+
+    assert decided(ALL, caller=everything) == ("deny", "", NOBODY)
+
+
+def test_a_permit_is_named() -> None:
+    assert decided(ALL) == ("allow", "mesh/all", "because all")
+
+
+def test_a_forbid_beats_every_permit() -> None:
+    assert decided(ALL, rule("never", "forbid", "caller.domain == 'support'")) == (
+        "deny",
+        "mesh/never",
+        "because never",
+    )
+
+
+def test_a_forbid_that_does_not_hold_forbids_nothing() -> None:
+    assert decided(ALL, rule("never", "forbid", "caller.domain == 'sales'"))[0] == "allow"
+
+
+@pytest.mark.parametrize("effect", ["permit", "forbid"])
+def test_of_several_rules_the_first_by_id_is_named(effect: str) -> None:
+    rules = [rule(name, effect, "caller.domain == 'support'") for name in ("c", "a", "b")]
+
+    assert decided(*([] if effect == "permit" else [ALL]), *rules)[1] == "mesh/a"
+
+
+def test_a_domains_forbid_is_named_before_the_meshs() -> None:
+    files = domain("support", rule("z", "forbid"))
+
+    assert decided(ALL, rule("a", "forbid"), files=files)[1] == "domain/support/z"
+
+
+def test_a_domain_cannot_permit_what_the_mesh_does_not() -> None:
+    assert decided(files=domain("support", ALL, default="deny"))[0] == "deny"
+
+
+@pytest.mark.parametrize(
+    ("default", "when", "outcome"),
+    [
+        pytest.param("inherit", "caller.domain == 'sales'", "allow", id="inherits"),
+        pytest.param("deny", "caller.domain == 'support'", "allow", id="permits too"),
+        pytest.param("deny", "caller.domain == 'sales'", "deny", id="does not permit"),
+    ],
+)
+def test_a_domain_that_denies_by_default_must_permit_too(default: str, when: str, outcome: str) -> None:
+    assert decided(ALL, files=domain("support", rule("own", "permit", when), default=default))[0] == outcome
+
+
+def test_a_refusal_tells_what_the_rules_that_could_permit_ask_for() -> None:
+    wanting = [rule("one", "permit", "caller.domain == 'x'"), rule("two", "permit", "caller.domain == 'y'")]
+
+    assert decided(*wanting)[2] == "no rule permits: because one (mesh/one); because two (mesh/two)"
+
+
+def test_visibility_is_the_decision_while_no_rule_reads_the_request() -> None:
+    residue = specialise(parse_bundle(mesh(ALL), {}), READ)
+
+    assert may_be_permitted(residue, SAM)
+    assert not may_be_permitted(residue, replace(SAM, subject=""))
+
+
+def test_a_decision_is_a_value() -> None:
+    residue = specialise(parse_bundle(mesh(ALL), {}), READ)
+
+    assert decide(residue, SAM) == decide(residue, SAM)
+    assert decide(residue, SAM).outcome is Outcome.ALLOW
