@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 
 from google.protobuf import message_factory, text_encoding, text_format
@@ -18,7 +19,12 @@ class SourceError(ValueError):
 def quoted(text: str | bytes) -> str:
     """A string or bytes literal."""
     # With as_utf8, CEscape takes text, which its stub doesn't know.
-    return f'"{text_encoding.CEscape(text, as_utf8=isinstance(text, str))}"'  # pyright: ignore[reportArgumentType]
+    return f'"{_readable(text_encoding.CEscape(text, as_utf8=isinstance(text, str)))}"'  # pyright: ignore[reportArgumentType]
+
+
+def _readable(escaped: str) -> str:
+    """The same without the escapes of apostrophes, which need none within quotes."""
+    return re.sub(r"\\(.)", lambda found: "'" if found[1] == "'" else found[0], escaped)
 
 
 def known_options(options: Message, pool: DescriptorPool) -> Message:
@@ -48,7 +54,7 @@ def option_text(field: FieldDescriptor, value: object) -> Iterator[str]:
 
 def _one(field: FieldDescriptor, value: object) -> str:
     if isinstance(value, Message):
-        text = text_format.MessageToString(value, as_utf8=True)
+        text = _readable(text_format.MessageToString(value, as_utf8=True))
         return "{\n" + "".join(f"  {line}\n" for line in text.splitlines()) + "}" if text else "{}"
     if isinstance(value, (str, bytes)):
         return quoted(value)

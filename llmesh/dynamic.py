@@ -114,7 +114,7 @@ class Method:
         try:
             return json_format.ParseDict(value, message, descriptor_pool=self.pool)  # pyright: ignore[reportUnknownArgumentType] parsed JSON
         except json_format.ParseError as err:
-            raise BadJson(str(err)) from err
+            raise BadJson(" ".join(str(err).split()).rstrip(".")) from err
 
     def value(self, response: Message) -> dict[str, object]:
         """A response as a JSON value."""

@@ -29,14 +29,9 @@ def call(
     ] = "{}",
     *,
     timeout_s: Annotated[
-        float,
-        typer.Option(
-            "--timeout",
-            min=0.001,
-            help="Seconds until you give up. Default: the method's own deadline.",
-            show_default=False,
-        ),
-    ] = 0.0,
+        float | None,
+        typer.Option("--timeout", min=0.001, help="Seconds until you give up. Default: the method's own deadline."),
+    ] = None,
     header: Annotated[
         list[str] | None, typer.Option("--header", "-H", metavar="NAME: VALUE", help="Metadata to send. Repeatable.")
     ] = None,
@@ -60,9 +55,7 @@ def call(
         service, method_name = split_method(method)
         contract = await catalog.get_contract(channel, service=service)
         found = contract.method(service, method_name)
-        await _call(
-            channel, found, requests=_values(request), timeout_s=timeout_s or None, metadata=metadata, lines=json
-        )
+        await _call(channel, found, requests=_values(request), timeout_s=timeout_s, metadata=metadata, lines=json)
 
     try:
         session.run(work)

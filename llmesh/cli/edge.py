@@ -16,10 +16,14 @@ if TYPE_CHECKING:
 
 DEBUG = "LLMESH_DEBUG"
 
+# How gRPC itself begins when there is no connection.
+UNREACHABLE = "failed to connect to all addresses"
+
 # What to do next, by the code of a failed call.
 STEPS = {
     "UNAUTHENTICATED": "sign in again: llmesh login --as NAME --role ROLE",
     "PERMISSION_DENIED": "see who you are: llmesh login; be somebody else: --as NAME",
+    "UNREACHABLE": "start a mesh here (llmesh up), or say where it is (--address)",
     "UNAVAILABLE": "see what runs: llmesh status",
     "UNIMPLEMENTED": "see what there is: llmesh tools list",
     "DEADLINE_EXCEEDED": "give it more time: --timeout SECONDS",
@@ -62,6 +66,10 @@ def problem_of(err: Exception) -> Problem:
 
 def _of_call(error: MeshError) -> Problem:
     """A failed call: message, code, reason, rule, fields and the call's id."""
+    if error.message.startswith(UNREACHABLE):
+        return Problem(
+            f"nobody answers at the mesh's address: {error.message.rpartition(': ')[2]}", STEPS["UNREACHABLE"]
+        )
     facts = [error.code.name]
     if error.reason not in ("", error.code.name):
         facts.append(error.reason)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json as json_text
+import re
+import time
 from pathlib import Path
 from subprocess import Popen
 
@@ -17,13 +19,15 @@ from llmesh.home import Home
 from llmesh.problem import Problem
 from llmesh.supervisor import checks, plan
 from llmesh.supervisor.logs import last_lines
-from llmesh.supervisor.ready import wait_ready
+from llmesh.supervisor.ready import wait_listening, wait_ready
 from llmesh.supervisor.start import check_still_starting, prepare, start, start_in_background
 from llmesh.supervisor.supervise import held
 
 LOG_LINES = 5
 POLL_S = 0.1
 LEVELS = {"warning": "yellow", "error": "bold red", "critical": "bold red"}
+# What every tool does every few seconds: in the log, but nothing to watch.
+UPKEEP = re.compile(r"RegistryService/Renew\", \"code\": \"OK\"")
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_cyan", "bright_magenta", "bright_green")
 
 
@@ -71,8 +75,10 @@ async def _follow(home: Home, intended: plan.Plan, process: Popen[bytes], *, tim
 
 
 async def _wait(home: Home, intended: plan.Plan, *, timeout_s: float) -> dict[str, str]:
+    deadline = time.monotonic() + timeout_s
+    await wait_listening(intended.host, intended.port, timeout_s=timeout_s)
     async with Session(intended.address, running.supervisor_token(home)).channel() as channel:
-        return await wait_ready(channel, processes=intended.tools, timeout_s=timeout_s)
+        return await wait_ready(channel, processes=intended.tools, timeout_s=deadline - time.monotonic())
 
 
 async def _welcome(home: Home, intended: plan.Plan, *, missing: dict[str, str], json: bool) -> None:
@@ -93,11 +99,11 @@ def log_text(line: str) -> Text:
     """A line of a log for people; one that isn't ours stays as it is."""
     try:
         entry = json_text.loads(line)
-        time, level, event = (entry.pop(name) for name in ("time", "level", "event"))
+        at, level, event = (entry.pop(name) for name in ("time", "level", "event"))
     except (ValueError, KeyError, AttributeError, TypeError):
         return Text(line)
     entry.pop("logger", None)
-    text = Text.assemble((f"{str(time)[11:23]} ", "dim"), (str(event), LEVELS.get(level, "")))
+    text = Text.assemble((f"{str(at)[11:23]} ", "dim"), (str(event), LEVELS.get(level, "")))
     for name, value in entry.items():
         if value not in ("", [], None):
             text.append(f" {name}=", style="dim").append(value if isinstance(value, str) else json_text.dumps(value))
@@ -119,6 +125,6 @@ class Terminal:
 
     def show(self, name: str, line: str) -> None:
         """One line of one program."""
-        if self._open:
+        if self._open and not UPKEEP.search(line):
             prefix = Text(f"{name:<{self._width}} | ", style=self._colours[name])
             self._out.print(prefix.append_text(log_text(line)))

@@ -19,6 +19,8 @@ from llmesh.supervisor.logs import LogFile, Sink, lines
 from llmesh.supervisor.processes import ProcessId, group_of
 from llmesh.supervisor.state import ChildState, Condition
 
+AFTER_MOST_S = 30.0
+AFTER_POLL_S = 0.02
 LAUNCH = Path(__file__).with_name("launch.py")
 
 
@@ -27,7 +29,9 @@ class Program:
     """What to run: argv in cwd with exactly this environment.
 
     stop_rank orders the end: programs of a lower rank have ended before those
-    of the next are asked to. grace_s is what one gets to end by itself.
+    of the next are asked to. grace_s is what one gets to end by itself. It is
+    not started before the file `after` exists (None: at once), but for
+    AFTER_MOST_S: without it, it may at least say what is wrong.
     """
 
     name: str
@@ -36,6 +40,7 @@ class Program:
     env: Mapping[str, str] = field(default_factory=dict[str, str])
     stop_rank: int = 0
     grace_s: float = 5.0
+    after: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,9 @@ class Child:
         """Keep the program running; returns after `stop`."""
         pause_s = 0.0
         while not self._stopping.is_set():
+            await self._wait_for_file()
+            if self._stopping.is_set():
+                break
             began = time.monotonic()
             exit_text = await self._run_once()
             if self._stopping.is_set():
@@ -104,6 +112,14 @@ class Child:
         """End the program at once."""
         self._stopping.set()
         self._signal(signal.SIGKILL)
+
+    async def _wait_for_file(self) -> None:
+        """Return when the program may be started, or is to stop."""
+        deadline = time.monotonic() + AFTER_MOST_S
+        while self.program.after and not self.program.after.exists() and time.monotonic() < deadline:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), AFTER_POLL_S)
+                return
 
     async def _run_once(self) -> str:
         """One life of the program; how it ended, in words."""

@@ -99,6 +99,8 @@ def envoy(home: Home) -> Program:
         cwd=home.path,
         env=environment(home),
         stop_rank=ENVOY_RANK,
+        # An Envoy that finds nobody to program it tries again ever more seldom.
+        after=home.xds_socket,
     )
 
 

@@ -35,6 +35,25 @@ async def wait_ready(channel: grpc.aio.Channel, *, processes: Collection[str], t
         await asyncio.sleep(PAUSE_S)
 
 
+async def wait_listening(host: str, port: int, *, timeout_s: float) -> bool:
+    """Wait until somebody listens there; whether somebody does.
+
+    Asked of the kernel, not by a gRPC channel: that waits longer after each refusal.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            _, writer = await asyncio.open_connection(host, port)
+        except OSError:
+            if time.monotonic() >= deadline:
+                return False
+            await asyncio.sleep(PAUSE_S)
+        else:
+            writer.close()
+            await writer.wait_closed()
+            return True
+
+
 async def _missing(channel: grpc.aio.Channel, processes: Collection[str]) -> dict[str, str]:
     stub = CatalogServiceStub(channel)
     endpoints = (await stub.ListEndpoints(pb.ListEndpointsRequest(), timeout=ASK_TIMEOUT_S)).endpoints

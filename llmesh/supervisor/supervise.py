@@ -65,7 +65,23 @@ def clear_leftovers(home: Home) -> list[str]:
         alive.setdefault(process, f"pid {process.pid}")
     end(list(alive), grace_s=LEFTOVER_GRACE_S)
     home.supervisor.unlink(missing_ok=True)
+    _forget_dead(home)
     return list(alive.values())
+
+
+def _forget_dead(home: Home) -> None:
+    """Remove what programs that were killed left: sockets, and the leases of tools.
+
+    The gateway would wait for each lease to run out. A tool that lives, started
+    by someone else, registers again by itself.
+    """
+    for socket in home.run.glob("*.sock"):
+        socket.unlink(missing_ok=True)
+    for socket in home.tools.glob("*-*.sock"):
+        pid = socket.stem.rpartition("-")[2]
+        if pid.isdigit() and not ProcessId.of(int(pid)):
+            socket.unlink(missing_ok=True)
+    home.leases.unlink(missing_ok=True)
 
 
 class Supervisor:
