@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Never, TypeVar, cast
 
 import grpc
-import protovalidate
 from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2  # pyright: ignore[reportMissingTypeStubs]: it has stubs, but no py.typed
 
@@ -30,6 +29,7 @@ from llmesh.errors import InvalidCall, MeshError, ToolFailed, Unimplemented, Vio
 from llmesh.status import CODES, STATUS_KEY, status_from_error
 
 if TYPE_CHECKING:
+    import protovalidate
     from protovalidate import ViolationPb as _Violation
 
     # What gRPC itself declares as Any: the messages, whose types only a contract knows.

@@ -13,14 +13,18 @@ from pathlib import Path
 from typing import Any, cast
 
 import grpc
+import protovalidate
 import pytest
 from acme.testing.v1 import echo_pb2 as pb
 from acme.testing.v1.echo_pb2_grpc import EchoStub
 from echo_tool.service import EchoServicer
+from google.protobuf import descriptor_pb2, descriptor_pool
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # pyright: ignore[reportMissingTypeStubs]: it ships none
 
 import llmesh
+from buf.validate import validate_pb2
 from llmesh import testing
+from llmesh._services import compile_rules
 from llmesh.home import HomeError
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -236,3 +240,16 @@ async def test_a_client_gone_leaves_the_server_serving(folder: Path) -> None:
         assert call.cancelled()
         async with llmesh.Mesh(server.address) as mesh:
             await EchoStub(mesh.channel).Erase(pb.EraseRequest())
+
+
+def test_rules_that_do_not_compile_are_told_at_the_start() -> None:
+    file = descriptor_pb2.FileDescriptorProto(
+        name="bad_rules.proto", package="bad.rules", syntax="proto3", dependency=["buf/validate/validate.proto"]
+    )
+    message = file.message_type.add(name="Request")
+    message.options.Extensions[validate_pb2.message].cel.add(id="bad", expression="this.missing > 'a' +")
+    service = file.service.add(name="Bad")
+    service.method.add(name="Do", input_type=".bad.rules.Request", output_type=".bad.rules.Request")
+    descriptor_pool.Default().Add(file)
+    with pytest.raises(llmesh.ServeError, match=r"rules of `bad\.rules\.Request` do not compile"):
+        compile_rules(["bad.rules.Bad"], protovalidate.Validator())
