@@ -7,6 +7,7 @@ and, where it is wrong, refused for the one service that needs it.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -18,7 +19,7 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, Serv
 
 from gateway.catalog import Step
 from gateway.discovery.calls import as_sent, read_answer
-from gateway.discovery.refusal import Refusal, Unreachable
+from gateway.discovery.refusal import Refusal, Unreachable, printable
 from governance.contract.types import service_in
 
 __all__ = ["Limits", "Reflected", "reflect"]
@@ -31,6 +32,7 @@ PATHS = (
 # Services that servers carry besides their tools.
 NOT_TOOLS = "grpc."
 NAME_MAX = 255
+FULL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +109,11 @@ async def _read_services(files: _Files, names: Sequence[str]) -> Reflected:
             services[name] = await files.of_service(name)
         except _Exhausted as refusal:
             spent = refusal
-            failures.append(refusal.step("reflect", name[:NAME_MAX]))
+            failures.append(refusal.step("reflect", printable(name[:NAME_MAX])))
         except Unreachable:
             raise
         except Refusal as refusal:
-            failures.append(refusal.step("reflect", name[:NAME_MAX]))
+            failures.append(refusal.step("reflect", printable(name[:NAME_MAX])))
     return Reflected(services, tuple(failures))
 
 
@@ -128,8 +130,8 @@ class _Files:
 
     async def of_service(self, name: str) -> tuple[FileDescriptorProto, ...]:
         """The service's file and all that it imports, pinned ones left out."""
-        if len(name) > NAME_MAX:
-            raise Refusal("BAD_NAME", f"the service's name is longer than {NAME_MAX} characters")
+        if len(name) > NAME_MAX or not FULL_NAME.fullmatch(name):
+            raise Refusal("BAD_NAME", f"that is no service's full name of at most {NAME_MAX} characters")
         sent = self._keep(await self.session.ask(ServerReflectionRequest(file_containing_symbol=name)))
         found = service_in(sent, name)
         if found is None:

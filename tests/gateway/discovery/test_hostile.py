@@ -238,3 +238,15 @@ async def test_the_platforms_files_are_our_own_copies_whatever_a_tool_sends() ->
         catalog = await world.until(lambda each: len(each.tools) == 2)
     files = {file.name: file for file in catalog.tools[TICKETS].contract.files.file}
     assert files[OPTIONS] == pinned()[OPTIONS]
+
+
+async def test_a_name_that_no_service_can_have_is_never_asked_for_and_is_safe_to_print() -> None:
+    async with small_world() as world:
+        endpoint = at(world.folder)
+        names = ["acme.x/../Y", "acme.\x1b[2JX", "a" * 300, "acme.support.v1.Good"]
+        async with serving(endpoint.address, honest(contract(service="Good"), listed=names)):
+            world.source.name(endpoint)
+            catalog = await world.until(lambda each: each.tools)
+    steps = [step for step in catalog.reports[endpoint.address].steps if not step.passed]
+    assert [step.reason for step in steps] == ["BAD_NAME"] * 3
+    assert all(step.service.isprintable() for step in steps)
