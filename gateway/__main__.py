@@ -34,15 +34,16 @@ from gateway.state import Store
 from gateway.xds.delta import MAX_MESSAGE_BYTES, DeltaDiscovery
 from gateway.xds.messages import pool
 from gateway.xds.publish import Publisher
+from llmesh.document import DocumentError
 from llmesh.home import Home, HomeError
 from llmesh.log import configure_logging
-from llmesh.mesh_file import MeshFileError, read_mesh_file
+from llmesh.mesh_file import read_mesh_file
 
 log = logging.getLogger("gateway")
 
 
 def read_config(home: str, mesh_file: str) -> Config:
-    """The settings. Raises MeshFileError, HomeError or pydantic's ValidationError."""
+    """The settings. Raises DocumentError, HomeError or pydantic's ValidationError."""
     path = Path(mesh_file).absolute()
     read = read_mesh_file(path)
     host, _, port = read.listen.rpartition(":")
@@ -138,7 +139,7 @@ def main() -> None:
             return
         configure_logging()
         asyncio.run(run(config))
-    except (HomeError, MeshFileError, PolicyError) as error:
+    except (HomeError, DocumentError, PolicyError) as error:
         sys.exit(f"gateway: {error}")
     except ValidationError as error:
         sys.exit(f"gateway: {error.errors()[0]['msg']}")

@@ -22,8 +22,9 @@ from gateway.discovery.discovery import Discovery
 from gateway.discovery.pinned import pinned
 from gateway.discovery.reflect import Limits
 from gateway.discovery.refusal import Refusal
-from governance.ownership import Ownership, OwnershipError, parse_ownership
+from governance.ownership import Ownership, parse_ownership
 from llmesh.cli.output import console, print_json
+from llmesh.document import DocumentError
 from llmesh.problem import Problem
 from llmesh.protos import proto_folders
 
@@ -67,13 +68,13 @@ def check(
 
 def _read_ownership(path: Path) -> Ownership:
     try:
-        return parse_ownership(path.read_text(encoding="utf-8"))
+        return parse_ownership(path.read_text(encoding="utf-8"), file=str(path))
     except FileNotFoundError as error:
         raise Problem(
             f"`{path}` is missing", "name the file that says who owns which packages: --ownership FILE"
         ) from error
-    except OwnershipError as error:
-        raise Problem(f"{path}: {error}") from error
+    except DocumentError as error:
+        raise Problem(str(error)) from error
 
 
 def _print(steps: Sequence[Step]) -> None:

@@ -17,9 +17,9 @@ from pathlib import Path
 from gateway.clock import Clock
 from gateway.snapshot.build import Policy
 from governance.bundle import parse_bundle
-from governance.document import DocumentError
 from governance.issuers import Issuer, parse_issuers, usable_keys
 from governance.ownership import Ownership, parse_ownership
+from llmesh.document import DocumentError
 from llmesh.home import Home, write_atomically
 
 log = logging.getLogger(__name__)

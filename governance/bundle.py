@@ -14,10 +14,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from governance.document import Document, DocumentError, line_in, parse_document
 from governance.expression import TRUE, Expression
 from governance.language import LanguageError, compile_rule
 from llmesh.api.options.v1 import options_pb2 as options
+from llmesh.document import Document, DocumentError, line_in, parse_document
 
 EFFECTS = {"read": options.EFFECT_READ, "write": options.EFFECT_WRITE, "destructive": options.EFFECT_DESTRUCTIVE}
 
@@ -98,7 +98,9 @@ def parse_bundle(mesh: str, domains: Mapping[str, str]) -> Bundle:
         domain = parse_document(_DomainFile, text, file=file)
         if file.rsplit("/", 1)[-1] != f"{domain.domain}.yaml":
             raise DocumentError(
-                file, line_in(text, "domain"), f"`domain` is `{domain.domain}`, so the file must be named {domain.domain}.yaml"
+                file,
+                line_in(text, "domain"),
+                f"`domain` is `{domain.domain}`, so the file must be named {domain.domain}.yaml",
             )
         rules = _rules(domain.rules, prefix=f"domain/{domain.domain}", file=file, text=text)
         narrowed[domain.domain] = Domain(domain.default == "inherit", rules)
@@ -112,7 +114,9 @@ def _rules(rules: list[_Rule], *, prefix: str, file: str, text: str) -> tuple[Ru
     read: dict[str, Rule] = {}
     for index, rule in enumerate(rules):
         if rule.id in read:
-            raise DocumentError(file, line_in(text, "rules", index, "id"), f"two rules are named `{rule.id}`; give each its own id")
+            raise DocumentError(
+                file, line_in(text, "rules", index, "id"), f"two rules are named `{rule.id}`; give each its own id"
+            )
         try:
             when = compile_rule(rule.when) if rule.when.strip() else TRUE
         except LanguageError as error:

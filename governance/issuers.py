@@ -14,8 +14,8 @@ from typing import Literal, TypeGuard, cast
 
 from pydantic import Field, model_validator
 
-from governance.document import Document, DocumentError, parse_document
 from governance.words import Caller
+from llmesh.document import Document, DocumentError, parse_document
 
 # What a granted role, domain or clearance may look like, and a subject: no
 # comma (lists travel comma-separated), no control character, bounded.

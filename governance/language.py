@@ -78,7 +78,9 @@ def _translate(node: Untyped, references: dict[int, Untyped]) -> Expression:
             return Field(node.select_expr.operand.ident_expr.name, node.select_expr.field)
         case "select_expr" if _is_label(node.select_expr.operand):
             label = node.select_expr.field
-            raise LanguageError(f"labels are read as `tool.labels['{label}']`, and asked for as `'{label}' in tool.labels`")
+            raise LanguageError(
+                f"labels are read as `tool.labels['{label}']`, and asked for as `'{label}' in tool.labels`"
+            )
         case "select_expr":
             raise LanguageError(
                 "`has` is of no use: every field always has a value; compare it, as in `caller.domain != ''`"

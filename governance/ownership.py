@@ -7,16 +7,16 @@ no domain owns, or another domain owns, is refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import cast
+from typing import Annotated
 
-import yaml
+from pydantic import AfterValidator, Field
 
-from governance.document import DocumentError
+from llmesh.document import Document, parse_document
 
-__all__ = ["PLATFORM_PREFIXES", "Ownership", "OwnershipError", "is_platform", "parse_ownership"]
+__all__ = ["PLATFORM_PREFIXES", "Ownership", "is_platform", "parse_ownership"]
 
 # Packages that only the platform's own pinned copies may define.
 PLATFORM_PREFIXES = ("llmesh", "google", "grpc", "buf")
@@ -28,12 +28,22 @@ DOMAIN = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 FILE = "ownership.yaml"
 
 
-class OwnershipError(DocumentError):
-    """What is wrong with an ownership file, with the line (from 1)."""
+def _check_package(name: str) -> str:
+    if not PREFIX.fullmatch(name):
+        raise ValueError(f"`{name}` is not a protobuf package")
+    return name
 
-    def __init__(self, message: str, *, line: int) -> None:
-        """Say what and where."""
-        super().__init__(FILE, line, message)
+
+def _check_domain(name: str) -> str:
+    if not DOMAIN.fullmatch(name):
+        raise ValueError(f"`{name}` cannot be a domain: use lower case letters, digits, `-` and `_`")
+    return name
+
+
+class _OwnershipFile(Document):
+    owners: dict[Annotated[str, AfterValidator(_check_package)], Annotated[str, AfterValidator(_check_domain)]] = Field(
+        min_length=1
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,50 +76,6 @@ def is_platform(package: str) -> bool:
     return package.split(".", 1)[0] in PLATFORM_PREFIXES
 
 
-def parse_ownership(text: str) -> Ownership:
-    """The ownership that a file's text states. Raises OwnershipError."""
-    try:
-        # The stubs leave its result untyped.
-        document = cast("yaml.Node | None", yaml.compose(text, Loader=yaml.SafeLoader))  # pyright: ignore[reportUnknownMemberType]
-    except yaml.MarkedYAMLError as err:
-        mark = err.problem_mark
-        raise OwnershipError(err.problem or "not YAML", line=mark.line + 1 if mark else 1) from err
-    except yaml.YAMLError as err:
-        raise OwnershipError("not YAML", line=1) from err
-    prefixes: dict[str, str] = {}
-    for key, value in _entries(document):
-        if key.value != "owners":
-            raise OwnershipError(f"unknown key `{key.value}`; the one key is `owners`", line=_line(key))
-        prefixes = dict(_owner(prefix, domain) for prefix, domain in _entries(value))
-    if not prefixes:
-        raise OwnershipError("`owners` names no package", line=1)
-    return Ownership(MappingProxyType(prefixes))
-
-
-def _entries(node: yaml.Node | None) -> Iterator[tuple[yaml.ScalarNode, yaml.Node]]:
-    """A mapping's entries; a key that comes twice is an error, where YAML takes the last."""
-    if not isinstance(node, yaml.MappingNode):
-        raise OwnershipError("expected `key: value` entries", line=_line(node) if node else 1)
-    seen: set[str] = set()
-    for key, value in node.value:
-        if not isinstance(key, yaml.ScalarNode):
-            raise OwnershipError("a key must be a plain word", line=_line(key))
-        if key.value in seen:
-            raise OwnershipError(f"`{key.value}` comes twice", line=_line(key))
-        seen.add(key.value)
-        yield key, value
-
-
-def _owner(prefix: yaml.ScalarNode, domain: yaml.Node) -> tuple[str, str]:
-    if not PREFIX.fullmatch(prefix.value):
-        raise OwnershipError(f"`{prefix.value}` is not a protobuf package", line=_line(prefix))
-    if not isinstance(domain, yaml.ScalarNode) or not DOMAIN.fullmatch(domain.value):
-        raise OwnershipError(
-            f"the owner of `{prefix.value}` must be a domain: lower case letters, digits, `-` and `_`",
-            line=_line(domain),
-        )
-    return prefix.value, domain.value
-
-
-def _line(node: yaml.Node) -> int:
-    return node.start_mark.line + 1
+def parse_ownership(text: str, *, file: str = "ownership.yaml") -> Ownership:
+    """The ownership that a file's text states. Raises DocumentError."""
+    return Ownership(MappingProxyType(dict(parse_document(_OwnershipFile, text, file=file).owners)))

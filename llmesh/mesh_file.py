@@ -6,20 +6,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal, Self, cast
+from typing import Annotated, Literal, Self
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
+
+from llmesh.document import Document, DocumentError, parse_document
 
 __all__ = [
     "EndpointEntry",
     "MeshFile",
-    "MeshFileError",
     "ProcessEntry",
     "ServiceEntry",
-    "parse_mesh_file",
     "read_mesh_file",
 ]
 
@@ -27,10 +25,6 @@ HOST_PORT = re.compile(r"(?P<host>[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[
 PORT_MAX = 65535
 IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
 UNIX = "unix:"
-
-
-class MeshFileError(ValueError):
-    """The mesh file cannot be used; the message names the file, the line and the key."""
 
 
 def _split_host_port(address: str) -> tuple[str, int]:
@@ -56,10 +50,10 @@ def _check_endpoint(address: str) -> str:
     return address
 
 
-class Entry(BaseModel):
-    """A part of the file: no unknown keys, no silent conversions."""
+class Entry(Document):
+    """A part of the file: no silent conversions."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(strict=True)
 
 
 class ProcessEntry(Entry):
@@ -134,66 +128,10 @@ class MeshFile(Entry):
 
 
 def read_mesh_file(path: Path) -> MeshFile:
-    """The mesh file at a path, its relative paths made absolute. Raises MeshFileError."""
+    """The mesh file at a path, its relative paths made absolute. Raises DocumentError."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as err:
         reason = err.strerror if isinstance(err, OSError) else "it is not UTF-8"
-        raise MeshFileError(f"{path}: cannot be read: {reason}") from err
-    return parse_mesh_file(text, name=str(path)).below(path.absolute().parent)
-
-
-def parse_mesh_file(text: str, *, name: str = "mesh.yaml") -> MeshFile:
-    """The mesh that a text describes; name is for messages. Raises MeshFileError."""
-    try:
-        # The stubs leave its result untyped.
-        document = cast("yaml.Node | None", yaml.compose(text, Loader=yaml.SafeLoader))  # pyright: ignore[reportUnknownMemberType]
-        for key in _repeated(document):
-            raise MeshFileError(f"{name}:{key.start_mark.line + 1}: `{key.value}` comes twice")
-        content: object = yaml.safe_load(text)
-    except yaml.YAMLError as err:
-        mark = err.problem_mark if isinstance(err, yaml.MarkedYAMLError) else None
-        raise MeshFileError(f"{name}:{mark.line + 1 if mark else 1}: not YAML") from err
-    try:
-        return MeshFile.model_validate({} if content is None else content)
-    except ValidationError as err:
-        raise MeshFileError(_describe(err, document, name)) from err
-
-
-def _describe(err: ValidationError, document: yaml.Node | None, name: str) -> str:
-    problem = err.errors(include_url=False, include_input=False)[0]
-    path = problem["loc"]
-    what = "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"].removeprefix("Value error, ")
-    key = ".".join(str(part) for part in path) or "the file"
-    return f"{name}:{_line(document, path)}: `{key}`: {what}"
-
-
-def _line(document: yaml.Node | None, path: tuple[int | str, ...]) -> int:
-    """The line (from 1) of the deepest part of the path that is there."""
-    node, line = document, 1
-    for part in path:
-        if isinstance(node, yaml.MappingNode):
-            found = next(((key, value) for key, value in node.value if key.value == str(part)), None)
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            found = (node.value[part], node.value[part])
-        else:
-            found = None
-        if found is None:
-            break
-        line, node = found[0].start_mark.line + 1, found[1]
-    return line
-
-
-def _repeated(node: yaml.Node | None) -> Iterator[yaml.ScalarNode]:
-    """Keys that come twice in one mapping, where YAML silently takes the last."""
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    yield key
-                seen.add(key.value)
-            yield from _repeated(value)
-    elif isinstance(node, yaml.SequenceNode):
-        for each in node.value:
-            yield from _repeated(each)
+        raise DocumentError(str(path), 1, f"cannot be read: {reason}") from err
+    return parse_document(MeshFile, text, file=str(path)).below(path.absolute().parent)

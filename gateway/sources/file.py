@@ -9,7 +9,8 @@ from pathlib import Path
 
 from gateway.catalog import Endpoint, Grant
 from gateway.clock import Clock
-from llmesh.mesh_file import EndpointEntry, MeshFileError, read_mesh_file
+from llmesh.document import DocumentError
+from llmesh.mesh_file import EndpointEntry, read_mesh_file
 
 __all__ = ["FileSource"]
 
@@ -50,7 +51,7 @@ class FileSource:
     async def _read(self) -> frozenset[Endpoint] | None:
         try:
             mesh = await asyncio.to_thread(read_mesh_file, self._path)
-        except MeshFileError as err:
+        except DocumentError as err:
             self.problem = str(err)
             log.error("mesh file was not taken", extra={"problem": self.problem})  # noqa: TRY400 - the message says it all
             return None

@@ -8,8 +8,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from llmesh.document import DocumentError
 from llmesh.home import Home, write_atomically
-from llmesh.mesh_file import MeshFileError, read_mesh_file
+from llmesh.mesh_file import read_mesh_file
 from llmesh.problem import Problem
 from llmesh.supervisor.child import Program
 from llmesh.supervisor.supervise import MARK
@@ -43,7 +44,7 @@ def read(home: Home, mesh_file: Path) -> Plan:
     """The plan of a mesh file. Raises Problem if it cannot be read."""
     try:
         mesh = read_mesh_file(mesh_file)
-    except MeshFileError as err:
+    except DocumentError as err:
         raise Problem(str(err), "name another one: --mesh-file FILE") from err
     tools = [
         tool(home, entry.name, argv=entry.command or (sys.executable, "-m", entry.module), cwd=entry.folder)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from governance.bundle import parse_bundle
-from governance.document import DocumentError
+from llmesh.document import DocumentError
 from tests.governance.rules import domain, mesh, rule
 
 

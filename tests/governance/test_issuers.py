@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from joserfc.jwk import ECKey, OctKey, RSAKey
 
-from governance.document import DocumentError
 from governance.issuers import GRANT, Issuer, derive, parse_issuers, usable_keys
 from governance.words import Caller
+from llmesh.document import DocumentError
 
 HEAD = """
 version: 1

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from llmesh.mesh_file import MeshFileError, parse_mesh_file, read_mesh_file
+from llmesh.document import DocumentError, parse_document
+from llmesh.mesh_file import MeshFile, read_mesh_file
 
 REPO = Path(__file__).parents[2]
 
 
 def test_an_empty_file_is_a_mesh_with_nothing_in_it() -> None:
-    mesh = parse_mesh_file("")
+    mesh = parse_document(MeshFile, "", file="mesh.yaml")
     assert (mesh.host, mesh.port, mesh.processes, mesh.endpoints) == ("127.0.0.1", 8700, (), ())
 
 
@@ -33,9 +34,9 @@ def test_the_file_we_ship_starts_tools_that_are_there() -> None:
 @pytest.mark.parametrize(
     ("text", "line", "says"),
     [
-        ("listen: 127.0.0.1:8700\nlisten: 127.0.0.1:8701", 2, "`listen` comes twice"),
-        ("# x\nlisen: 127.0.0.1:8700", 2, "`lisen`: unknown key"),
-        ("endpoints:\n- address: a:1\n  sevices: []", 3, "`endpoints.0.sevices`: unknown key"),
+        ("listen: 127.0.0.1:8700\nlisten: 127.0.0.1:8701", 2, "`listen` is given twice"),
+        ("# x\nlisen: 127.0.0.1:8700", 2, "did you mean `listen`"),
+        ("endpoints:\n- address: a:1\n  sevices: []", 3, "did you mean `services`"),
         ("endpoints:\n- address: a", 2, "write host:port"),
         ("endpoints:\n- address: a:0", 2, "names no port"),
         ("endpoints:\n- address: a:70000", 2, "write host:port"),
@@ -51,15 +52,15 @@ def test_the_file_we_ship_starts_tools_that_are_there() -> None:
         ("processes:\n- {name: a, folder: x}\n- {name: a, folder: y}", 1, "process `a` comes twice"),
         ("listen: 8700", 1, "listen"),
         ("[", 1, "not YAML"),
-        ("- a", 1, "the file"),
+        ("- a", 1, "valid dictionary"),
     ],
 )
 def test_a_wrong_file_is_refused_with_the_line_and_the_key(text: str, line: int, says: str) -> None:
-    with pytest.raises(MeshFileError, match=rf"mesh\.yaml:{line}: ") as caught:
-        parse_mesh_file(text)
+    with pytest.raises(DocumentError, match=rf"mesh\.yaml:{line}: ") as caught:
+        parse_document(MeshFile, text, file="mesh.yaml")
     assert says in str(caught.value)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(MeshFileError, match=r"nowhere\.yaml: cannot be read"):
+    with pytest.raises(DocumentError, match=r"nowhere\.yaml:1: cannot be read"):
         read_mesh_file(tmp_path / "nowhere.yaml")

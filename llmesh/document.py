@@ -1,9 +1,11 @@
-"""Documents of policy: YAML text -> a strict model, with errors that say where.
+"""Documents that people write: YAML text -> a strict model, with errors that say where.
 
 An unknown key is an error with its line and the nearest right key.
 """
 
 from __future__ import annotations
+
+__all__ = ["Document", "DocumentError", "line_in", "parse_document"]
 
 import difflib
 from typing import TypeVar, cast, get_args
@@ -21,7 +23,7 @@ class Document(BaseModel):
 Model = TypeVar("Model", bound=Document)
 
 
-class DocumentError(Exception):
+class DocumentError(ValueError):
     """A document cannot be used. str() is "FILE:LINE: what is wrong and what was expected"."""
 
     def __init__(self, file: str, line: int, message: str) -> None:
@@ -48,7 +50,7 @@ def parse_document(model: type[Model], text: str, *, file: str) -> Model:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = tuple(first["loc"])
-        raise DocumentError(file, line_of(root, where), _wording(model, where, first["type"], first["msg"])) from error
+        raise DocumentError(file, _line_of(root, where), _wording(model, where, first["type"], first["msg"])) from error
 
 
 def _refuse_repeated_keys(node: yaml.Node | None, file: str) -> None:
@@ -70,10 +72,10 @@ def _refuse_repeated_keys(node: yaml.Node | None, file: str) -> None:
 def line_in(text: str, *path: int | str) -> int:
     """The line, from 1, where the value at a path stands in a text that parse_document has read."""
     root = cast("yaml.Node | None", yaml.compose(text, Loader=yaml.SafeLoader))  # pyright: ignore[reportUnknownMemberType]
-    return line_of(root, path)
+    return _line_of(root, path)
 
 
-def line_of(root: yaml.Node | None, path: tuple[int | str, ...]) -> int:
+def _line_of(root: yaml.Node | None, path: tuple[int | str, ...]) -> int:
     """The line, from 1, where the value at a path stands, or the nearest thing around it that exists."""
     node = root
     line = 1 if node is None else node.start_mark.line + 1
@@ -98,7 +100,7 @@ def _wording(model: type[BaseModel], where: tuple[int | str, ...], kind: str, me
     name = ".".join(str(step) for step in where)
     if kind != "extra_forbidden":
         wording = message.removeprefix("Value error, ")
-        return f"`{name or 'document'}`: {wording[:1].lower()}{wording[1:]}"
+        return f"{f'`{name}`: ' if name else ''}{wording[:1].lower()}{wording[1:]}"
     near = difflib.get_close_matches(str(where[-1]), _keys(model, where[:-1]), n=1)
     hint = (
         f"; did you mean `{near[0]}`?" if near else f"; expected one of {', '.join(sorted(_keys(model, where[:-1])))}"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from pydantic import Field
 
-from governance.document import Document, DocumentError, parse_document
+from llmesh.document import Document, DocumentError, parse_document
 
 
 class Inner(Document):
