@@ -100,4 +100,6 @@ function envoy_on_request(handle)
   headers:replace("x-llmesh-clearances", table.concat(caller.clearances, ","))
   headers:replace("x-llmesh-actor", caller.actor)
   headers:remove("authorization")
+  headers:remove("llmesh-delegation")
+  headers:remove("x-llmesh-asked-timeout")
 end

@@ -28,6 +28,8 @@ _RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC"
 
 # One digit to eight, then a unit: "gRPC over HTTP2", Timeout.
 _GRPC_TIMEOUT = "[0-9]{1,8}[HMSmun]"
+# The caller's own grpc-timeout, for as long as the edge looks at it; caller.lua removes it.
+_ASKED_TIMEOUT = "x-llmesh-asked-timeout"
 _CONTENT_TYPE = r"application/grpc(\+[a-z0-9.]+)?"
 _EDGE_DETAILS = "rbac_access_denied_matched_policy[edge/"
 MAX_STREAMS = 1024
@@ -120,9 +122,12 @@ def _manager(edge: Edge) -> Message:
 def _strip() -> dict[str, Untyped]:
     """What no client may say: who it is, what Envoy should do, where it came from."""
     prefixes = ("x-llmesh-", "x-envoy-", "x-forwarded-", "x-request-id")
+    strip = [{"remove_on_match": {"key_matcher": {"prefix": prefix}}} for prefix in prefixes]
+    # Envoy replaces a malformed grpc-timeout by the route's cap before any filter sees it (1.40).
+    asked = {"header": {"key": _ASKED_TIMEOUT, "value": "%REQ(GRPC-TIMEOUT)%"}, "append_action": "ADD_IF_ABSENT"}
     mutation = make(
         "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
-        mutations=[{"remove_on_match": {"key_matcher": {"prefix": prefix}}} for prefix in prefixes],
+        mutations=[*strip, {"append": asked}],
     )
     return {"name": "envoy.http.early_header_mutation.header_mutation", "typed_config": pack(mutation)}
 
@@ -166,12 +171,12 @@ def _call_id() -> Message:
 
 
 def _refuse_malformed_timeout() -> Message:
-    # Envoy passes it on, and it would poison the connection to the tool.
+    # Where Envoy passes it on, it poisons the connection to the tool.
     matcher = {"safe_regex": {"regex": _GRPC_TIMEOUT}}
     return make(
         "envoy.extensions.filters.http.fault.v3.HTTPFault",
         abort={"grpc_status": 3, "percentage": {"numerator": 100}},
-        headers=[{"name": "grpc-timeout", "string_match": matcher, "invert_match": True}],
+        headers=[{"name": _ASKED_TIMEOUT, "string_match": matcher, "invert_match": True}],
     )
 
 
