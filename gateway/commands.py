@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -144,7 +144,7 @@ def _check_folder(folder: Path, owners: Ownership) -> Sequence[Step]:
 
 def _compile(folder: Path) -> Sequence[FileDescriptorProto]:
     try:
-        from grpc_tools import protoc
+        from grpc_tools import protoc  # pyright: ignore[reportMissingTypeStubs]
     except ImportError as error:
         raise Problem(
             "checking .proto files needs protoc", "pip install grpcio-tools; or check a running tool by its address"
@@ -156,6 +156,7 @@ def _compile(folder: Path) -> Sequence[FileDescriptorProto]:
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch, "set.binpb")
         arguments = [f"--descriptor_set_out={out}", "--include_imports", *names]
-        if protoc.main(["protoc", *[f"-I{path}" for path in folders], *arguments]) != 0:
+        main: Callable[[list[str]], int] = protoc.main  # pyright: ignore[reportUnknownMemberType]
+        if main(["protoc", *[f"-I{path}" for path in folders], *arguments]) != 0:
             raise Problem(f"`{folder}` does not compile", "mend what protoc says above; -I is the folder itself")
         return FileDescriptorSet.FromString(out.read_bytes()).file

@@ -29,7 +29,7 @@ class Outer(Document):
         pytest.param("title: a\n\ntitle: b\n", 3, "`title` is given twice", id="twice"),
         pytest.param("title: a\nparts:\n- colour: a\n  colour: b\n", 4, "`colour` is given twice", id="twice, inside"),
         pytest.param("title: [\n", 2, "not YAML", id="not YAML"),
-        pytest.param("- title\n", 1, "`document`: input should be", id="a list"),
+        pytest.param("- title\n", 1, "input should be", id="a list"),
         pytest.param("", 1, "`title`: field required", id="nothing"),
         pytest.param("title: a\n---\ntitle: b\n", 2, "not YAML", id="two documents"),
         pytest.param("title: \x00\n", 1, "not YAML", id="control character"),
