@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
@@ -156,7 +156,7 @@ def _compile(folder: Path) -> Sequence[FileDescriptorProto]:
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch, "set.binpb")
         arguments = [f"--descriptor_set_out={out}", "--include_imports", *names]
-        main: Callable[[list[str]], int] = protoc.main  # pyright: ignore[reportUnknownMemberType]
+        main = cast("Callable[[list[str]], int]", protoc.main)  # pyright: ignore[reportUnknownMemberType]
         if main(["protoc", *[f"-I{path}" for path in folders], *arguments]) != 0:
             raise Problem(f"`{folder}` does not compile", "mend what protoc says above; -I is the folder itself")
         return FileDescriptorSet.FromString(out.read_bytes()).file
