@@ -32,6 +32,7 @@ _GRPC_TIMEOUT = "[0-9]{1,8}[HMSmun]"
 _ASKED_TIMEOUT = "x-llmesh-asked-timeout"
 _CONTENT_TYPE = r"application/grpc(\+[a-z0-9.]+)?"
 _EDGE_DETAILS = "rbac_access_denied_matched_policy[edge/"
+_JWT_DETAILS = "jwt_authn_access_denied"
 MAX_STREAMS = 1024
 MAX_HEADERS_KB = 60
 
@@ -213,8 +214,10 @@ def _local_replies() -> list[dict[str, Untyped]]:
             status=415,
         ),
         _reply(
-            "response.code == 401",
+            # A token for another audience is answered with 403.
+            f"response.code == 401 || response.code_details.startsWith('{_JWT_DETAILS}')",
             "%LOCAL_REPLY_BODY%; send `authorization: Bearer TOKEN`, with a token of an issuer that the mesh believes",
+            status=401,
         ),
         _reply(
             f"response.code == 403 && response.code_details in {route}",

@@ -1,0 +1,162 @@
+"""What refused callers read, from the real Envoy."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import AsyncGenerator
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2  # pyright: ignore[reportMissingTypeStubs]
+from joserfc.jwk import ECKey
+
+from governance.bundle import parse_bundle
+from llmesh.api.options.v1 import options_pb2 as options
+from tests.envoy import Mesh, bearer, mesh, method_of, policy_of, token, tool_of
+from tests.governance.rules import domain, rule
+from tests.governance.rules import mesh as mesh_file
+
+TICKETS = "/acme.support.v1.Tickets"
+BUNDLE = parse_bundle(
+    mesh_file(
+        rule("reads", "permit", applies="{effects: [read]}"),
+        rule("writes", "permit", "'editor' in caller.roles", applies="{effects: [write]}"),
+    ),
+    domain("support", rule("personal", "forbid", "'pii' in tool.data_classes && !('pii' in caller.clearances)")),
+)
+OTHER_KEY = ECKey.generate_key("P-256", parameters={"kid": "one", "alg": "ES256"})
+
+
+@pytest.fixture
+async def running() -> AsyncGenerator[Mesh]:
+    async with mesh() as made:
+        await made.publish(
+            made.tool(
+                TICKETS[1:],
+                method_of("Get"),
+                method_of("Personal", data_classes=("pii",)),
+                method_of("Write", options.EFFECT_WRITE),
+                method_of("Burn", options.EFFECT_DESTRUCTIVE),
+            ),
+            made.tool("acme.support.v1.Secret", method_of("Get", data_classes=("pii",)), hidden=True),
+            tool_of("acme.support.v1.Dead", f"unix:{made.folder}/dead.sock"),
+            policy=policy_of(BUNDLE),
+        )
+        yield made
+
+
+def unsigned() -> str:
+    now = int(time.time())
+    parts = ({"alg": "none"}, {"iss": "https://corp.example", "aud": "llmesh", "sub": "sam", "exp": now + 60})
+    return ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts) + "."
+
+
+async def test_a_call_without_a_good_token_is_unauthenticated(running: Mesh) -> None:
+    now = int(time.time())
+    tokens = {
+        "nothing": (),
+        "no bearer": (("authorization", token()),),
+        "rubbish": bearer("rubbish"),
+        "expired": bearer(token(exp=now - 60)),
+        "no expiry": bearer(token(exp=...)),
+        "not yet": bearer(token(nbf=now + 600)),
+        "lives too long": bearer(token(exp=now + 86400)),
+        "wrong audience": bearer(token(aud="elsewhere")),
+        "no audience": bearer(token(aud=...)),
+        "wrong issuer": bearer(token(iss="https://evil.example")),
+        "no issuer": bearer(token(iss=...)),
+        "wrong key": bearer(token(key=OTHER_KEY)),
+        "no signature": bearer(unsigned()),
+        "subject is a number": bearer(token(sub=5)),
+    }
+
+    answers = {name: await running.call(f"{TICKETS}/Get", metadata) for name, metadata in tokens.items()}
+
+    assert {name: answer.code for name, answer in answers.items()} == dict.fromkeys(
+        tokens, grpc.StatusCode.UNAUTHENTICATED
+    )
+    assert all("send `authorization: Bearer TOKEN`" in answer.message for answer in answers.values())
+    assert all(answer.metadata["x-llmesh-call-id"] for answer in answers.values())
+    assert not running.backend.calls
+
+
+async def test_a_forbidden_call_is_told_the_rule_and_the_reason(running: Mesh) -> None:
+    answer = await running.call(f"{TICKETS}/Personal")
+
+    assert answer.code is grpc.StatusCode.PERMISSION_DENIED
+    assert answer.message == "because personal (domain/support/personal)"
+    assert (answer.info.reason, answer.info.domain) == ("RULE_FORBIDS", "llmesh")
+    assert dict(answer.info.metadata) == {
+        "rule": "domain/support/personal",
+        "reason": "because personal",
+        "service": "acme.support.v1.Tickets",
+        "method": "Personal",
+    }
+    assert answer.metadata["x-llmesh-call-id"]
+
+
+async def test_a_call_that_no_rule_permits_is_told_what_would(running: Mesh) -> None:
+    write, burn = await running.call(f"{TICKETS}/Write"), await running.call(f"{TICKETS}/Burn")
+
+    assert (write.code, burn.code) == (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.PERMISSION_DENIED)
+    assert write.message == "no rule permits: because writes (mesh/writes)"
+    assert burn.message == "no rule permits"
+    assert write.info.reason == burn.info.reason == "NO_RULE_PERMITS"
+    assert write.metadata["x-llmesh-call-id"]
+
+
+async def test_a_caller_without_a_subject_is_nobody(running: Mesh) -> None:
+    for subject in (..., "", None, " sam", "a\x00b"):
+        answer = await running.call(f"{TICKETS}/Get", bearer(token(sub=subject)))
+        assert answer.code in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED), subject
+    assert not running.backend.calls
+
+
+async def test_an_unknown_method_is_unimplemented_and_named(running: Mesh) -> None:
+    for path in (f"{TICKETS}/Nope", "/acme.nobody.v1.Nothing/Get", f"{TICKETS}/Get/more", "/x", "/"):
+        answer = await running.call(path)
+
+        assert answer.code is grpc.StatusCode.UNIMPLEMENTED
+        assert answer.message.startswith(f"no method {path} on this mesh")
+        assert answer.metadata["x-llmesh-call-id"]
+
+
+async def test_a_hidden_tool_looks_unknown_to_those_who_may_not_call_it(running: Mesh) -> None:
+    hidden = await running.call("/acme.support.v1.Secret/Get")
+    unknown = await running.call("/acme.support.v1.Hollow/Get")
+    cleared = await running.call("/acme.support.v1.Secret/Get", bearer(token(clearances=["pii"])))
+
+    assert hidden.message.replace("Secret", "Hollow") == unknown.message
+    assert hidden.code is unknown.code is grpc.StatusCode.UNIMPLEMENTED
+    assert hidden.metadata.keys() == unknown.metadata.keys()
+    assert cleared.code is grpc.StatusCode.OK
+
+
+async def test_a_dead_tool_is_unavailable_with_a_delay(running: Mesh) -> None:
+    answer = await running.call("/acme.support.v1.Dead/Get")
+
+    assert answer.code is grpc.StatusCode.UNAVAILABLE
+    assert answer.message == "no endpoint of acme.support.v1.Dead answers; try again in 1 s"
+    assert answer.detail(error_details_pb2.RetryInfo).retry_delay.seconds == 1
+    assert answer.info.reason == "TOOL_DOWN"
+    assert "dead.sock" not in answer.message
+    assert answer.metadata["x-llmesh-call-id"]
+
+
+async def test_a_long_reason_still_reaches_the_caller(running: Mesh) -> None:
+    rules = [
+        f"- {{id: r{number}, effect: permit, when: caller.domain == 'd{number}', reason: {'😀' * 300}}}"
+        for number in range(60)
+    ]
+    bundle = parse_bundle(mesh_file(*rules), {})
+    await running.publish(running.tool(TICKETS[1:]), policy=policy_of(bundle))
+
+    answer = await running.call(f"{TICKETS}/Get")
+    permitted = await running.call(f"{TICKETS}/Get", bearer(token(domain="d59")))
+
+    assert answer.code is grpc.StatusCode.PERMISSION_DENIED
+    assert answer.message.startswith("no rule permits: 😀")
+    assert answer.message.endswith("...")
+    assert permitted.code is grpc.StatusCode.OK
