@@ -76,6 +76,14 @@ class _Stream:
     @property
     def idle(self) -> bool:
         """Whether Envoy has asked for all it is bound to ask for, and answered for all that was sent."""
+        # One that has just connected asks for one type after another.
+        asked = all(self._types[url].subscribed is None for url in HOLDERS)
+        filters = self._types[EXTENSION].subscribed
+        return asked and self._settled and (filters is None or self._publisher.wanted(EXTENSION).keys() <= filters)
+
+    @property
+    def _settled(self) -> bool:
+        """Whether Envoy has answered for what was sent, and asked for what that names."""
         return not (self._waiting or self._expected(CLUSTER, ENDPOINTS) or self._expected(SCOPE, ROUTES))
 
     async def receive(self, request: Untyped) -> None:
@@ -131,7 +139,7 @@ class _Stream:
         for url in LEAVES:
             if not self._outstanding(url) and (found := self._changed(url)):
                 return self._response(url, found, frozenset())
-        if self._waiting or not self.idle:
+        if not self._settled:
             return None
         for url in HOLDERS:
             if found := self._changed(url):

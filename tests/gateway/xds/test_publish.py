@@ -1,0 +1,118 @@
+"""What the publisher promises, without Envoy."""
+
+from __future__ import annotations
+
+from gateway.snapshot.build import CLUSTER, ROUTES, Resource
+from gateway.xds.publish import Publisher
+
+OLD, BAD, GOOD = Resource("1", b"old"), Resource("2", b"bad"), Resource("3", b"good")
+NAME = "acme.support.v1.Tickets"
+
+
+class Told:
+    """What the publisher told the tool's owner, in order."""
+
+    def __init__(self) -> None:
+        self.words: list[str] = []
+        self.publisher = Publisher(
+            on_refused=lambda name, words: self.words.append(f"{name} refused: {words}"),
+            on_accepted=lambda name: self.words.append(f"{name} accepted"),
+        )
+
+    async def publish(self, resource: Resource | None) -> None:
+        await self.publisher.publish({ROUTES: {NAME: resource} if resource else {}, CLUSTER: {NAME: OLD}})
+
+    def wanted(self) -> Resource | None:
+        return self.publisher.wanted(ROUTES).get(NAME)
+
+
+async def test_what_is_refused_goes_back_to_the_last_accepted() -> None:
+    told = Told()
+    await told.publish(OLD)
+    await told.publisher.accepted(ROUTES, {NAME: OLD})
+    await told.publish(BAD)
+
+    await told.publisher.refused(ROUTES, {NAME: BAD}, "no such thing")
+
+    assert told.wanted() == OLD
+    assert told.publisher.wanted(CLUSTER)[NAME] == OLD
+    assert told.words == [f"{NAME} refused: no such thing"]
+
+
+async def test_what_was_never_accepted_goes_away() -> None:
+    told = Told()
+    await told.publish(BAD)
+
+    await told.publisher.refused(ROUTES, {NAME: BAD}, "no")
+
+    assert told.wanted() is None
+
+
+async def test_a_tool_that_is_mended_is_reported_once_envoy_takes_it() -> None:
+    told = Told()
+    await told.publish(BAD)
+    await told.publisher.refused(ROUTES, {NAME: BAD}, "no")
+    await told.publish(GOOD)
+    assert told.wanted() == GOOD
+
+    await told.publisher.accepted(ROUTES, {NAME: GOOD})
+    await told.publisher.accepted(ROUTES, {NAME: GOOD})
+
+    assert told.words == [f"{NAME} refused: no", f"{NAME} accepted"]
+
+
+async def test_going_back_to_the_last_accepted_mends_nothing_by_itself() -> None:
+    told = Told()
+    await told.publish(OLD)
+    await told.publisher.accepted(ROUTES, {NAME: OLD})
+    await told.publish(BAD)
+    await told.publisher.refused(ROUTES, {NAME: BAD}, "no")
+
+    await told.publisher.accepted(ROUTES, {NAME: OLD})
+
+    assert told.words == [f"{NAME} refused: no"]
+    assert told.wanted() == OLD
+
+
+async def test_a_tool_that_is_put_back_as_it_was_is_reported_too() -> None:
+    told = Told()
+    await told.publish(OLD)
+    await told.publisher.accepted(ROUTES, {NAME: OLD})
+    await told.publish(BAD)
+    await told.publisher.refused(ROUTES, {NAME: BAD}, "no")
+
+    await told.publish(OLD)
+
+    assert told.words == [f"{NAME} refused: no", f"{NAME} accepted"]
+
+
+async def test_what_was_removed_is_forgotten() -> None:
+    told = Told()
+    await told.publish(OLD)
+    await told.publisher.accepted(ROUTES, {NAME: OLD})
+    await told.publish(None)
+    await told.publish(BAD)
+
+    await told.publisher.refused(ROUTES, {NAME: BAD}, "no")
+
+    assert told.wanted() is None
+
+
+async def test_an_envoy_that_connects_again_has_accepted_what_it_holds() -> None:
+    told = Told()
+    await told.publish(OLD)
+    await told.publisher.held(ROUTES, {NAME: OLD.version, "gone": "7"})
+    await told.publish(BAD)
+
+    await told.publisher.refused(ROUTES, {NAME: BAD}, "no")
+
+    assert told.wanted() == OLD
+
+
+async def test_nobody_has_caught_up_before_an_envoy_says_so() -> None:
+    told = Told()
+    await told.publish(OLD)
+
+    assert not await told.publisher.caught_up(within_s=0.01)
+    await told.publisher.served(told.publisher.revision)
+    assert await told.publisher.caught_up(within_s=0.01)
