@@ -192,7 +192,8 @@ def _action(tool: Tool, method: Method) -> dict[str, Untyped]:
             "retry_on": "connect-failure,refused-stream,unavailable",
             "num_retries": {"value": RETRIES},
             "retry_back_off": {"base_interval": {"nanos": 25_000_000}, "max_interval": {"nanos": 250_000_000}},
-            "host_selection_retry_max_attempts": 3,
+            # Picking is by chance: with two endpoints, 3 tries pick the dead one again in one case of 16.
+            "host_selection_retry_max_attempts": 12,
             "retry_host_predicate": [
                 {
                     "name": "envoy.retry_host_predicates.previous_hosts",
