@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.mesh import ECHO, RunningMesh, running_mesh
+from tests.e2e.mesh import ECHO, REPO, RunningMesh, running_mesh
+
+# The reference tools' stubs. Last, so that nothing there hides another package;
+# `acme` is a namespace that every tool's folder adds to.
+sys.path += [str(folder) for folder in sorted(REPO.glob("tools/*/*")) if str(folder) not in sys.path]
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,18 @@ OWNER = DevCaller("olga", roles=("editor", "owner"), domain="testing")
 PLATFORM = DevCaller("pia", roles=("platform",), domain="platform")
 # Packages of the tests' own tools.
 OWNERSHIP = "  acme.testing: testing\n  acme.node: testing\n  foreign: testing\n"
+# Whom the tests' own domain lets in nowhere.
+OUTSIDER = DevCaller("otto", roles=("editor", "owner"), domain="outside")
+TESTING_RULES = """
+version: 1
+domain: testing
+default: inherit
+rules:
+  - id: no-outsiders
+    effect: forbid
+    when: caller.domain == 'outside'
+    reason: outsiders may call no test tool
+"""
 READY_TIMEOUT_S = 30.0
 
 Metadata = tuple[tuple[str, str | bytes], ...]
@@ -136,6 +148,7 @@ def running_mesh(*, endpoints: Sequence[Mapping[str, object]] = (), start: bool 
         shutil.copytree(REPO / "governance/policies", folder / "policies")
         with (folder / "policies/ownership.yaml").open("a") as ownership:
             ownership.write(OWNERSHIP)
+        (folder / "policies/domains/testing.yaml").write_text(TESTING_RULES)
         mesh.write_file(endpoints=endpoints)
         DevIssuer.open(mesh.home)
         try:
