@@ -69,6 +69,10 @@ class PolicyFiles:
             return self._parse(json.loads(self._kept.read_text()))
         except FileNotFoundError:
             raise PolicyError(f"{error}; there is no earlier policy to go on with") from error
+        except (DocumentError, ValueError, LookupError, TypeError, AttributeError) as unusable:
+            # It was damaged, or kept by another version.
+            log.error("kept policy refused", extra={"error": str(unusable)})  # noqa: TRY400 - the message says it all
+            raise PolicyError(f"{error}; the earlier policy in {self._kept} cannot be used either") from error
 
     async def watch(self, clock: Clock) -> AsyncGenerator[Loaded]:
         """The policy, then each newer one that is right."""

@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from gateway.policy import POLL_S, Loaded, PolicyError, PolicyFiles, is_loopback
+from tests.envoy import ISSUERS, JWKS, READS
+from tests.gateway.fakes import FakeClock
+from tests.gateway.policy_files import BROKEN, OWNERSHIP, Folder
+
+DEVELOPMENT = ISSUERS.replace("audiences:", "development: true\n  audiences:")
+OTHER = READS.replace("everyone reads", "all may read")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder.make(tmp_path)
+
+
+def reason(loaded: Loaded) -> str:
+    return loaded.policy.bundle.mesh[0].reason
+
+
+def test_the_files_are_read_whole(folder: Folder) -> None:
+    loaded = folder.files().load()
+
+    assert reason(loaded) == "everyone reads"
+    assert json.loads(loaded.policy.keys["corp"])["keys"][0]["kid"] == "one"
+    assert loaded.ownership.domain_of("acme.support.v1") == "support"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        pytest.param("mesh.yaml", BROKEN, "mesh.yaml:2: ", id="a broken rule"),
+        pytest.param("issuers.yaml", ISSUERS.replace("ES256", "HS256"), "issuers.yaml:", id="a shared-key issuer"),
+        pytest.param("ownership.yaml", "owners: 5", "ownership.yaml:1: ", id="broken ownership"),
+        pytest.param("corp.jwks.json", '{"keys": []}', "corp.jwks.json:1: no key", id="no key"),
+        pytest.param("corp.jwks.json", JWKS.replace('"kty"', '"d": "x", "kty"'), "private", id="a private key"),
+        pytest.param(
+            "domains/sales.yaml", "version: 1\ndomain: support\ndefault: deny", "domains/sales.yaml", id="domain"
+        ),
+    ],
+)
+def test_a_broken_file_leaves_the_last_good_policy_in_force(folder: Folder, name: str, text: str, said: str) -> None:
+    files = folder.files()
+    good = files.load()
+
+    folder.write(name, text)
+
+    assert files.load() == good
+    assert said in files.error
+
+
+@pytest.mark.parametrize("name", ["mesh.yaml", "issuers.yaml", "ownership.yaml", "corp.jwks.json"])
+def test_a_missing_file_leaves_the_last_good_policy_in_force(folder: Folder, name: str) -> None:
+    files = folder.files()
+    good = files.load()
+
+    (folder.policies / name).unlink()
+
+    assert files.load() == good
+    assert f"{name} is missing" in files.error
+
+
+def test_a_file_that_is_no_text_is_refused_by_name(folder: Folder) -> None:
+    files = folder.files()
+    good = files.load()
+
+    (folder.policies / "mesh.yaml").write_bytes(b"\xff\xfe")
+
+    assert files.load() == good
+    assert "mesh.yaml is not UTF-8" in files.error
+
+
+def test_a_mended_file_takes_effect_and_clears_the_error(folder: Folder) -> None:
+    files = folder.files()
+    files.load()
+    folder.write("mesh.yaml", BROKEN)
+    files.load()
+
+    folder.write("mesh.yaml", OTHER)
+
+    assert reason(files.load()) == "all may read"
+    assert files.error == ""
+
+
+def test_a_gateway_that_starts_beside_a_broken_file_starts_with_the_last_good(folder: Folder) -> None:
+    good = folder.files().load()
+    folder.write("mesh.yaml", BROKEN)
+
+    files = folder.files()
+
+    assert files.load() == good
+    assert "mesh.yaml:2: " in files.error
+
+
+def test_a_gateway_that_starts_beside_no_files_starts_with_the_last_good(folder: Folder) -> None:
+    good = folder.files().load()
+    shutil.rmtree(folder.policies)
+
+    assert folder.files().load() == good
+
+
+def test_without_an_earlier_policy_a_broken_file_stops_the_gateway_with_its_words(folder: Folder) -> None:
+    folder.write("mesh.yaml", BROKEN)
+
+    with pytest.raises(PolicyError, match=r"mesh\.yaml:2: .*no earlier policy"):
+        folder.files().load()
+
+
+@pytest.mark.parametrize("kept", ["", "{", "[]", "5", "{}", '{"mesh.yaml": 5}'])
+def test_a_damaged_earlier_policy_stops_the_gateway_with_words_too(folder: Folder, kept: str) -> None:
+    folder.files().load()
+    (folder.home.state / "policy.json").write_text(kept)
+    folder.write("mesh.yaml", BROKEN)
+
+    with pytest.raises(PolicyError, match="cannot be used either"):
+        folder.files().load()
+
+
+def test_what_is_kept_is_for_the_owner_alone(folder: Folder) -> None:
+    folder.files().load()
+
+    assert (folder.home.state / "policy.json").stat().st_mode & 0o077 == 0
+
+
+def with_development_issuer(folder: Folder) -> None:
+    folder.write("issuers.yaml", DEVELOPMENT)
+    # The development issuer's keys are the mesh directory's own.
+    (folder.home.keys / "corp.jwks.json").write_text(JWKS)
+
+
+def test_a_development_issuer_is_believed_on_this_machine_alone(folder: Folder) -> None:
+    with_development_issuer(folder)
+
+    assert folder.files(development=True).load().policy.issuers.issuers[0].development
+    # Not even from the copy that was kept while the mesh was local.
+    with pytest.raises(PolicyError, match=r"development issuer.*beyond loopback"):
+        folder.files(development=False).load()
+
+
+def test_a_development_issuer_that_is_added_beyond_loopback_changes_nothing(folder: Folder) -> None:
+    files = folder.files(development=False)
+    good = files.load()
+    with_development_issuer(folder)
+
+    assert files.load() == good
+    assert "development issuer" in files.error
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),  # noqa: S104 - to be refused
+        ("::", False),
+        ("10.0.0.1", False),
+        ("localhost.example", False),
+        ("", False),
+    ],
+)
+def test_only_loopback_is_this_machine_alone(host: str, *, loopback: bool) -> None:
+    assert is_loopback(host) is loopback
+
+
+class Watched:
+    """The policies that a watcher yields while the clock is ours."""
+
+    def __init__(self, files: PolicyFiles) -> None:
+        self.files = files
+        self.clock = FakeClock()
+        self.reasons: list[str] = []
+
+    async def follow(self) -> None:
+        async with aclosing(self.files.watch(self.clock)) as policies:
+            async for loaded in policies:
+                self.reasons.append(reason(loaded))
+
+
+@asynccontextmanager
+async def watching(folder: Folder) -> AsyncGenerator[Watched]:
+    watched = Watched(folder.files())
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(watched.follow())
+        await watched.clock.pass_(0)
+        yield watched
+        task.cancel()
+
+
+async def test_an_edit_is_taken_up_at_the_next_look(folder: Folder) -> None:
+    async with watching(folder) as watched:
+        folder.write("mesh.yaml", OTHER)
+        assert watched.reasons == ["everyone reads"]
+
+        await watched.clock.pass_(POLL_S)
+        assert watched.reasons == ["everyone reads", "all may read"]
+
+
+async def test_a_broken_edit_is_not_taken_up_and_is_told(folder: Folder) -> None:
+    async with watching(folder) as watched:
+        folder.write("mesh.yaml", BROKEN)
+        await watched.clock.pass_(POLL_S)
+        assert watched.reasons == ["everyone reads"]
+        assert "mesh.yaml:2: " in watched.files.error
+
+        folder.write("mesh.yaml", READS)
+        await watched.clock.pass_(POLL_S)
+        assert watched.reasons == ["everyone reads"]
+        assert watched.files.error == ""
+
+
+async def test_what_changes_no_policy_is_not_told_again(folder: Folder) -> None:
+    async with watching(folder) as watched:
+        folder.write("ownership.yaml", OWNERSHIP + "# a remark\n")
+        await watched.clock.pass_(10 * POLL_S)
+
+        assert watched.reasons == ["everyone reads"]
+
+
+async def test_a_new_domains_file_is_taken_up(folder: Folder) -> None:
+    async with watching(folder) as watched:
+        folder.write("domains/support.yaml", "version: 1\ndomain: support\ndefault: deny\n")
+        await watched.clock.pass_(POLL_S)
+
+        assert len(watched.reasons) == 2
