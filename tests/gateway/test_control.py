@@ -1,0 +1,142 @@
+"""The loop that keeps Envoy in step with catalog and policy, with the real Envoy."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import pytest
+
+from gateway.catalog import CatalogBoard
+from gateway.control import Control
+from gateway.policy import POLL_S, PolicyError
+from governance.words import Caller
+from tests.envoy import READS, Mesh, mesh
+from tests.eventually import eventually
+from tests.gateway.fakes import FakeClock
+from tests.gateway.policy_files import BROKEN, Folder
+
+TICKETS, PLATFORM = "acme.support.v1.Tickets", "llmesh.api.catalog.v1.CatalogService"
+SAM = Caller("corp", "sam")
+NOBODY_READS = READS.replace("effect: permit", "effect: forbid").replace("everyone reads", "closed today")
+
+
+@dataclass(slots=True)
+class Controlled:
+    """A mesh under control; time passes when the test says so."""
+
+    mesh: Mesh
+    folder: Folder
+    control: Control
+    found: CatalogBoard
+    shown: CatalogBoard
+    clock: FakeClock
+
+    async def edit(self, name: str, text: str) -> None:
+        """Edit a policy file, and let the gateway look."""
+        self.folder.write(name, text)
+        await self.clock.pass_(POLL_S)
+
+    async def answers(self, service: str, code: grpc.StatusCode) -> str:
+        """Wait until calls to a service end with a code; its message."""
+
+        async def answered() -> str:
+            answer = await self.mesh.call(f"/{service}/Get", timeout_s=2)
+            assert answer.code is code
+            return answer.message
+
+        return await eventually(answered)
+
+
+@asynccontextmanager
+async def controlled(path: Path) -> AsyncGenerator[Controlled]:
+    folder, clock = Folder.make(path), FakeClock()
+    found, shown = CatalogBoard(), CatalogBoard()
+    async with mesh() as running:
+        platform = (running.tool(PLATFORM, domain="platform"),)
+        control = Control(found, shown, running.publisher, folder.files(), platform)
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(control.run(clock))
+            yield Controlled(running, folder, control, found, shown, clock)
+            task.cancel()
+
+
+async def test_a_tool_is_shown_once_it_can_be_called(tmp_path: Path) -> None:
+    async with controlled(tmp_path) as made:
+        tool = made.mesh.tool(TICKETS)
+        await made.found.post({TICKETS: tool}, {})
+
+        async for catalog in made.shown.watch():
+            if TICKETS in catalog.tools:
+                break
+        await asyncio.wait_for(made.mesh.channel.channel_ready(), 10)
+        assert (await made.mesh.call(f"/{TICKETS}/Get")).code is grpc.StatusCode.OK
+        assert (await made.mesh.call(f"/{PLATFORM}/Get")).code is grpc.StatusCode.OK
+
+
+async def test_nothing_is_published_before_anything_was_found(tmp_path: Path) -> None:
+    async with controlled(tmp_path) as made:
+        await made.clock.pass_(10 * POLL_S)
+
+        assert made.mesh.publisher.revision == 0
+
+
+async def test_a_rule_that_is_edited_is_in_force_and_its_reason_told(tmp_path: Path) -> None:
+    async with controlled(tmp_path) as made:
+        tool = made.mesh.tool(TICKETS)
+        await made.found.post({TICKETS: tool}, {})
+        await made.answers(TICKETS, grpc.StatusCode.OK)
+        assert made.control.permitted(tool, SAM) == {"Get"}
+
+        await made.edit("mesh.yaml", NOBODY_READS)
+        assert await made.answers(TICKETS, grpc.StatusCode.PERMISSION_DENIED) == "closed today (mesh/reads)"
+        assert made.control.permitted(tool, SAM) == frozenset()
+
+        await made.edit("mesh.yaml", READS)
+        await made.answers(TICKETS, grpc.StatusCode.OK)
+        assert made.control.permitted(tool, SAM) == {"Get"}
+
+
+async def test_a_broken_edit_changes_nothing_for_callers(tmp_path: Path) -> None:
+    async with controlled(tmp_path) as made:
+        await made.found.post({TICKETS: made.mesh.tool(TICKETS)}, {})
+        await made.answers(TICKETS, grpc.StatusCode.OK)
+        before = made.control.loaded
+
+        await made.edit("mesh.yaml", BROKEN)
+
+        assert made.control.loaded is before
+        await made.answers(TICKETS, grpc.StatusCode.OK)
+
+
+async def test_a_tool_that_is_gone_is_unknown(tmp_path: Path) -> None:
+    async with controlled(tmp_path) as made:
+        await made.found.post({TICKETS: made.mesh.tool(TICKETS)}, {})
+        await made.answers(TICKETS, grpc.StatusCode.OK)
+
+        await made.found.post({}, {})
+
+        await made.answers(TICKETS, grpc.StatusCode.UNIMPLEMENTED)
+        await made.answers(PLATFORM, grpc.StatusCode.OK)
+
+
+async def test_a_tool_cannot_take_the_place_of_the_platforms(tmp_path: Path) -> None:
+    async with controlled(tmp_path) as made:
+        impostor = made.mesh.tool(PLATFORM, domain="support")
+        await made.found.post({PLATFORM: impostor, TICKETS: made.mesh.tool(TICKETS)}, {})
+        await made.answers(TICKETS, grpc.StatusCode.OK)
+
+        routes = made.mesh.publisher.wanted("type.googleapis.com/envoy.config.route.v3.RouteConfiguration")
+        assert b"platform" in routes[PLATFORM].value
+
+
+async def test_without_any_policy_there_is_no_gateway(tmp_path: Path) -> None:
+    folder = Folder.make(tmp_path)
+    folder.write("mesh.yaml", BROKEN)
+    async with mesh(xds=False) as running:
+        with pytest.raises(PolicyError):
+            Control(CatalogBoard(), CatalogBoard(), running.publisher, folder.files(), ())
