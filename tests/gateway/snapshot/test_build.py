@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any as Untyped
+
+import pytest
+from google.protobuf.message import Message
+
+from gateway.catalog import Endpoint, Tool
+from gateway.snapshot import access, edge
+from gateway.snapshot.build import CLUSTER, ENDPOINTS, EXTENSION, ROUTES, SCOPE, Resources, build
+from gateway.snapshot.edge import bootstrap
+from gateway.xds.messages import message_type
+from governance.residue import Residue, specialise
+from tests.gateway.snapshot.catalog import (
+    DOCS,
+    EDGE,
+    GOLDEN,
+    MESH,
+    SUPPORT,
+    TICKETS,
+    as_json,
+    golden_files,
+    method,
+    policy,
+    tools,
+)
+from tests.governance.rules import READ, shipped
+
+ROOT = Path(__file__).parents[3]
+
+
+def digest(resources: Resources) -> str:
+    found = hashlib.sha256()
+    for url, by_name in sorted(resources.items()):
+        for name, resource in sorted(by_name.items()):
+            found.update(f"{url} {name} {resource.version}".encode() + resource.value)
+    return found.hexdigest()
+
+
+def changed(before: Resources, after: Resources) -> set[tuple[str, str]]:
+    """(type, name) of what differs."""
+    names = {(url, name) for side in (before, after) for url, by_name in side.items() for name in by_name}
+    return {(url, name) for url, name in names if before[url].get(name) != after[url].get(name)}
+
+
+@pytest.mark.parametrize("name", ["snapshot.json", "bootstrap.json"])
+def test_the_resources_are_as_agreed(name: str) -> None:
+    # To agree to a change: python -m tests.gateway.snapshot.catalog
+    assert golden_files()[name] == (GOLDEN / name).read_text()
+
+
+def test_equal_inputs_give_equal_bytes_in_any_order() -> None:
+    turned = dict(reversed(tools().items()))
+    labels = {"a": "b", "tier": "gold", "language": "en"}
+    turned[TICKETS].sheet.labels.clear()
+    turned[TICKETS].sheet.labels.update(labels)
+
+    assert digest(build(tools(), policy())) == digest(build(turned, policy()))
+
+
+@pytest.mark.parametrize("seed", ["1", "2"])
+def test_another_process_makes_the_same_bytes(seed: str) -> None:
+    program = (
+        "from tests.gateway.snapshot.catalog import *; from tests.gateway.snapshot.test_build import digest;"
+        "print(digest(build(tools(), policy())))"
+    )
+    environment = {"PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
+
+    made = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, check=True, capture_output=True, text=True
+    )
+
+    assert made.stdout.strip() == digest(build(tools(), policy()))
+
+
+def with_tool(tool: Tool) -> dict[str, Tool]:
+    return {**tools(), tool.service: tool}
+
+
+MOVED = Endpoint("unix:/run/tools/tickets-2.sock", "lease")
+A_TOOL = (CLUSTER, ENDPOINTS, ROUTES, SCOPE)
+
+
+@pytest.mark.parametrize(
+    ("after", "expected"),
+    [
+        pytest.param(tools(), set[tuple[str, str]](), id="nothing"),
+        pytest.param(
+            with_tool(replace(tools()[TICKETS], endpoints=(MOVED,))), {(ENDPOINTS, TICKETS)}, id="another endpoint"
+        ),
+        pytest.param(with_tool(replace(tools()[TICKETS], ready=frozenset())), {(ENDPOINTS, TICKETS)}, id="not ready"),
+        pytest.param(
+            with_tool(replace(tools()[TICKETS], methods=(method("Get", 1),))), {(ROUTES, TICKETS)}, id="other methods"
+        ),
+        pytest.param(
+            with_tool(replace(tools()[DOCS], methods=(method("Find", 1, max_concurrency=4),))),
+            {(CLUSTER, DOCS)},
+            id="another limit",
+        ),
+        pytest.param({TICKETS: tools()[TICKETS]}, {(url, DOCS) for url in A_TOOL}, id="one tool gone"),
+        pytest.param(
+            with_tool(replace(tools()[DOCS], service="acme.new.v1.New")),
+            {(url, "acme.new.v1.New") for url in A_TOOL},
+            id="one tool more",
+        ),
+    ],
+)
+def test_a_change_of_the_catalog_changes_only_what_it_is_about(
+    after: Mapping[str, Tool], expected: set[tuple[str, str]]
+) -> None:
+    assert changed(build(tools(), policy()), build(after, policy())) == expected
+
+
+@pytest.mark.parametrize(
+    ("mesh", "support", "expected"),
+    [
+        pytest.param(MESH, SUPPORT.replace("pii", "secret"), {(ROUTES, TICKETS)}, id="a domain's rule"),
+        pytest.param(MESH + "#", SUPPORT, set[tuple[str, str]](), id="a remark"),
+        pytest.param(
+            MESH + "- {id: never, effect: forbid, reason: r, when: tool.domain == 'sales'}",
+            SUPPORT,
+            set[tuple[str, str]](),
+            id="a rule that bears on no tool",
+        ),
+        pytest.param(
+            MESH + "- {id: robots, effect: forbid, reason: r, when: caller.actor != ''}",
+            SUPPORT,
+            {(ROUTES, TICKETS), (ROUTES, DOCS)},
+            id="a rule that bears on all",
+        ),
+    ],
+)
+def test_a_change_of_the_rules_changes_only_the_routes_it_bears_on(
+    mesh: str, support: str, expected: set[tuple[str, str]]
+) -> None:
+    assert changed(build(tools(), policy()), build(tools(), policy(mesh, support))) == expected
+
+
+def test_other_keys_change_only_the_filter_that_verifies() -> None:
+    rotated = replace(policy(), keys={"corp": '{"keys": [{}]}'})
+
+    assert changed(build(tools(), policy()), build(tools(), rotated)) == {(EXTENSION, edge.VERIFY)}
+
+
+def messages_in(message: Message) -> Iterator[Message]:
+    """The message and all inside it, those packed into Anys too."""
+    yield message
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        is_map = field.message_type.GetOptions().map_entry
+        held: Untyped = value
+        if is_map and field.message_type.fields_by_name["value"].message_type is None:
+            continue
+        found = list(held.values()) if is_map else list(held) if field.is_repeated else [held]
+        for item in found:
+            yield from messages_in(_unpacked(item))
+
+
+def _unpacked(message: Untyped) -> Message:
+    if message.DESCRIPTOR.full_name != "google.protobuf.Any":
+        return message
+    return message_type(message.type_url.rpartition("/")[2]).FromString(message.value)
+
+
+def everything(resources: Resources) -> Iterator[Message]:
+    for url, by_name in resources.items():
+        for resource in by_name.values():
+            yield from messages_in(message_type(url.rpartition("/")[2]).FromString(resource.value))
+    yield from messages_in(bootstrap(EDGE))
+
+
+def test_a_condition_is_never_one_that_envoy_ignores() -> None:
+    policies: list[Untyped] = [
+        message for message in everything(build(tools(), policy())) if message.DESCRIPTOR.name == "Policy"
+    ]
+
+    assert len(policies) > 5
+    assert not [found for found in policies if found.HasField("checked_condition")]
+    assert any(found.HasField("condition") for found in policies)
+
+
+def test_every_route_brings_its_own_rules_and_refusals() -> None:
+    routes: list[Untyped] = [
+        message
+        for message in everything(build(tools(), policy()))
+        if message.DESCRIPTOR.full_name == "envoy.config.route.v3.Route"
+    ]
+
+    assert len(routes) == 5
+    for route in routes:
+        per_route: Untyped = _unpacked(route.typed_per_filter_config["llmesh.allow"])
+        assert per_route.rbac.rules.Action.Name(per_route.rbac.rules.action) == "ALLOW"
+        assert set(per_route.rbac.rules.policies) <= {access.PERMIT}
+        assert "llmesh.forbid" in route.typed_per_filter_config
+
+
+def test_the_listener_itself_is_open_to_nobody() -> None:
+    deny: Untyped = access.deny_all()
+
+    assert deny.rules.Action.Name(deny.rules.action) == "ALLOW"
+    assert not deny.rules.policies
+    assert '"llmesh.allow"' in golden_files()["bootstrap.json"]
+
+
+def test_a_method_that_nobody_may_call_has_an_allow_that_allows_nothing() -> None:
+    residue = specialise(shipped(), replace(READ, effect=0))
+    per_route: Untyped = _unpacked(message_type("google.protobuf.Any")(**access.allows(residue)))
+
+    assert per_route.rbac.HasField("rules")
+    assert not per_route.rbac.rules.policies
+
+
+def test_an_allow_demands_a_subject_even_where_everyone_may() -> None:
+    reads: Residue = specialise(shipped(), READ)
+
+    assert "subject" in str(access.syntax_tree(reads.expression))
+
+
+def test_a_hidden_tools_routes_tell_nothing_of_its_rules() -> None:
+    hidden = str(as_json(build(tools(), policy()))["RouteConfiguration"][DOCS])
+
+    assert "everyone reads" not in hidden
+    assert "rbac_access_denied" not in hidden
