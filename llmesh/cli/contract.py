@@ -54,6 +54,19 @@ def pull(
         say(file)
 
 
+@app.command("includes")
+def includes() -> None:
+    """Print the options that let a compiler find the platform's own .proto files.
+
+    As in: protoc $(llmesh contract includes) -I protos --python_out=. protos/acme/hello/v1/hello.proto
+    """
+    from rich.markup import escape
+
+    from llmesh.protos import proto_folders
+
+    say(escape(" ".join(f"-I{folder}" for folder in proto_folders())))
+
+
 async def _contracts(channel: grpc.aio.Channel, package: str) -> list[Contract]:
     """The contracts of the package's tools. Raises Problem if it has none that the caller may see."""
     from llmesh.cli import catalog
