@@ -131,8 +131,8 @@ async def invoke(
 ) -> AsyncIterator[Message]:
     """Call the method with these requests; yields each response as it comes.
 
-    A method that takes one request takes the first; one that takes none gets an
-    empty one. Failures are those of the channel's calls.
+    A method of one request gets an empty one if there is none; BadJson is raised
+    if there are more. Failures are those of the channel's calls.
     """
     descriptor = method.descriptor
     request_type = message_factory.GetMessageClass(descriptor.input_type)
@@ -143,10 +143,17 @@ async def invoke(
     call = getattr(channel, kind)(
         method.path, request_serializer=request_type.SerializeToString, response_deserializer=response_type.FromString
     )
-    request = requests if descriptor.client_streaming else await anext(requests, method.request({}))
+    request = requests if descriptor.client_streaming else await _only(requests, method)
     answer = call(request, timeout=timeout_s, metadata=tuple(metadata))
     if not descriptor.server_streaming:
         yield await answer
         return
     async for response in answer:
         yield response
+
+
+async def _only(requests: AsyncIterator[Message], method: Method) -> Message:
+    request = await anext(requests, method.request({}))
+    async for _ in requests:
+        raise BadJson(f"`{method.path}` takes one request, and there are more")
+    return request

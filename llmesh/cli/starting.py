@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json as json_text
+import os
 import re
+import signal
 import time
 from pathlib import Path
-from subprocess import Popen
 
 from rich.console import Console
 from rich.text import Text
 
 from llmesh.cli import running, welcome
-from llmesh.cli.output import console, print_json
+from llmesh.cli.edge import problem_of
+from llmesh.cli.output import console, print_json, print_problem
 from llmesh.cli.session import Session, open_session
+from llmesh.errors import MeshError
 from llmesh.home import Home
 from llmesh.problem import Problem
 from llmesh.supervisor import checks, plan
 from llmesh.supervisor.logs import last_lines
+from llmesh.supervisor.processes import ProcessId
 from llmesh.supervisor.ready import wait_listening, wait_ready
 from llmesh.supervisor.start import check_still_starting, prepare, start, start_in_background
 from llmesh.supervisor.supervise import held
@@ -26,6 +30,8 @@ from llmesh.supervisor.supervise import held
 LOG_LINES = 5
 POLL_S = 0.1
 LEVELS = {"warning": "yellow", "error": "bold red", "critical": "bold red"}
+# How it shows that nobody looks any more (`llmesh up | head`): rich makes a broken pipe a SystemExit.
+GONE = (OSError, SystemExit)
 # What every tool does every few seconds: in the log, but nothing to watch.
 UPKEEP = re.compile(r"RegistryService/Renew\", \"code\": \"OK\"")
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_cyan", "bright_magenta", "bright_green")
@@ -38,9 +44,15 @@ def in_foreground(home_path: Path | None, mesh_file: Path, *, timeout_s: float, 
     terminal = Terminal(console(), [program.name for program in intended.programs])
 
     async def greet() -> None:
-        with console().status(f"starting {len(intended.programs)} processes"):
-            missing = await _wait(home, intended, timeout_s=timeout_s)
-        await _welcome(home, intended, missing=missing, json=json)
+        try:
+            with console().status(f"starting {len(intended.programs)} processes"):
+                missing = await _wait(home, intended, timeout_s=timeout_s)
+            await _welcome(home, intended, missing=missing, json=json)
+        except (MeshError, Problem) as err:
+            # The mesh goes on: what is wrong with it shows in its logs.
+            print_problem(problem_of(err))
+        except GONE:
+            end_in_order()
         terminal.open()
 
     start(home_path, mesh_file, sink=(lambda _name, _line: None) if json else terminal.show, beside=greet)
@@ -56,7 +68,12 @@ def in_background(home_path: Path | None, mesh_file: Path, *, timeout_s: float, 
     asyncio.run(_follow(home, intended, process, timeout_s=timeout_s, json=json))
 
 
-async def _follow(home: Home, intended: plan.Plan, process: Popen[bytes], *, timeout_s: float, json: bool) -> None:
+def end_in_order() -> None:
+    """End the mesh like Ctrl-C."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+async def _follow(home: Home, intended: plan.Plan, process: ProcessId, *, timeout_s: float, json: bool) -> None:
     async def alive() -> None:
         while True:
             check_still_starting(home, process)
@@ -127,4 +144,8 @@ class Terminal:
         """One line of one program."""
         if self._open and not UPKEEP.search(line):
             prefix = Text(f"{name:<{self._width}} | ", style=self._colours[name])
-            self._out.print(prefix.append_text(log_text(line)))
+            try:
+                self._out.print(prefix.append_text(log_text(line)))
+            except GONE:
+                self._open = False
+                end_in_order()

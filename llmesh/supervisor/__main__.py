@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from llmesh.cli.edge import told
@@ -15,6 +16,8 @@ def main() -> None:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--mesh-file", type=Path, required=True)
     args = parser.parse_args()
+    # No folder is to be kept from being unmounted by it.
+    os.chdir("/")
     with told():
         start(args.home, args.mesh_file, sink=lambda _name, _line: None)
 

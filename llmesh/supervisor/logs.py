@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -40,23 +41,28 @@ class LogFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._size = 0
         self._file = self._open()
 
     def write(self, line: str) -> None:
-        """Append one line."""
-        self._file.write(line.encode() + b"\n")
-        self._file.flush()
-        if self._file.tell() > MAX_FILE_BYTES:
-            self._file.close()
-            self._path.replace(self._path.with_suffix(".log.1"))
-            self._file = self._open()
+        """Append one line. What a full disk doesn't take is lost: whoever prints must not come to a halt."""
+        with suppress(OSError):
+            self._file.write(line.encode() + b"\n")
+            self._size += len(line)
+            if self._size > MAX_FILE_BYTES:
+                self._path.replace(self._path.with_suffix(".log.1"))
+                self.close()
+                self._file = self._open()
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with suppress(OSError):
+            self._file.close()
 
     def _open(self) -> IO[bytes]:
-        return self._path.open("ab")
+        file = self._path.open("ab", buffering=0)
+        self._size = file.tell()
+        return file
 
 
 def last_lines(path: Path, count: int) -> list[str]:

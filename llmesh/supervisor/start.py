@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -14,12 +14,13 @@ from llmesh.identity import DEV, DevIssuer, Logins
 from llmesh.problem import Problem
 from llmesh.supervisor import checks, plan
 from llmesh.supervisor.logs import Sink, last_lines
-from llmesh.supervisor.processes import end
+from llmesh.supervisor.processes import ProcessId, end
 from llmesh.supervisor.state import read_state
 from llmesh.supervisor.supervise import Supervisor, clear_leftovers, held, is_up
 
 # The longest an orderly end takes: each rank's grace, and a little.
 DOWN_TIMEOUT_S = 30.0
+LAST_WORDS = 5
 DAEMON_LOG = "supervisor.log"
 
 
@@ -48,28 +49,33 @@ def prepare(home: Home, mesh_file: Path) -> plan.Plan:
     return intended
 
 
-def start_in_background(home: Home, mesh_file: Path) -> subprocess.Popen[bytes]:
+def start_in_background(home: Home, mesh_file: Path) -> ProcessId:
     """Start a supervisor that outlives this process and its terminal."""
-    with (home.logs / DAEMON_LOG).open("wb") as log:
-        return subprocess.Popen(  # noqa: S603 our own interpreter and module
-            [sys.executable, "-P", "-m", "llmesh.supervisor", "--home", home.path, "--mesh-file", mesh_file],
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-
-
-def check_still_starting(home: Home, process: subprocess.Popen[bytes]) -> None:
-    """Raises Problem with its last words if a supervisor in the background has ended."""
-    if process.poll() is None:
-        return
-    said = last_lines(home.logs / DAEMON_LOG, 5)
-    raise Problem(
-        "the mesh did not start: " + (said[0].removeprefix("error: ") if said else "it says nothing"),
-        "\n".join(said[1:]),
+    log = str(home.logs / DAEMON_LOG)
+    pid = os.posix_spawn(
+        sys.executable,
+        [
+            *(sys.executable, "-P", "-m", "llmesh.supervisor"),
+            *("--home", str(home.path), "--mesh-file", str(mesh_file)),
+        ],
+        os.environ,
+        setsid=True,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
     )
+    return ProcessId.of(pid) or ProcessId(pid, 0)
+
+
+def check_still_starting(home: Home, process: ProcessId) -> None:
+    """Raises Problem with its last words if a supervisor in the background has ended."""
+    if process.alive():
+        return
+    said = last_lines(home.logs / DAEMON_LOG, LAST_WORDS)
+    words = said[0].removeprefix("error: ") if said else "it says nothing"
+    raise Problem(f"the mesh did not start: {words}", "\n".join(said[1:]).strip())
 
 
 @dataclass(frozen=True, slots=True)

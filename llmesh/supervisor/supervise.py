@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
 
@@ -146,14 +146,17 @@ class Supervisor:
 
     def _write_state(self) -> None:
         own = ProcessId.of(os.getpid())
-        SupervisorState(
+        state = SupervisorState(
             pid=os.getpid(),
             start_ticks=own.start_ticks if own else 0,
             address=self._address,
             mesh_file=str(self._mesh_file),
             since=self._since,
             children=tuple(child.state for child in self._children),
-        ).write(self._home)
+        )
+        # A full disk must not end the mesh; `status` shows what was written last.
+        with suppress(OSError):
+            state.write(self._home)
 
 
 async def _run(work: Callable[[], Awaitable[None]]) -> None:

@@ -18,6 +18,7 @@ from llmesh.supervisor.child import Backoff, Program
 from llmesh.supervisor.processes import ProcessId, end, marked
 from llmesh.supervisor.state import ChildState, Condition, SupervisorState, read_state
 from llmesh.supervisor.supervise import MARK, Supervisor, clear_leftovers, held, is_up
+from tests.eventually import eventually as bounded
 
 SLEEPER = "import signal; signal.pause()"
 TIMEOUT_S = 15.0
@@ -44,9 +45,10 @@ def supervisor(
 
 
 async def eventually(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(TIMEOUT_S):
-        while not holds():
-            await asyncio.sleep(0.01)
+    async def check() -> None:
+        assert holds()
+
+    await bounded(check)
 
 
 def child(home: Home, name: str) -> ChildState:
@@ -112,7 +114,12 @@ def test_pauses_double_up_to_ten_seconds(last_s: float, lived_s: float, pause_s:
 
 
 async def test_programs_end_in_order_of_their_ranks(home: Home) -> None:
-    code = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('ended', flush=True))); print('up', flush=True)\nwhile True: signal.pause()"
+    code = """
+import signal, sys
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(print("ended", flush=True)))
+print("up", flush=True)
+while True: signal.pause()
+"""
     said: list[tuple[str, str]] = []
     programs = [program(home, name, code, stop_rank=rank) for name, rank in (("last", 2), ("first", 0), ("second", 1))]
     boss = supervisor(home, *programs, sink=lambda name, line: said.append((name, line)))
@@ -124,7 +131,12 @@ async def test_programs_end_in_order_of_their_ranks(home: Home) -> None:
 
 
 async def test_a_program_that_will_not_end_is_killed_after_its_grace(home: Home) -> None:
-    code = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True)\nwhile True: signal.pause()"
+    code = """
+import signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("up", flush=True)
+while True: signal.pause()
+"""
     said: list[str] = []
     boss = supervisor(home, program(home, "one", code, grace_s=0.2), sink=lambda _name, line: said.append(line))
     async with asyncio.TaskGroup() as group:
@@ -136,7 +148,12 @@ async def test_a_program_that_will_not_end_is_killed_after_its_grace(home: Home)
 
 
 async def test_what_a_program_started_ends_with_it(home: Home) -> None:
-    code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {SLEEPER!r}]); print('up', flush=True); {SLEEPER}"
+    code = f"""
+import subprocess, sys
+subprocess.Popen([sys.executable, "-c", {SLEEPER!r}])
+print("up", flush=True)
+{SLEEPER}
+"""
     said: list[str] = []
     boss = supervisor(home, program(home, "one", code), sink=lambda _name, line: said.append(line))
     async with asyncio.TaskGroup() as group:
@@ -187,9 +204,12 @@ from llmesh.home import Home
 from llmesh.supervisor.child import Program
 from llmesh.supervisor.supervise import MARK, Supervisor, held
 home = Home.find(sys.argv[1])
-programs = [Program(name=name, argv=(sys.executable, "-c", sys.argv[2]), cwd=home.path, env={MARK: str(home.path)}) for name in ("one", "two")]
+env = {MARK: str(home.path)}
+argv = (sys.executable, "-c", sys.argv[2])
+programs = [Program(name=name, argv=argv, cwd=home.path, env=env) for name in ("one", "two")]
+said = lambda name, line: print(name, line, flush=True)
 with held(home):
-    asyncio.run(Supervisor(home, programs, address="a", mesh_file=Path("m"), sink=lambda n, l: print(n, l, flush=True)).run())
+    asyncio.run(Supervisor(home, programs, address="a", mesh_file=Path("m"), sink=said).run())
 """
 
 
@@ -223,6 +243,36 @@ def test_killing_the_supervisor_leaves_no_process(home: Home) -> None:
         os.sched_yield()
     assert marked(f"{MARK}={home.path}") == []
     assert not is_up(home)
+
+
+async def test_a_program_waits_for_the_file_it_needs(home: Home) -> None:
+    needed = home.run / "one.sock"
+    later = Program(name="two", argv=(sys.executable, "-c", SLEEPER), cwd=home.path, after=needed)
+    boss = supervisor(home, program(home, "one"), later)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(boss.run())
+        await eventually(lambda: running(home, "one"))
+        assert child(home, "two").state is Condition.STOPPED
+        needed.touch()
+        await eventually(lambda: running(home, "two"))
+        boss.stop()
+
+
+async def test_a_program_that_still_waits_is_not_started_to_be_stopped(home: Home) -> None:
+    said: list[str] = []
+    waiting = Program(name="one", argv=(sys.executable, "-c", "print('up')"), cwd=home.path, after=home.run / "never")
+    boss = supervisor(home, waiting, sink=lambda _name, line: said.append(line))
+    boss.stop()
+    await boss.run()
+    assert said == []
+
+
+def test_sockets_and_leases_of_the_dead_are_forgotten(home: Home) -> None:
+    for path in (home.xds_socket, home.tool_socket("dead", pid=2**22), home.tool_socket("alive"), home.leases):
+        path.touch()
+    clear_leftovers(home)
+    assert [path.name for path in home.run.glob("**/*.sock")] == [home.tool_socket("alive").name]
+    assert not home.leases.exists()
 
 
 def test_leftovers_are_ended_and_named(home: Home) -> None:

@@ -1,0 +1,146 @@
+"""Calling any method with JSON: every shape, and what is said when it can't be."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.llmesh.cli.command import Command
+
+ECHO = "acme.testing.v1.Echo"
+
+
+def test_a_call_takes_and_gives_json(signed_in: Command) -> None:
+    answer = signed_in(
+        "call", f"{ECHO}/Unary", '{"text": "grüße", "items": [{"name": "a"}], "itemsByName": {"x": {"name": "b"}}}'
+    )
+    assert answer.code == 0
+    assert (answer.json["text"], answer.json["items"]) == ("grüße", [{"name": "a"}])
+    assert answer.err == ""
+
+
+def test_a_request_left_out_is_empty(signed_in: Command) -> None:
+    assert signed_in("call", f"{ECHO}/WhoAmI").code == 0
+
+
+@pytest.mark.parametrize("written", [f"{ECHO}/Unary", f"/{ECHO}/Unary", f"{ECHO}.Unary"])
+def test_a_method_may_be_written_as_people_know_it(signed_in: Command, written: str) -> None:
+    assert signed_in("call", written, '{"text": "a"}').json["text"] == "a"
+
+
+def test_a_request_may_come_from_stdin(signed_in: Command) -> None:
+    assert signed_in("call", f"{ECHO}/Unary", "-", stdin='{\n  "text":\n "a"\n}\n').json["text"] == "a"
+
+
+def test_a_stream_of_answers_is_a_line_each(signed_in: Command) -> None:
+    lines = signed_in("call", f"{ECHO}/ServerStream", '{"text": "a", "count": 3}').out.splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"text": "a"}, {"text": "a", "index": 1}, {"text": "a", "index": 2},
+    ]  # fmt: skip
+
+
+REQUESTS = {
+    "an array": '[{"text": "a"}, {"text": "b"}]',
+    "one after another": '{"text": "a"} {"text": "b"}',
+    "a line each": '{"text": "a"}\n{"text": "b"}\n',
+    "over lines": '{\n"text": "a"}{"text":\n"b"}',
+}
+
+
+@pytest.mark.parametrize("requests", REQUESTS.values(), ids=REQUESTS)
+@pytest.mark.parametrize("from_stdin", [True, False], ids=["stdin", "argument"])
+def test_a_stream_of_requests_is_sent(signed_in: Command, requests: str, from_stdin: bool) -> None:  # noqa: FBT001
+    answer = signed_in("call", f"{ECHO}/ClientStream", "-" if from_stdin else requests, stdin=requests)
+    assert (answer.json["text"], answer.json["count"]) == ("a b", 2)
+
+
+def test_streams_both_ways(signed_in: Command) -> None:
+    answer = signed_in("call", f"{ECHO}/Bidi", "-", stdin='{"text": "a"}\n{"text": "b"}\n')
+    assert answer.out == '{"text":"a"}\n{"text":"b"}\n'
+
+
+def test_an_empty_stream_of_requests_is_one(signed_in: Command) -> None:
+    assert signed_in("call", f"{ECHO}/Bidi", "[]").out == ""
+
+
+def test_answers_before_a_failure_are_shown(signed_in: Command) -> None:
+    failing = '{"text": "a", "count": 1, "orders": {"status": {"code": 10, "message": "changed meanwhile"}}}'
+    answer = signed_in("call", f"{ECHO}/ServerStream", failing)
+    assert (answer.code, answer.out) == (1, '{"text":"a"}\n')
+    assert answer.err == "error: changed meanwhile (ABORTED, CONFLICT)\n"
+
+
+def test_for_programs_every_answer_is_one_line(signed_in: Command) -> None:
+    assert signed_in("call", f"{ECHO}/Unary", '{"text": "a"}', "--json").out == '{"text":"a"}\n'
+
+
+def test_a_refusal_names_code_reason_rule_and_call(signed_in: Command) -> None:
+    answer = signed_in("call", f"{ECHO}/Erase")
+    assert (answer.code, answer.out) == (1, "")
+    assert answer.err.splitlines()[0] == (
+        "error: only owners erase (PERMISSION_DENIED, NO_RULE_PERMITS, rule mesh/destructive, call call-7)"
+    )
+
+
+def test_fields_that_break_the_contract_are_named(signed_in: Command) -> None:
+    answer = signed_in("call", f"{ECHO}/Bidi", '{"text": ""}')
+    assert answer.code == 1
+    assert "INVALID_ARGUMENT" in answer.err
+    assert "\n  text: must be at least 1 characters" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("method", "request_text", "said"),
+    [
+        ("Unary", '{"txt": "a"}', 'has no field named "txt"'),
+        ("Unary", '{"text": 3}', "the request does not fit"),
+        ("Unary", '"a"', "is a JSON object"),
+        ("Unary", '{"text: "a"}', "the request is not JSON"),
+        ("Unary", '{"text": "a"} nonsense', "the request is not JSON"),
+        ("Unary", '{"text": "a"} {"text": "b"}', "takes one request, and there are more"),
+        ("ClientStream", '{"text": "a"} {"txt": "b"}', 'has no field named "txt"'),
+        ("Bidi", '{"text": "a"} {"text": 1}', "the request does not fit"),
+    ],
+)
+def test_a_request_that_does_not_fit_is_never_a_traceback(
+    signed_in: Command, method: str, request_text: str, said: str
+) -> None:
+    answer = signed_in("call", f"{ECHO}/{method}", request_text)
+    assert answer.code == 1
+    assert said in answer.err
+    assert "Traceback" not in answer.err
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        (f"{ECHO}/Nope", "has no method `Nope`; it has Unary"),
+        ("nope", "write it like acme.support.v1.Tickets/GetTicket"),
+        ("a/b/c", "write it like acme.support.v1.Tickets/GetTicket"),
+        ("acme.X/Y", "tool `acme.X` is not on the mesh"),
+        (f"{ECHO}/Missing", "this method is missing on purpose"),
+    ],
+)
+def test_a_method_that_is_not_there_is_a_sentence(signed_in: Command, method: str, said: str) -> None:
+    answer = signed_in("call", method)
+    assert answer.code == 1
+    assert said in answer.err
+
+
+def test_headers_are_sent(signed_in: Command) -> None:
+    answer = signed_in("call", f"{ECHO}/Unary", '{"text": "header x-one"}', "-H", "X-One: a: b", "-H", "x-two: c")
+    assert answer.json["text"] == "a: b"
+    assert "is no header" in signed_in("call", f"{ECHO}/Unary", "-H", "nonsense").err
+
+
+def test_the_caller_sends_its_token(signed_in: Command) -> None:
+    request = ("call", f"{ECHO}/Unary", '{"text": "header authorization"}')
+    assert signed_in(*request).json["text"].startswith("Bearer ey")
+
+
+def test_a_call_ends_when_its_time_is_over(signed_in: Command) -> None:
+    answer = signed_in("call", f"{ECHO}/Unary", '{"orders": {"delay": "30s"}}', "--timeout", "0.2")
+    assert answer.code == 1
+    assert "DEADLINE_EXCEEDED" in answer.err
+    assert "--timeout" in answer.err

@@ -1,0 +1,94 @@
+"""What is on the mesh, as people and as programs read it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.llmesh.cli.command import Command
+
+
+def test_every_page_is_listed(signed_in: Command) -> None:
+    answer = signed_in("tools", "list")
+    assert answer.code == 0
+    assert "acme.testing.v1.Echo" in answer.out
+    assert "acme.escape.v1.Escape" in answer.out
+    assert "1/2" in answer.out
+    assert "Answers with what it was sent." in answer.out
+
+
+def test_a_domain_narrows_the_list(signed_in: Command) -> None:
+    answer = signed_in("tools", "list", "--domain", "testing", "--json")
+    assert [tool["service"] for tool in answer.json["tools"]] == ["acme.testing.v1.Echo"]
+    assert answer.err == ""
+
+
+def test_an_empty_list_says_so(signed_in: Command) -> None:
+    assert "nothing that you may see" in signed_in("tools", "list", "--domain", "nobody's").out
+
+
+def test_a_tool_is_shown_with_calls_to_copy(signed_in: Command) -> None:
+    answer = signed_in("tools", "show", "acme.testing.v1.Echo")
+    assert "deprecated, until 2030-01-31; instead: acme.B" in answer.out
+    assert "99.9000% available" in answer.out
+    assert "1 of 2 ready" in answer.out
+    assert "Erase (destructive, no rule permits you)" in answer.out
+    assert "llmesh call acme.testing.v1.Echo/Unary '{\"text\": \"it'\\''s\"}'" in answer.out
+
+
+def test_a_tool_is_shown_to_programs(signed_in: Command) -> None:
+    assert signed_in("tools", "show", "acme.testing.v1.Echo", "--json").json["ownerTeam"] == "Test Bench"
+
+
+def test_an_unknown_tool_is_a_sentence(signed_in: Command) -> None:
+    answer = signed_in("tools", "show", "acme.X")
+    assert (answer.code, answer.out) == (1, "")
+    assert answer.err.startswith("error: tool `acme.X` is not on the mesh (NOT_FOUND")
+
+
+def test_a_search_shows_scores(signed_in: Command) -> None:
+    assert "1.50" in signed_in("tools", "search", "what", "it").out
+    assert signed_in("tools", "search", "what", "--json").json["results"][0]["score"] == 1.5
+    assert "nothing that you may see fits `x y`" in signed_in("tools", "search", "x", "y").out
+
+
+def test_why_names_the_step_that_failed(signed_in: Command) -> None:
+    answer = signed_in("tools", "why", "50051")
+    assert "127.0.0.1:50051  refused  (from file)" in answer.out
+    assert "NOT_OWNER acme.other.v1.X  `acme.other` is not yours" in answer.out
+    assert signed_in("tools", "why", "--json").json["endpoints"][0]["state"] == "STATE_REFUSED"
+
+
+def test_why_of_an_unknown_endpoint_says_who_may_ask(signed_in: Command) -> None:
+    answer = signed_in("tools", "why", "10.0.0.1:1")
+    assert answer.code == 1
+    assert "the mesh knows no endpoint `10.0.0.1:1`" in answer.err
+    assert "--role platform" in answer.err
+
+
+def test_a_token_from_the_environment_needs_no_login(
+    command: Command, mesh: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMESH_TOKEN", "from-elsewhere")
+    assert command("tools", "list", "--address", mesh).code == 0
+
+
+def test_no_mesh_directory_is_a_sentence(command: Command, mesh: str) -> None:
+    answer = command("tools", "list", "--address", mesh)
+    assert answer.code == 1
+    assert "there is no mesh directory at" in answer.err
+    assert "llmesh up" in answer.err
+
+
+def test_no_mesh_is_a_sentence(signed_in: Command) -> None:
+    answer = signed_in("tools", "list", "--address", "127.0.0.1:1")
+    assert answer.code == 1
+    assert answer.err == (
+        "error: nobody answers at the mesh's address: Connection refused\n"
+        "  start a mesh here (llmesh up), or say where it is (--address)\n"
+    )
+
+
+def test_a_token_never_leaves_the_machine_in_the_clear(signed_in: Command) -> None:
+    answer = signed_in("tools", "list", "--address", "mesh.example:8700")
+    assert answer.code == 1
+    assert "in the clear" in answer.err

@@ -1,0 +1,217 @@
+"""`llmesh up`, `status` and `down`: what stops a start, and a real mesh from start to end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from llmesh.home import Home
+from llmesh.supervisor import checks
+from llmesh.supervisor.processes import ProcessId, marked, port_holder, wait_gone
+from llmesh.supervisor.state import read_state
+from llmesh.supervisor.supervise import MARK, held
+from tests.llmesh.cli.command import Command
+
+REPO = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def mesh_file(tmp_path: Path, port: int) -> Path:
+    """A mesh of one tool."""
+    path = tmp_path / "mesh.yaml"
+    path.write_text(
+        f"listen: 127.0.0.1:{port}\n"
+        f"policies: {REPO}/governance/policies\n"
+        f"processes:\n  - {{name: writer, folder: {REPO}/tools/writing/text}}\n"
+    )
+    return path
+
+
+@pytest.fixture
+def no_process_left(command: Command) -> Iterator[None]:
+    """Nothing that a test starts outlives it, even if it fails."""
+    assert command
+    yield
+    for process in marked(f"{MARK}={Home.find().path}"):
+        os.kill(process.pid, signal.SIGKILL)
+
+
+def test_a_taken_port_is_named_with_who_has_it(command: Command, mesh_file: Path, port: int) -> None:
+    with socket.create_server(("127.0.0.1", port)):
+        answer = command("up", "-f", str(mesh_file))
+    assert (answer.code, answer.out) == (1, "")
+    assert f"port {port} on 127.0.0.1 is taken by " in answer.err
+    assert f"(pid {os.getpid()})" in answer.err
+
+
+def test_who_listens_is_found_and_nobody_is_nobody(port: int) -> None:
+    assert port_holder(port) == ""
+    with socket.create_server(("127.0.0.1", port)):
+        assert f"(pid {os.getpid()})" in port_holder(port)
+
+
+def test_a_mesh_that_is_up_is_not_started_again(command: Command, mesh_file: Path) -> None:
+    with held(Home.find().create()):
+        for args in (("up",), ("up", "--detach")):
+            answer = command(*args, "-f", str(mesh_file))
+            assert answer.code == 1
+            assert "this mesh is already up" in answer.err
+            assert "llmesh down" in answer.err
+
+
+def test_what_is_not_installed_is_named(command: Command, mesh_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "NEEDED", ("grpc", "no_such_module"))
+    monkeypatch.setattr(sys, "prefix", "/opt/somewhere")
+    answer = command("up", "-f", str(mesh_file))
+    assert answer.code == 1
+    assert "what runs the mesh is not installed: no_such_module" in answer.err
+    assert "pip install 'll-mesh[gateway]'" in answer.err
+
+
+def test_a_half_made_environment_is_told_apart(
+    command: Command, mesh_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "Makefile").touch()
+    monkeypatch.setattr(checks, "NEEDED", ("no_such_module",))
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
+    answer = command("up", "-f", str(mesh_file))
+    assert "is only half made" in answer.err
+    assert "make setup" in answer.err
+
+
+def test_a_missing_mesh_file_is_named(command: Command, tmp_path: Path) -> None:
+    answer = command("up", "-f", str(tmp_path / "none.yaml"))
+    assert answer.code == 1
+    assert f"{tmp_path}/none.yaml" in answer.err
+    assert "cannot be read" in answer.err
+
+
+def test_a_wrong_mesh_file_is_named_with_its_line(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "mesh.yaml").write_text("listen: 127.0.0.1:0\nporcesses: []\n")
+    answer = command("up", "-f", str(tmp_path / "mesh.yaml"))
+    assert answer.code == 1
+    assert "mesh.yaml:2: `porcesses`" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("home", "said"),
+    [("x" * 100, "a path of"), ("file", "is not a directory"), ("file/below", "is not a directory")],
+    ids=["too long", "a file", "below a file"],
+)
+def test_a_mesh_directory_that_cannot_be_is_a_sentence(command: Command, tmp_path: Path, home: str, said: str) -> None:
+    (tmp_path / "file").touch()
+    answer = command("up", "--home", str(tmp_path / home))
+    assert answer.code == 1
+    assert said in answer.err
+    assert "--home" in answer.err
+
+
+def test_without_a_mesh_status_and_down_say_so(command: Command) -> None:
+    answer = command("status")
+    assert (answer.code, answer.out) == (1, "no mesh is up here; start one: llmesh up\n")
+    assert command("status", "--json").json["up"] is False
+    assert command("down").out == "no mesh was up here\n"
+
+
+def state_pids() -> dict[str, ProcessId]:
+    state = read_state(Home.find())
+    return {child.name: child.process for child in state.children} if state else {}
+
+
+@pytest.mark.usefixtures("no_process_left")
+def test_a_mesh_from_start_to_end(command: Command, mesh_file: Path) -> None:
+    up = command("up", "--detach", "-f", str(mesh_file), "--timeout", "60")
+    assert up.code == 0, up.err
+    assert "a call that works" in up.out
+    home = Home.find()
+
+    status = command("status", "--json").json
+    assert status["up"] is True
+    assert [child["state"] for child in status["supervisor"]["children"]] == ["running"] * 3
+    assert "acme.writing.v1.Text" in [tool["service"] for tool in status["tools"]]
+    assert "running" in command("status").out
+    assert command("call", "acme.writing.v1.Text/Measure", '{"text": "a"}').code == 0
+    assert "already up" in command("up", "-f", str(mesh_file)).err
+
+    boss = read_state(home)
+    assert boss
+    assert command("down").out == "the mesh is down\n"
+    assert not boss.process.alive()
+    assert marked(f"{MARK}={home.path}") == []
+    assert list(home.tools.iterdir()) == []
+    assert command("status").code == 1
+
+
+@pytest.mark.usefixtures("no_process_left")
+def test_a_killed_supervisor_leaves_nothing_and_the_next_start_works(command: Command, mesh_file: Path) -> None:
+    first = command("up", "--detach", "-f", str(mesh_file), "--timeout", "60", "--json")
+    assert first.code == 0, first.err
+    assert first.json["ready"] is True
+    boss, pids = read_state(Home.find()), state_pids()
+    assert boss
+    os.kill(boss.pid, signal.SIGKILL)
+    assert all(wait_gone(process, 15) for process in (boss.process, *pids.values()))
+    assert command("status").code == 1
+
+    assert command("up", "--detach", "-f", str(mesh_file), "--timeout", "60").code == 0
+    assert set(state_pids().values()).isdisjoint(pids.values())
+    assert command("down").code == 0
+
+
+@pytest.mark.usefixtures("no_process_left")
+def test_a_tool_that_is_not_ready_is_named_with_its_last_words(
+    command: Command, mesh_file: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.yaml"
+    broken.write_text(
+        mesh_file.read_text()
+        + f"  - {{name: mute, folder: {tmp_path}, command: [{sys.executable}, -c, 'print(1); input()']}}\n"
+    )
+    answer = command("up", "--detach", "-f", str(broken), "--timeout", "6")
+    assert answer.code == 1
+    assert "mute has not registered\n" in answer.out
+    assert "the mesh is up, but not all of it" in answer.err
+    assert command("down").code == 0
+
+
+@pytest.mark.usefixtures("no_process_left")
+def test_in_the_foreground_ctrl_c_ends_it_all(command: Command, mesh_file: Path) -> None:
+    assert command
+    arguments = [sys.executable, "-P", "-m", "llmesh.cli", "up", "-f", str(mesh_file)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        for line in process.stdout:
+            if "Ctrl-C" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate(timeout=30)
+    assert process.returncode == 0, errors
+    assert "writer" in rest
+    assert "Traceback" not in errors
+    assert marked(f"{MARK}={Home.find().path}") == []
+
+
+@pytest.mark.usefixtures("no_process_left")
+def test_in_the_foreground_it_ends_in_order_when_nobody_looks_any_more(command: Command, mesh_file: Path) -> None:
+    assert command
+    arguments = [sys.executable, "-P", "-m", "llmesh.cli", "up", "-f", str(mesh_file)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(30) == 0
+    assert list(Home.find().tools.iterdir()) == []
