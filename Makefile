@@ -1,8 +1,9 @@
 # What each target does: make help
-SHELL := /bin/bash -o pipefail
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 PYTHON ?= python3
 BIN := .venv/bin
-BUILD_CONTRACTS := $(BIN)/buf build --path protos --path tools --exclude-source-info
+BUILD_CONTRACTS := $(BIN)/buf build --exclude-path tests/tools/echo/protos/acme --exclude-source-info
 
 .DEFAULT_GOAL := help
 .PHONY: help setup up test node check lint types imports contracts generated protos release-contracts format xds
