@@ -223,11 +223,11 @@ async def _serve_until_told(server: Server) -> None:
 
 def _find_place(name: str, home: str | Path | Home | None, address: str | None, insecure_dev: bool) -> _Place:  # noqa: FBT001
     if address is None:
-        found = home if isinstance(home, Home) else Home.find(home)
-        if not found.exists and home is None and "LLMESH_HOME" not in os.environ:
-            message = f"no mesh directory at `{found.path}`: run `llmesh up`, set LLMESH_HOME, or give an address"
-            raise ServeError(message)
-        return _Place(found.create().tool_socket(name), "", found)
+        if home is None:
+            found = Home.join()
+        else:
+            found = (home if isinstance(home, Home) else Home.find(home)).create()
+        return _Place(found.tool_socket(name), "", found)
     leased = None
     if home is not None:
         leased = (home if isinstance(home, Home) else Home.find(home)).create()

@@ -50,6 +50,18 @@ class Home:
             raise HomeError(message)
         return cls(found)
 
+    @classmethod
+    def join(cls) -> Home:
+        """The directory of the mesh that this process is a part of: $LLMESH_HOME, else ./.llmesh if it is there.
+
+        Raises HomeError if there is none, or it cannot be used.
+        """
+        told = bool(os.environ.get("LLMESH_HOME"))
+        if not told and not Path(".llmesh").exists():
+            message = f"no mesh directory at `{Path('.llmesh').absolute()}`: run `llmesh up`, or set LLMESH_HOME"
+            raise HomeError(message)
+        return cls.find().create()
+
     def create(self) -> Home:
         """Make the directory and its folders, closed to others; what exists is kept.
 

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -112,9 +113,11 @@ def test_a_wrong_mesh_file_is_named_with_its_line(command: Command, tmp_path: Pa
     [("x" * 100, "a path of"), ("file", "is not a directory"), ("file/below", "is not a directory")],
     ids=["too long", "a file", "below a file"],
 )
-def test_a_mesh_directory_that_cannot_be_is_a_sentence(command: Command, tmp_path: Path, home: str, said: str) -> None:
-    (tmp_path / "file").touch()
-    answer = command("up", "--home", str(tmp_path / home))
+def test_a_mesh_directory_that_cannot_be_is_a_sentence(command: Command, home: str, said: str) -> None:
+    # tmp_path can be too long for a mesh directory by itself.
+    with tempfile.TemporaryDirectory(prefix="llmesh-") as folder:
+        Path(folder, "file").touch()
+        answer = command("up", "--home", f"{folder}/{home}")
     assert answer.code == 1
     assert said in answer.err
     assert "--home" in answer.err

@@ -1,6 +1,5 @@
 """Serve documentation search: `python -m doc_search`."""
 
-import os
 import sys
 
 import llmesh
@@ -15,13 +14,10 @@ def main() -> None:
     """Load the index, which the first start builds, and serve it until stopped."""
     configure_logging()
     try:
-        home = Home.find()
-        if not home.exists and not os.environ.get("LLMESH_HOME"):
-            sys.exit(f"doc_search: no mesh directory at `{home.path}`: run `llmesh up`, or set LLMESH_HOME")
-        cache = home.create().cache
+        home = Home.join()
     except HomeError as err:
         sys.exit(f"doc_search: {err}")
-    llmesh.serve(DocSearch(load_or_build(cache)), home=home)
+    llmesh.serve(DocSearch(load_or_build(home.cache)), home=home)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ class DocSearch(doc_search_pb2_grpc.DocSearchServicer):
         """Answer from index."""
         self._index = index
 
-    async def Retrieve(self, request: retrieval.RetrieveRequest, context: object) -> retrieval.RetrieveResponse:  # noqa: ARG002, N802  gRPC's
+    async def Retrieve(self, request: retrieval.RetrieveRequest, context: object) -> retrieval.RetrieveResponse:
         """The passages that bear on the query, best first."""
         if violations := list(unknown_attributes(request)):
             raise InvalidCall(violations[0].description, violations)

@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 import tempfile
-import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -58,16 +57,6 @@ async def test_process_builds_serves_and_stops_clean(home: Home) -> None:
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), 10) == 0
     assert not home.tools.joinpath(address.rpartition("/")[2]).exists()
-
-
-async def test_process_with_an_index_is_ready_in_two_seconds(home: Home) -> None:
-    async with started(home):
-        pass
-    started_s = time.monotonic()
-    async with started(home) as (_, address):
-        ready_s = time.monotonic() - started_s
-        assert await title_of_first(address, "json.loads") == "json.loads"
-    assert ready_s < 2
 
 
 async def test_process_without_a_mesh_directory_says_what_to_do(tmp_path: Path) -> None:

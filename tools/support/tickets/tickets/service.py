@@ -1,7 +1,5 @@
 """The methods of acme.support.v1.Tickets, over the ticket store."""
 
-# ruff: noqa: ARG002, N802 - gRPC names the methods and what they take
-
 from __future__ import annotations
 
 import asyncio
