@@ -6,7 +6,8 @@ import pytest
 
 from governance.bundle import parse_bundle
 from governance.decide import NOBODY, decide, may_be_permitted
-from governance.residue import specialise
+from governance.expression import TRUE, Call, Const
+from governance.residue import Clause, Residue, specialise
 from governance.words import Caller, Outcome
 from tests.governance.rules import READ, SAM, domain, mesh, rule
 
@@ -49,6 +50,18 @@ def test_of_several_rules_the_first_by_id_is_named(effect: str) -> None:
     rules = [rule(name, effect, "caller.domain == 'support'") for name in ("c", "a", "b")]
 
     assert decided(*([] if effect == "permit" else [ALL]), *rules)[1] == "mesh/a"
+
+
+def test_a_condition_that_has_no_value_forbids_and_never_permits() -> None:
+    failing = Clause("mesh/failing", "cannot be told", Call("_[_]", (Const("text"), Const("key"))))
+    fine = Clause("mesh/fine", "fine", TRUE)
+
+    forbidden = decide(Residue(READ, permits=(fine,), forbids=(failing,), domain_permits=None), SAM)
+    unpermitted = decide(Residue(READ, permits=(failing,), forbids=(), domain_permits=None), SAM)
+    narrowed = decide(Residue(READ, permits=(fine,), forbids=(), domain_permits=(failing,)), SAM)
+
+    assert (forbidden.outcome, forbidden.rule) == (Outcome.DENY, "mesh/failing")
+    assert (unpermitted.outcome, narrowed.outcome) == (Outcome.DENY, Outcome.DENY)
 
 
 def test_a_domains_forbid_is_named_before_the_meshs() -> None:

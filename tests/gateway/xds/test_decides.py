@@ -41,6 +41,7 @@ CLAIMS: dict[str, dict[str, object]] = {
     "objects": {"roles": {"editor": "editor"}, "domain": {"support": 1}, "groups": {"llm-editors": True}, "mfa": {}},
     "mixed list": {"roles": [None, "editor", 5, ["owner"], {"owner": 1}, "b,owner", "x y", "robot", None]},
     "null first": {"roles": [None], "clearances": [None, "pii"], "domain": [None, "support", "sales"]},
+    "nulls throughout": {"roles": [None, None, None, "editor", None, None, None, None, "owner", None, None]},
     "nested lists": {"roles": [["editor"]], "groups": [["llm-editors"]]},
     "commas": {"roles": ["a,editor", "editor,"], "domain": "support,", "clearances": "pii,secret"},
     "line ends": {
