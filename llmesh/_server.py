@@ -223,14 +223,11 @@ async def _serve_until_told(server: Server) -> None:
 
 def _find_place(name: str, home: str | Path | Home | None, address: str | None, insecure_dev: bool) -> _Place:  # noqa: FBT001
     if address is None:
-        if home is None:
-            found = Home.join()
-        else:
-            found = (home if isinstance(home, Home) else Home.find(home)).create()
-        return _Place(found.tool_socket(name), "", found)
+        joined = Home.join() if home is None else _made(home)
+        return _Place(joined.tool_socket(name), "", joined)
     leased = None
     if home is not None:
-        leased = (home if isinstance(home, Home) else Home.find(home)).create()
+        leased = _made(home)
     if address.startswith("unix:"):
         return _Place(Path(address.removeprefix("unix:").removeprefix("//")).absolute(), "", leased)
     if not insecure_dev:
@@ -241,6 +238,10 @@ def _find_place(name: str, home: str | Path | Home | None, address: str | None, 
         raise ServeError(message)
     log.warning("serving WITHOUT PROTECTION: callers' headers are believed from anybody", extra={"address": address})
     return _Place(None, address, leased)
+
+
+def _made(home: str | Path | Home) -> Home:
+    return (home if isinstance(home, Home) else Home.find(home)).create()
 
 
 def _listen(server: grpc.aio.Server, place: _Place) -> str:

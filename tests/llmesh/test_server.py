@@ -94,7 +94,7 @@ async def test_tcp_without_protection_is_loud(caplog: pytest.LogCaptureFixture) 
 def test_no_mesh_directory_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.delenv("LLMESH_HOME", raising=False)
-    with pytest.raises(llmesh.ServeError, match="run `llmesh up`"):
+    with pytest.raises(HomeError, match="run `llmesh up`"):
         llmesh.Server(EchoServicer())
     assert list(folder.iterdir()) == []
 
