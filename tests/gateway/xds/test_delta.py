@@ -246,6 +246,20 @@ async def test_a_tool_that_went_while_no_gateway_ran_is_taken_away(sent: list[tu
         assert [url for url, _ in sent if url in (SCOPE, CLUSTER)] == [SCOPE, CLUSTER]
 
 
+async def test_a_gateway_that_starts_anew_can_begin_with_no_tools() -> None:
+    async with mesh(xds=False) as running:
+        socket = running.folder / "xds.sock"
+        async with serve_xds(running.publisher, socket):
+            await running.publish_resources(built(running, TICKETS))
+            await running.publish_resources(built(running))
+        publisher = another_publisher()
+        async with serve_xds(publisher, socket):
+            for services in ([], [TICKETS], [], [TICKETS, OTHER]):
+                await publisher.publish(built(running, *services))
+                assert await publisher.caught_up(within_s=20)
+                await reached(running, *services)
+
+
 async def test_a_change_is_sent_alone(running: Mesh, sent: list[tuple[str, str]]) -> None:
     await running.publish_resources(built(running, TICKETS, OTHER))
     sent.clear()
