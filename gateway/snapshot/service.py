@@ -19,8 +19,10 @@ ADS: dict[str, Untyped] = {"ads": {}, "resource_api_version": "V3"}
 CONNECT_TIMEOUT_S = 2
 HEALTH_INTERVAL_S = 1
 DEFAULT_CONCURRENCY = 1024
-# A read is tried once more, and never by more than a fifth of the calls in flight.
+# A read is tried once more. Enough at once for an endpoint that dies with its
+# calls; beyond that a fifth of the calls in flight, lest retries bury a tool.
 RETRIES = 1
+RETRIES_ALWAYS = 64
 RETRY_BUDGET_PERCENT = 20.0
 
 _EFFECTS: Mapping[int, str] = {
@@ -39,8 +41,10 @@ def cluster(tool: Tool) -> Message:
         eds_cluster_config={"eds_config": ADS},
         connect_timeout={"seconds": CONNECT_TIMEOUT_S},
         lb_policy="LEAST_REQUEST",
-        # Never call endpoints known to be down because all are.
-        common_lb_config={"healthy_panic_threshold": {"value": 0.0}},
+        # Never call endpoints known to be down because all are; and tell the
+        # workers at once: Envoy gathers changes for a second, in which it would
+        # call an ejected endpoint again.
+        common_lb_config={"healthy_panic_threshold": {"value": 0.0}, "update_merge_window": {"seconds": 0}},
         circuit_breakers={"thresholds": [_thresholds(tool)]},
         outlier_detection=_outlier_detection(),
         health_checks=[_health_check(tool)] if tool.health_checked else [],
@@ -54,7 +58,10 @@ def _thresholds(tool: Tool) -> dict[str, Untyped]:
         "max_connections": {"value": DEFAULT_CONCURRENCY},
         "max_requests": {"value": limit},
         "max_pending_requests": {"value": limit},
-        "retry_budget": {"budget_percent": {"value": RETRY_BUDGET_PERCENT}, "min_retry_concurrency": {"value": 3}},
+        "retry_budget": {
+            "budget_percent": {"value": RETRY_BUDGET_PERCENT},
+            "min_retry_concurrency": {"value": RETRIES_ALWAYS},
+        },
     }
 
 
@@ -70,8 +77,9 @@ def _outlier_detection() -> dict[str, Untyped]:
         "enforcing_success_rate": off,
         "enforcing_local_origin_success_rate": off,
         "interval": {"seconds": 1},
+        # Only until the gateway has noticed too; an endpoint that returned must not wait for longer.
         "base_ejection_time": {"seconds": 1},
-        "max_ejection_time": {"seconds": 10},
+        "max_ejection_time": {"seconds": 1},
         "max_ejection_percent": {"value": 100},
     }
 
@@ -189,7 +197,7 @@ def _action(tool: Tool, method: Method) -> dict[str, Untyped]:
     # Only what changes nothing is sent twice; a stream of requests would have to be kept.
     if method.idempotent and not method.client_streaming:
         action["retry_policy"] = {
-            "retry_on": "connect-failure,refused-stream,unavailable",
+            "retry_on": "connect-failure,refused-stream,reset,unavailable",
             "num_retries": {"value": RETRIES},
             "retry_back_off": {"base_interval": {"nanos": 25_000_000}, "max_interval": {"nanos": 250_000_000}},
             # Picking is by chance: with two endpoints, 3 tries pick the dead one again in one case of 16.
