@@ -16,6 +16,8 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import cast
 
+from llmesh.home import Home
+from llmesh.identity import DEV, Logins
 from tests.docs.pages import Block, Command, commands
 from tests.eventually import eventually
 
@@ -54,6 +56,10 @@ class Checkout:
         policies = self.folder / "governance/policies"
         shutil.rmtree(policies, ignore_errors=True)
         shutil.copytree(REPO / "governance/policies", policies)
+
+    def reset_login(self) -> None:
+        """The one that `llmesh up` signs in, and nobody else."""
+        Logins().signed_in(DEV).save(Home.find(self.folder / ".llmesh"))
 
     @property
     def environment(self) -> dict[str, str]:
@@ -156,7 +162,7 @@ class Reader:
 async def reading(checkout: Checkout) -> AsyncGenerator[Reader]:
     """A reader who starts in the checkout, signed in as `llmesh up` does it."""
     checkout.reset_policies()
-    checkout.llmesh("login", "--as", "dev")
+    checkout.reset_login()
     shell = await asyncio.create_subprocess_exec(
         *("bash", "--noprofile", "--norc"),
         cwd=checkout.folder,
