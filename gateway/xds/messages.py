@@ -14,7 +14,11 @@ from typing import Any as Untyped
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import Message
 
-type_prefix = "type.googleapis.com/"
+TYPE_PREFIX = "type.googleapis.com/"
+
+# The Envoy that envoy.binpb was built for and the tests ran with. Another one
+# may read the same bytes in another way, so it is not programmed.
+ENVOY_VERSION = (1, 40)
 
 
 @cache
@@ -47,7 +51,7 @@ def serialize(message: Message) -> bytes:
 
 def type_url(name: str) -> str:
     """The type URL of a message name."""
-    return type_prefix + name
+    return TYPE_PREFIX + name
 
 
 def pack(message: Message) -> dict[str, Untyped]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
-from llmesh.cli.edge import told
+from llmesh.problem import Problem
 from llmesh.supervisor.start import start
 
 
@@ -18,8 +19,10 @@ def main() -> None:
     args = parser.parse_args()
     # No folder is to be kept from being unmounted by it.
     os.chdir("/")
-    with told():
+    try:
         start(args.home, args.mesh_file, sink=lambda _name, _line: None)
+    except Problem as problem:
+        sys.exit(f"error: {problem.message}\n{problem.step}")
 
 
 if __name__ == "__main__":

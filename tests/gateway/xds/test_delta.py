@@ -284,3 +284,20 @@ async def test_a_new_tool_is_sent_in_an_order_that_is_never_half_there(
     await running.publish_resources(built(running, TICKETS))
     removed = [url for url, _ in sent]
     assert removed.index(SCOPE) < removed.index(CLUSTER)
+
+
+async def test_an_envoy_of_another_version_is_not_programmed(running: Mesh) -> None:
+    request: Untyped = make(
+        "envoy.service.discovery.v3.DeltaDiscoveryRequest",
+        type_url=CLUSTER,
+        node={"user_agent_build_version": {"version": {"major_number": 1, "minor_number": 39}}},
+    )
+    async with grpc.aio.insecure_channel(f"unix:{running.folder}/xds.sock") as channel:
+        call: Untyped = channel.stream_stream(
+            f"/{delta.SERVICE}/DeltaAggregatedResources", request_serializer=type(request).SerializeToString
+        )
+        stream = call(iter([request]))
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stream.read()
+    assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert "this is Envoy 1.39" in (refused.value.details() or "")
