@@ -241,7 +241,8 @@ class _Answering:
         finally:
             took_ms = round((time.monotonic() - started_s) * 1000, 3)
             facts = {"method": self._method, "code": outcome, "took_ms": took_ms, "call_id": call_id}
-            log.log(logging.DEBUG if self._calls is None else logging.INFO, "call answered", extra=facts)
+            # Without an id it came from no caller: a health check, a lease renewed.
+            log.log(logging.INFO if call_id else logging.DEBUG, "call answered", extra=facts)
         return response
 
 

@@ -182,11 +182,12 @@ def _winners(cases: list[_Case], incumbents: Mapping[str, str]) -> dict[str, _Ca
 
 def _conflict(case: _Case, winner: _Case) -> Step:
     ours, theirs = case.candidate, winner.candidate
-    what = f"contract {ours.contract.digest}; {winner.sighting.endpoint.address} serves {theirs.contract.digest}"
+    first = winner.sighting.endpoint.address
+    differs = f"contract {ours.contract.digest}, and {first}, admitted first, with {theirs.contract.digest}"
     if ours.contract.digest == theirs.contract.digest:
-        what = "a grant of the mesh file that differs from the one of " + winner.sighting.endpoint.address
+        differs = f"a grant of the mesh file that differs from the one of {first}, admitted first"
     message = (
-        f"this endpoint serves `{ours.service}` with {what} and was admitted first: "
+        f"this endpoint serves `{ours.service}` with {differs}: "
         "stop the other one, or give the new contract a package version of its own"
     )
     return Refusal("CONTRACT_CONFLICT", message).step("conflict", ours.service)

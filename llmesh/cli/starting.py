@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json as json_text
 import os
-import re
 import signal
 import time
 from pathlib import Path
@@ -32,8 +31,6 @@ POLL_S = 0.1
 LEVELS = {"warning": "yellow", "error": "bold red", "critical": "bold red"}
 # How it shows that nobody looks any more (`llmesh up | head`): rich makes a broken pipe a SystemExit.
 GONE = (OSError, SystemExit)
-# What every tool does every few seconds: in the log, but nothing to watch.
-UPKEEP = re.compile(r"RegistryService/Renew\", \"code\": \"OK\"")
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_cyan", "bright_magenta", "bright_green")
 
 
@@ -142,7 +139,7 @@ class Terminal:
 
     def show(self, name: str, line: str) -> None:
         """One line of one program."""
-        if self._open and not UPKEEP.search(line):
+        if self._open:
             prefix = Text(f"{name:<{self._width}} | ", style=self._colours[name])
             try:
                 self._out.print(prefix.append_text(log_text(line)))

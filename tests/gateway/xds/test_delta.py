@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any as Untyped
+from typing import cast
 
 import grpc
 import pytest
@@ -293,10 +294,8 @@ async def test_an_envoy_of_another_version_is_not_programmed(running: Mesh) -> N
         node={"user_agent_build_version": {"version": {"major_number": 1, "minor_number": 39}}},
     )
     async with grpc.aio.insecure_channel(f"unix:{running.folder}/xds.sock") as channel:
-        call: Untyped = channel.stream_stream(
-            f"/{delta.SERVICE}/DeltaAggregatedResources", request_serializer=type(request).SerializeToString
-        )
-        stream = call(iter([request]))
+        method = f"/{delta.SERVICE}/DeltaAggregatedResources"
+        stream: Untyped = cast("Untyped", channel).stream_stream(method)(iter([serialize(request)]))
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await stream.read()
     assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
