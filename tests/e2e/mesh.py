@@ -123,7 +123,7 @@ class RunningMesh:
                     waiting = set(services)
                 if waiting and time.monotonic() > deadline:
                     raise AssertionError(f"not ready: {waiting}\n{self.said()}")
-                time.sleep(0.02 if waiting else 0)
+                time.sleep(0.05 if waiting else 0)
 
     def said(self) -> str:
         """The last words of every process."""
