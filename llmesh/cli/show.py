@@ -112,8 +112,8 @@ def _ready(tool: pb.Tool) -> str:
 
 
 def table(*columns: str) -> Table:
-    """A plain table with these columns, a line a row: the last one gives way."""
+    """A plain table with these columns: where it is narrow the last one wraps, and no name is cut."""
     made = Table(box=None, pad_edge=False, header_style="dim")
     for column in columns:
-        made.add_column(column, no_wrap=True, overflow="ellipsis" if column == columns[-1] else "ignore")
+        made.add_column(column, no_wrap=column != columns[-1], overflow="fold")
     return made
