@@ -24,7 +24,9 @@ def generate(root: Path, out: Path, *, services: bool = True) -> None:
         return
     for stub in {*out.joinpath(files[0].split("/")[0]).rglob("*_pb2*.py*")}:
         stub.unlink()
-    plugins = [f"--plugin=protoc-gen-{name}={Path(sys.executable).parent}/protoc-gen-{name}" for name in ("mypy", "mypy_grpc")]
+    plugins = [
+        f"--plugin=protoc-gen-{name}={Path(sys.executable).parent}/protoc-gen-{name}" for name in ("mypy", "mypy_grpc")
+    ]
     outputs = [f"--python_out={out}", f"--mypy_out=quiet:{out}"]
     if services:
         outputs += [f"--grpc_python_out={out}", f"--mypy_grpc_out=quiet:{out}"]

@@ -1,6 +1,5 @@
 """The catalog as clients see it."""
 
-# ruff: noqa: ARG002, N802 - gRPC names the methods and what they take
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable

@@ -1,6 +1,5 @@
 """Health of the tools on the mesh, as grpc.health.v1 tells it."""
 
-# ruff: noqa: ARG002, N802 - gRPC names the methods and what they take
 from __future__ import annotations
 
 from collections.abc import AsyncIterator

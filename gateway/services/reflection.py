@@ -4,7 +4,6 @@ The files come from the contracts in the catalog; no tool is asked. v1 and
 v1alpha are the same bytes, so one servicer answers both.
 """
 
-# ruff: noqa: ARG002, N802 - gRPC names the methods and what they take
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator

@@ -1,6 +1,5 @@
 """Leases on a place in the mesh, for tools that start on this machine."""
 
-# ruff: noqa: ARG002, N802 - gRPC names the methods and what they take
 from __future__ import annotations
 
 import posixpath

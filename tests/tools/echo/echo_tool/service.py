@@ -1,6 +1,5 @@
 """The servicer of acme.testing.v1.Echo."""
 
-
 from __future__ import annotations
 
 import asyncio

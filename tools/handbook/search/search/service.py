@@ -28,7 +28,7 @@ class HandbookSearch(handbook_search_pb2_grpc.HandbookSearchServicer):
         """Answer from handbook."""
         self._handbook = handbook
 
-    async def Retrieve(self, request: retrieval.RetrieveRequest, context: object) -> retrieval.RetrieveResponse:  # noqa: ARG002, N802  gRPC's
+    async def Retrieve(self, request: retrieval.RetrieveRequest, context: object) -> retrieval.RetrieveResponse:
         """The passages that bear on the query, best first."""
         if violations := list(unknown_attributes(request)):
             raise InvalidCall(violations[0].description, violations)

@@ -4,8 +4,6 @@ Each takes its text to a thread in pieces, so that a long one holds up nobody
 else's call.
 """
 
-# ruff: noqa: ARG002, N802 - gRPC names the methods and what they take
-
 from __future__ import annotations
 
 import asyncio
