@@ -8,7 +8,7 @@ from __future__ import annotations
 __all__ = ["Document", "DocumentError", "line_in", "parse_document"]
 
 import difflib
-from typing import TypeVar, cast, get_args
+from typing import TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -37,7 +37,7 @@ class DocumentError(ValueError):
 def parse_document(model: type[Model], text: str, *, file: str) -> Model:
     """The model that the text holds. Raises DocumentError for the first thing wrong."""
     try:
-        root = cast("yaml.Node | None", yaml.compose(text, Loader=yaml.SafeLoader))  # pyright: ignore[reportUnknownMemberType]
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
@@ -71,7 +71,7 @@ def _refuse_repeated_keys(node: yaml.Node | None, file: str) -> None:
 
 def line_in(text: str, *path: int | str) -> int:
     """The line, from 1, where the value at a path stands in a text that parse_document has read."""
-    root = cast("yaml.Node | None", yaml.compose(text, Loader=yaml.SafeLoader))  # pyright: ignore[reportUnknownMemberType]
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
     return _line_of(root, path)
 
 
