@@ -180,6 +180,10 @@ class Child:
 
 def exit_text(code: int) -> str:
     """How a process ended: "ended by SIGKILL", "exited with 1"."""
-    if code < 0:
+    if code >= 0:
+        return f"exited with {code}"
+    try:
         return f"ended by {signal.Signals(-code).name}"
-    return f"exited with {code}"
+    except ValueError:
+        # Most real-time signals have no name.
+        return f"ended by signal {-code}"

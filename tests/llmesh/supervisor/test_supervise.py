@@ -75,6 +75,17 @@ async def test_a_killed_child_comes_back_alone(home: Home) -> None:
     assert marked(f"{MARK}={home.path}") == []
 
 
+async def test_a_child_ended_by_a_signal_without_a_name_comes_back(home: Home) -> None:
+    boss = supervisor(home, program(home, "one"))
+    async with asyncio.TaskGroup() as group:
+        group.create_task(boss.run())
+        await eventually(lambda: running(home, "one"))
+        os.kill(child(home, "one").pid, signal.SIGRTMIN + 6)
+        await eventually(lambda: running(home, "one") and child(home, "one").restarts == 1)
+        assert child(home, "one").last_exit == f"ended by signal {signal.SIGRTMIN + 6}"
+        boss.stop()
+
+
 async def test_a_first_restart_takes_less_than_a_second(home: Home) -> None:
     boss = supervisor(home, program(home, "one"))
     async with asyncio.TaskGroup() as group:
