@@ -36,6 +36,9 @@ MAX_MESSAGE_BYTES = 64 << 20
 # A response this large is split, so that a cold start of many tools streams.
 MAX_RESPONSE_BYTES = 2 << 20
 
+# Equals no version: to be sent again, and removed when it is gone.
+REFUSED = ""
+
 _REQUEST = "envoy.service.discovery.v3.DeltaDiscoveryRequest"
 _RESPONSE = "envoy.service.discovery.v3.DeltaDiscoveryResponse"
 
@@ -45,7 +48,10 @@ _Context = grpc.aio.ServicerContext[Untyped, Untyped]
 
 @dataclass(slots=True)
 class _Type:
-    """What one Envoy holds of one type. versions: name -> version sent. None subscribed: everything."""
+    """What one Envoy holds of one type. None subscribed: everything.
+
+    versions: name -> version sent; REFUSED where Envoy kept another than that.
+    """
 
     subscribed: set[str] | None = field(default_factory=set[str])
     versions: dict[str, str] = field(default_factory=dict[str, str])
@@ -60,6 +66,8 @@ class _Sent:
     url: str
     resources: Mapping[str, Resource]
     removed: frozenset[str]
+    # Of the resources, those that Envoy held already in some version.
+    held: frozenset[str]
 
 
 class _Stream:
@@ -124,7 +132,10 @@ class _Stream:
     async def _refused(self, sent: _Sent, words: str) -> None:
         state = self._types[sent.url]
         for name in sent.resources:
-            state.versions.pop(name, None)
+            if name in sent.held:
+                state.versions[name] = REFUSED
+            else:
+                state.versions.pop(name, None)
         if len(sent.resources) == 1:
             await self._publisher.refused(sent.url, sent.resources, words)
             return
@@ -175,9 +186,10 @@ class _Stream:
 
     def _gone(self, url: str) -> frozenset[str]:
         state = self._types[url]
-        wanted = self._publisher.wanted(url)
-        held = frozenset(name for name in state.versions if name not in wanted)
-        missing = frozenset(name for name in state.asked if name not in wanted)
+        # Not `wanted`: what Envoy refused it may still serve well in another version.
+        published = self._publisher.published(url)
+        held = frozenset(name for name in state.versions if name not in published)
+        missing = frozenset(name for name in state.asked if name not in published)
         state.asked.clear()
         return held | missing
 
@@ -185,7 +197,7 @@ class _Stream:
         self._nonce += 1
         nonce = str(self._nonce)
         state = self._types[url]
-        self._waiting[nonce] = _Sent(url, resources, frozenset(removed))
+        self._waiting[nonce] = _Sent(url, resources, frozenset(removed), frozenset(resources.keys() & state.versions))
         for name, resource in resources.items():
             state.versions[name] = resource.version
         for name in removed:

@@ -1,14 +1,15 @@
 """What Envoy should hold, and what becomes of it when Envoy refuses a part.
 
-A resource that Envoy refuses goes back to the last version it accepted, or
-away, and its tool's owner hears Envoy's words; everything else proceeds.
+A resource that Envoy refuses goes back to the last version we know it to have
+accepted. Where we know of none, as after a start, Envoy keeps what it holds.
+The tool's owner hears Envoy's words; everything else proceeds.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from types import MappingProxyType
 
 from gateway.snapshot.build import Resource, Resources
@@ -43,6 +44,10 @@ class Publisher:
             return newest
         kept = {name: self._usable((url, name), resource) for name, resource in newest.items()}
         return {name: resource for name, resource in kept.items() if resource is not None}
+
+    def published(self, url: str) -> Collection[str]:
+        """Names of one type that have not been taken back, whether or not Envoy took their newest version."""
+        return self._newest.get(url, {}).keys()
 
     def _usable(self, key: Key, resource: Resource) -> Resource | None:
         return self._accepted.get(key) if self._refused.get(key) == resource.version else resource

@@ -13,10 +13,12 @@ from typing import cast
 import grpc
 import pytest
 
-from gateway.snapshot.build import CLUSTER, ENDPOINTS, ROUTES, SCOPE, Resource, Resources, build
+from gateway.snapshot.build import CLUSTER, ENDPOINTS, EXTENSION, ROUTES, SCOPE, Resource, Resources, build
+from gateway.snapshot.edge import CALLER
 from gateway.xds import delta
 from gateway.xds.messages import make, message_type, serialize
 from gateway.xds.publish import Publisher
+from tests.e2e.admin import get
 from tests.envoy import Mesh, bearer, mesh, policy_of, serve_xds, token
 from tests.eventually import eventually
 
@@ -39,6 +41,10 @@ def poisoned(resources: Resources, url: str, name: str) -> Resources:
     message: Untyped = message_type(url.rpartition("/")[2]).FromString(resources[url][name].value)
     if url == ROUTES:
         message.virtual_hosts[0].routes[0].request_headers_to_add.add().header.key = ":path"
+    elif url == EXTENSION:
+        lua: Untyped = message_type("envoy.extensions.filters.http.lua.v3.Lua")()
+        lua.default_source_code.inline_string = "function ("
+        message.typed_config.value = serialize(lua)
     else:
         message.connect_timeout.seconds = -1
     return {**resources, url: {**resources[url], name: Resource(f"poisoned {name}", serialize(message))}}
@@ -204,6 +210,54 @@ async def test_a_gateway_that_starts_anew_resends_nothing_and_no_call_fails(sent
             assert seen.codes.total() > before
 
         assert set(seen.codes) == {"OK"}
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [(ROUTES, TICKETS), (CLUSTER, TICKETS), (EXTENSION, CALLER)],
+    ids=["routes", "cluster", "the filter that every call passes"],
+)
+async def test_what_envoy_serves_stays_when_it_refuses_the_first_version_of_a_new_gateway(
+    sent: list[tuple[str, str]], url: str, name: str
+) -> None:
+    async with mesh(xds=False) as running:
+        socket = running.folder / "xds.sock"
+        async with serve_xds(running.publisher, socket):
+            await running.publish_resources(built(running, TICKETS, OTHER))
+        sent.clear()
+        publisher = another_publisher()
+        async with serve_xds(publisher, socket):
+            await publisher.publish(poisoned(built(running, TICKETS, OTHER), url, name))
+            assert await publisher.caught_up(within_s=20)
+            await reached(running, TICKETS, OTHER)
+            assert {sent_name for _, sent_name in sent} == {name}
+
+            await publisher.publish(built(running, TICKETS, OTHER))
+            assert await publisher.caught_up(within_s=20)
+            await publisher.publish(poisoned(built(running, TICKETS, OTHER), url, name))
+            assert await publisher.caught_up(within_s=20)
+            await reached(running, TICKETS, OTHER)
+
+            await publisher.publish(built(running, OTHER))
+            assert await publisher.caught_up(within_s=20)
+            assert await code(running, TICKETS) is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_a_tool_that_goes_after_its_first_version_was_refused_is_taken_away() -> None:
+    async with mesh(xds=False) as running:
+        socket = running.folder / "xds.sock"
+        async with serve_xds(running.publisher, socket):
+            await running.publish_resources(built(running, TICKETS, OTHER))
+        publisher = another_publisher()
+        async with serve_xds(publisher, socket):
+            await publisher.publish(poisoned(built(running, TICKETS, OTHER), CLUSTER, TICKETS))
+            assert await publisher.caught_up(within_s=20)
+
+            await publisher.publish(built(running, OTHER))
+
+            assert await publisher.caught_up(within_s=20)
+            assert await code(running, TICKETS) is grpc.StatusCode.UNIMPLEMENTED
+            assert TICKETS not in get(running.folder / "admin.sock", "/clusters")
 
 
 async def test_a_gateway_that_knows_nothing_yet_takes_nothing_away(sent: list[tuple[str, str]]) -> None:
