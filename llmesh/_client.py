@@ -23,6 +23,8 @@ Metadata = Callable[[], Sequence[Metadatum]]
 T = TypeVar("T")
 
 DEFAULT_ADDRESS = "127.0.0.1:8700"
+# What a header's value may hold of a token: visible ASCII, no space.
+_TOKEN = re.compile(r"[!-~]+")
 _SCHEME = re.compile(r"(?:dns:(?://[^/]*/)?|ipv4:|ipv6:)")
 _OPTIONS = (
     # The mesh allows 16 MiB a message by default and more where a contract says so; what it let through is read.
@@ -56,12 +58,14 @@ class Mesh:
         address: "host:port" or "unix:/path". token: sent with each call; a
         callable is asked each time, so that it can refresh it. root_certificates:
         PEM; implies tls, and gRPC's own roots are used if None. Raises ValueError
-        for a token that would travel beyond this machine without TLS.
+        for a token that would travel beyond this machine without TLS, or that
+        no header can hold; what a callable gives raises it where the call is made.
+        Whitespace around a token, as a file has it, is no part of it.
         """
         self._address = address
-        self._token = token
+        self._token = token if token is None or callable(token) else _bare(token)
         self._credentials = grpc.ssl_channel_credentials(root_certificates) if tls or root_certificates else None
-        if token is not None and self._credentials is None and not _is_local(address):
+        if token is not None and self._credentials is None and not is_local(address):
             message = (
                 f"a token would travel to `{address}` in the clear: pass tls=True, or root_certificates, "
                 "or connect to the mesh on this machine"
@@ -91,13 +95,13 @@ class Mesh:
             await channel.close()
 
     def _metadata(self) -> Sequence[Metadatum]:
-        token = self._token() if callable(self._token) else self._token
+        token = _bare(self._token()) if callable(self._token) else self._token
         return (("authorization", f"Bearer {token}"),) if token else ()
 
 
 def open_channel(address: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.aio.Channel:
     """A channel of gRPC's to the address, with the mesh's limits."""
-    options = (*_OPTIONS, *(_LOCAL_OPTIONS if _is_local(address) and credentials is None else ()))
+    options = (*_OPTIONS, *(_LOCAL_OPTIONS if is_local(address) and credentials is None else ()))
     if credentials is None:
         return grpc.aio.insecure_channel(address, options=options)
     return grpc.aio.secure_channel(address, credentials, options=options)
@@ -226,7 +230,16 @@ async def _told(waiting: Awaitable[T]) -> T:
         raise error_from_rpc(err) from err
 
 
-def _is_local(address: str) -> bool:
+def _bare(token: str) -> str:
+    """The token without whitespace around it. Raises ValueError if no header can hold it."""
+    bare = token.strip()
+    if bare and not _TOKEN.fullmatch(bare):
+        message = "the token is none: it holds spaces, line breaks or characters beyond ASCII"
+        raise ValueError(message)
+    return bare
+
+
+def is_local(address: str) -> bool:
     """Whether the address is on this machine for certain: a Unix socket, or loopback by number or as "localhost"."""
     if address.startswith(("unix:", "unix-abstract:")):
         return True

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json as json_text
+import re
 import sys
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from llmesh.dynamic import Metadata, Method
+
+# What gRPC lets travel as metadata.
+HEADER_NAME = re.compile(r"[a-z0-9_.-]+")
+HEADER_VALUE = re.compile(r"[ -~]*")
 
 
 def call(
@@ -130,8 +136,22 @@ async def _stdin() -> AsyncIterator[str]:
         yield line
 
 
-def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not colon or not name.strip():
+def _header(text: str) -> tuple[str, str | bytes]:
+    """A header as gRPC takes it: "-bin" ones are base64. What it would not take, it would not explain either."""
+    name, colon, value = (part.strip() for part in text.partition(":"))
+    if not colon or not name:
         raise Problem(f"`{text}` is no header", "write it like --header 'name: value'")
-    return name.strip().lower(), value.strip()
+    name = name.lower()
+    if not HEADER_NAME.fullmatch(name):
+        raise Problem(f"`{name}` is no header's name", "a name has letters, digits, `_`, `.` and `-`")
+    if name.endswith("-bin"):
+        try:
+            return name, base64.b64decode(value + "=" * (-len(value) % 4), validate=True)
+        except ValueError as err:
+            raise Problem(f"the header `{name}` is not base64: `{value}`", "a `-bin` header's value is base64") from err
+    if not HEADER_VALUE.fullmatch(value):
+        raise Problem(
+            f"the header `{name}` has a character that no header can hold",
+            "a value is printable ASCII; anything else goes in a header whose name ends in `-bin`, as base64",
+        )
+    return name, value

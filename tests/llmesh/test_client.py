@@ -44,6 +44,15 @@ async def test_a_token_is_sent_with_each_call_and_asked_for_anew() -> None:
     assert servicer.seen[1]["traceparent"] == "00-1"
 
 
+@pytest.mark.parametrize("token", ["a\nb", "a b", "é"])
+async def test_a_token_that_no_header_can_hold_is_refused(token: str) -> None:
+    with pytest.raises(ValueError, match="the token is none"):
+        llmesh.Mesh("127.0.0.1:1", token)
+    async with llmesh.Mesh("127.0.0.1:1", lambda: token) as mesh:
+        with pytest.raises(ValueError, match="the token is none"):
+            EchoStub(mesh.channel).Unary(pb.UnaryRequest())
+
+
 async def test_a_failure_is_readable_and_keeps_grpcs_own_as_its_cause() -> None:
     orders = pb.Orders(status=pb.Status(code=9, message="open it first"))
     async with testing.run(Seeing()) as tool, llmesh.Mesh(tool.server.address, "token") as mesh:

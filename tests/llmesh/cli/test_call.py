@@ -134,6 +134,40 @@ def test_headers_are_sent(signed_in: Command) -> None:
     assert "is no header" in signed_in("call", f"{ECHO}/Unary", "-H", "nonsense").err
 
 
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("bad header!: x", "`bad header!` is no header's name"),
+        ("x: é", "the header `x` has a character that no header can hold"),
+        ("x: a\nb", "the header `x` has a character that no header can hold"),
+        ("x-bin: abc!", "the header `x-bin` is not base64: `abc!`"),
+        ("x-bin: abcde", "the header `x-bin` is not base64: `abcde`"),
+    ],
+)
+def test_a_header_that_cannot_be_sent_is_a_sentence(signed_in: Command, header: str, said: str) -> None:
+    answer = signed_in("call", f"{ECHO}/Unary", "-H", header)
+    assert answer.code == 1
+    assert answer.err.startswith(f"error: {said}\n")
+
+
+@pytest.mark.parametrize("value", ["aGk=", "aGk"])
+def test_a_binary_header_is_written_as_base64(signed_in: Command, value: str) -> None:
+    answer = signed_in("call", f"{ECHO}/Unary", '{"text": "header x-bin"}', "-H", f"X-Bin: {value}")
+    assert answer.json["text"] == "b'hi'"
+
+
+def test_a_token_is_taken_as_a_file_has_it(signed_in: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLMESH_TOKEN", " abc\r\n")
+    assert signed_in("call", f"{ECHO}/Unary", '{"text": "header authorization"}').json["text"] == "Bearer abc"
+
+
+def test_a_token_that_cannot_be_sent_is_a_sentence(signed_in: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLMESH_TOKEN", "a\nb")
+    answer = signed_in("call", f"{ECHO}/Unary")
+    assert (answer.code, answer.out) == (1, "")
+    assert answer.err.startswith("error: the token is none: it holds spaces")
+
+
 def test_the_caller_sends_its_token(signed_in: Command) -> None:
     request = ("call", f"{ECHO}/Unary", '{"text": "header authorization"}')
     assert signed_in(*request).json["text"].startswith("Bearer ey")
