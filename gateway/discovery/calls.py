@@ -10,7 +10,7 @@ import grpc.aio
 
 from gateway.discovery.refusal import Refusal
 
-__all__ = ["as_sent", "open_channel", "read_answer", "read_next"]
+__all__ = ["as_sent", "open_channel", "read_next"]
 
 Request = TypeVar("Request")
 
@@ -38,20 +38,8 @@ def open_channel(address: str, *, message_bytes: int) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(address, options=options)
 
 
-async def read_answer(call: grpc.aio.StreamStreamCall[Request, bytes], request: Request) -> bytes:
-    """Send one request and read one answer. Raises as read_next does."""
-    try:
-        await call.write(request)
-    except asyncio.InvalidStateError:
-        # The server ended the stream before; reading says how.
-        pass
-    except asyncio.CancelledError as err:
-        raise _cancelled(err) from err
-    return await read_next(call)
-
-
 async def read_next(
-    call: grpc.aio.StreamStreamCall[Request, bytes] | grpc.aio.UnaryStreamCall[Request, bytes],
+    call: grpc.aio.UnaryStreamCall[Request, bytes],
 ) -> bytes:
     """The next message. Raises AioRpcError for a failure, Refusal if the stream ended or was cancelled by the peer."""
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -18,7 +19,7 @@ from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
 from gateway.catalog import Step
-from gateway.discovery.calls import as_sent, read_answer
+from gateway.discovery.calls import as_sent, read_next
 from gateway.discovery.refusal import Refusal, Unreachable, printable
 from governance.contract.types import service_in
 
@@ -32,6 +33,8 @@ PATHS = (
 # Services that servers carry besides their tools.
 NOT_TOOLS = "grpc."
 NAME_MAX = 255
+# Streams that were answered and that the server has not ended, before we end them.
+OPEN_STREAMS = 16
 FULL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 
 
@@ -184,15 +187,20 @@ def _parse(content: bytes) -> FileDescriptorProto:
 
 
 class _Session:
-    """One reflection stream after another: a server may end one instead of answering."""
+    """Questions to one version of reflection, each on a stream of its own.
+
+    A question is sent whole, in one batch: where a server ends a stream that
+    is still being written to, grpc may report the failed write in place of the
+    status that the server gave.
+    """
 
     def __init__(self, channel: grpc.aio.Channel, path: str, deadline_s: float) -> None:
         """deadline_s: on the loop's clock, for all questions together."""
-        self._open = channel.stream_stream(
+        self._open = channel.unary_stream(
             path, request_serializer=ServerReflectionRequest.SerializeToString, response_deserializer=as_sent
         )
         self._deadline_s = deadline_s
-        self._call: grpc.aio.StreamStreamCall[ServerReflectionRequest, bytes] | None = None
+        self._answered: deque[grpc.aio.UnaryStreamCall[ServerReflectionRequest, bytes]] = deque()
 
     async def services(self) -> list[str]:
         """Full names of the services. Raises _UnimplementedPath if the server has no such reflection."""
@@ -204,10 +212,11 @@ class _Session:
 
     async def ask(self, request: ServerReflectionRequest) -> ServerReflectionResponse:
         """The server's answer. Raises Refusal if it has none."""
-        call, self._call = self._call or self._open(), None
+        call = self._open(request)
+        self._leave(call)
         try:
             async with asyncio.timeout_at(self._deadline_s):
-                content = await read_answer(call, request)
+                content = await read_next(call)
         except TimeoutError as err:
             call.cancel()
             raise _Exhausted("TIMEOUT", "the endpoint took too long to say what it serves") from err
@@ -215,7 +224,6 @@ class _Session:
             if err.code() is grpc.StatusCode.UNIMPLEMENTED:
                 raise _UnimplementedPath("NO_REFLECTION", "the server has no such reflection") from err
             raise _refusal_of(err) from err
-        self._call = call
         try:
             answer = ServerReflectionResponse.FromString(content)
         except DecodeError as err:
@@ -224,10 +232,16 @@ class _Session:
             raise Refusal("MISSING_FILE", f"reflection answers `{answer.error_response.error_message[:NAME_MAX]}`")
         return answer
 
+    def _leave(self, call: grpc.aio.UnaryStreamCall[ServerReflectionRequest, bytes]) -> None:
+        """Let the server end its streams by itself, but not for as long as it likes."""
+        self._answered.append(call)
+        if len(self._answered) > OPEN_STREAMS:
+            self._answered.popleft().cancel()
+
     def close(self) -> None:
-        """End the stream, if one is open."""
-        if self._call is not None:
-            self._call.cancel()
+        """End the streams that are still open."""
+        while self._answered:
+            self._answered.pop().cancel()
 
 
 def _refusal_of(err: grpc.aio.AioRpcError) -> Refusal:

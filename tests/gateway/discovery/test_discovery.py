@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 import time
+from asyncio.subprocess import PIPE
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import grpc
 import pytest
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 from gateway.catalog import CatalogBoard, Grant, State
+from gateway.discovery.calls import open_channel
+from gateway.discovery.pinned import pinned
+from gateway.discovery.reflect import Limits, reflect
 from governance.ownership import parse_ownership
 from llmesh.api.options.v1 import options_pb2 as options
 from tests.gateway.discovery.world import (
@@ -65,6 +73,24 @@ async def test_either_version_of_reflection_will_do(path: str) -> None:
         async with serving(endpoint.address, honest(contract()), paths=[path]):
             world.source.name(endpoint)
             await world.until(lambda each: TICKETS in each.tools)
+
+
+async def test_a_server_with_the_older_reflection_alone_is_read_each_time_it_is_asked() -> None:
+    # In a process of its own it can end a stream while we still write to it.
+    with TemporaryDirectory(prefix="llmesh-") as folder:
+        address = at(Path(folder)).address
+        server = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tests.gateway.discovery.older_server", address, stdout=PIPE
+        )
+        try:
+            assert server.stdout is not None
+            assert await server.stdout.readline() == b"serving\n"
+            for _ in range(60):
+                async with open_channel(address, message_bytes=1 << 20) as channel:
+                    assert (await reflect(channel, Limits(), pinned=pinned())).services.keys() == {TICKETS}
+        finally:
+            server.kill()
+            await server.communicate()
 
 
 async def test_a_tool_is_found_within_a_fifth_of_a_second_of_being_named() -> None:
