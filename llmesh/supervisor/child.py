@@ -12,6 +12,7 @@ from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from errno import ENOENT
 from pathlib import Path
 from typing import cast
 
@@ -123,10 +124,35 @@ class Child:
 
     async def _run_once(self) -> str:
         """One life of the program; how it ended, in words."""
+        try:
+            process = await self._spawn()
+        except (OSError, ValueError) as err:
+            # A machine short of processes or memory must not end the programs that run.
+            return f"cannot be started: {getattr(err, 'strerror', None) or err}"
+        self._process = process
+        started = ProcessId.of(process.pid)
+        self._become(Condition.RUNNING, pid=process.pid, start_ticks=started.start_ticks if started else 0)
+        if self._stopping.is_set():
+            self._signal(signal.SIGTERM)
+        stream = cast("StreamReader", process.stdout)
+        reading = asyncio.create_task(self._read(stream), name=f"output of {self.program.name}")
+        try:
+            code = await process.wait()
+        except asyncio.CancelledError:
+            self.kill()
+            await process.wait()
+            raise
+        finally:
+            await self._sweep(process.pid, reading)
+            self._process = None
+        return exit_text(code)
+
+    async def _spawn(self) -> Process:
+        """Start the program. Raises OSError or ValueError if that can't be done now."""
         program = self.program
         if not program.cwd.is_dir():
-            return f"its folder `{program.cwd}` is not there"
-        self._process = process = await asyncio.create_subprocess_exec(
+            raise FileNotFoundError(ENOENT, f"its folder `{program.cwd}` is not there")
+        return await asyncio.create_subprocess_exec(
             *(sys.executable, "-I", "-S", str(LAUNCH), str(os.getpid()), *program.argv),
             cwd=program.cwd,
             env=dict(program.env),
@@ -135,17 +161,6 @@ class Child:
             stderr=STDOUT,
             process_group=0,
         )
-        started = ProcessId.of(process.pid)
-        self._become(Condition.RUNNING, pid=process.pid, start_ticks=started.start_ticks if started else 0)
-        if self._stopping.is_set():
-            self._signal(signal.SIGTERM)
-        reading = asyncio.create_task(
-            self._read(cast("StreamReader", process.stdout)), name=f"output of {program.name}"
-        )
-        code = await process.wait()
-        await self._sweep(process.pid, reading)
-        self._process = None
-        return exit_text(code)
 
     async def _read(self, stream: StreamReader) -> None:
         async for line in lines(stream):

@@ -109,7 +109,10 @@ class Supervisor:
         ]
 
     async def run(self, beside: Callable[[], Awaitable[None]] | None = None) -> None:
-        """Start everything, run `beside` along with it, and return when all has ended."""
+        """Start everything, run `beside` along with it, and return when all has ended.
+
+        Whatever `beside` raises ends everything at once, and is raised when that is done.
+        """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._on_signal)
@@ -123,8 +126,6 @@ class Supervisor:
                     extra.cancel()
                 await self._stop_in_order()
         finally:
-            for child in self._children:
-                child.kill()
             for log in self._logs:
                 log.close()
             self._home.supervisor.unlink(missing_ok=True)

@@ -8,7 +8,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -183,6 +185,37 @@ async def test_a_missing_program_is_reported_and_tried_again(home: Home) -> None
         await eventually(lambda: child(home, "one").restarts >= 1)
         boss.stop()
     assert "cannot run `/nowhere/at-all`: No such file or directory" in said
+
+
+@pytest.mark.parametrize(
+    ("flaw", "said"),
+    [
+        ({"argv": (sys.executable, "-c", "#" * 2**18)}, "Argument list too long"),
+        ({"argv": (sys.executable, "-c", "\0")}, "embedded null byte"),
+        ({"cwd": Path("/nowhere/at-all")}, "its folder `/nowhere/at-all` is not there"),
+    ],
+    ids=["too long", "a null byte", "no folder"],
+)
+async def test_a_program_that_cannot_be_started_stops_no_other(home: Home, flaw: dict[str, Any], said: str) -> None:
+    boss = supervisor(home, replace(program(home, "one"), **flaw), program(home, "two"))
+    async with asyncio.TaskGroup() as group:
+        group.create_task(boss.run())
+        await eventually(lambda: child(home, "one").restarts >= 1 and running(home, "two"))
+        assert child(home, "one").last_exit == f"cannot be started: {said}"
+        boss.stop()
+
+
+async def test_after_a_crash_nothing_is_left_running(home: Home) -> None:
+    boss = supervisor(home, program(home, "one"), program(home, "two"))
+
+    async def crash() -> None:
+        await eventually(lambda: running(home, "one", "two"))
+        raise RuntimeError("crashed")
+
+    with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="crashed")):
+        await boss.run(crash)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert marked(f"{MARK}={home.path}") == []
 
 
 async def test_work_beside_the_programs_is_ended_with_them(home: Home) -> None:
