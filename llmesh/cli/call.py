@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import codecs
+import contextlib
 import json as json_text
+import os
 import re
 import sys
+import threading
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 # What gRPC lets travel as metadata.
 HEADER_NAME = re.compile(r"[a-z0-9_.-]+")
 HEADER_VALUE = re.compile(r"[ -~]*")
+STDIN_READ_BYTES = 64 * 1024
 
 
 def call(
@@ -132,8 +137,43 @@ async def _once(text: str) -> AsyncIterator[str]:
 
 
 async def _stdin() -> AsyncIterator[str]:
-    while line := await asyncio.to_thread(sys.stdin.readline):
-        yield line
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        while data := await _read(sys.stdin.fileno()):
+            yield decoder.decode(data)
+        yield decoder.decode(b"", final=True)
+    except UnicodeDecodeError as err:
+        raise Problem("the request is not UTF-8", "stdin is read as UTF-8") from err
+
+
+def _read(file: int) -> asyncio.Future[bytes]:
+    """The next bytes of a file that may be silent for long.
+
+    A thread of the loop's own, or one that holds sys.stdin, would keep the process from ending until they come.
+    """
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[bytes] = loop.create_future()
+
+    def settle(data: bytes, error: OSError | None) -> None:
+        if found.done():
+            return
+        if error:
+            found.set_exception(error)
+        else:
+            found.set_result(data)
+
+    def read() -> None:
+        data, error = b"", None
+        try:
+            data = os.read(file, STDIN_READ_BYTES)
+        except OSError as err:
+            error = err
+        # The loop is closed if nobody waits any more.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(settle, data, error)
+
+    threading.Thread(target=read, name="llmesh stdin", daemon=True).start()
+    return found
 
 
 def _header(text: str) -> tuple[str, str | bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import subprocess
 import sys
 import tempfile
@@ -37,7 +36,16 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         monkeypatch.delenv(name, raising=False)
     with tempfile.TemporaryDirectory(prefix="llmesh-") as folder:
         monkeypatch.setenv("LLMESH_HOME", f"{folder}/home")
-        yield Command(capsys, lambda text: monkeypatch.setattr(sys, "stdin", io.StringIO(text)))
+        stdin = Path(folder, "stdin")
+        stdin.touch()
+        with stdin.open() as file:
+            monkeypatch.setattr(sys, "stdin", file)
+
+            def type_in(text: str) -> None:
+                stdin.write_text(text)
+                file.seek(0)
+
+            yield Command(capsys, type_in)
 
 
 @pytest.fixture
