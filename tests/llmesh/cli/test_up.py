@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from llmesh.supervisor import checks
 from llmesh.supervisor.processes import ProcessId, marked, port_holder, wait_gone
 from llmesh.supervisor.state import read_state
 from llmesh.supervisor.supervise import MARK, held
+from tests.eventually import eventually
 from tests.llmesh.cli.command import Command
 
 REPO = Path(__file__).parents[3]
@@ -49,6 +51,13 @@ def no_process_left(command: Command) -> Iterator[None]:
     yield
     for process in marked(f"{MARK}={Home.find().path}"):
         os.kill(process.pid, signal.SIGKILL)
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    async def check() -> None:
+        assert holds()
+
+    asyncio.run(eventually(check))
 
 
 def test_a_taken_port_is_named_with_who_has_it(command: Command, mesh_file: Path, port: int) -> None:
@@ -184,7 +193,7 @@ def test_a_tool_that_is_not_ready_is_named_with_its_last_words(
         mesh_file.read_text()
         + f"  - {{name: mute, folder: {tmp_path}, command: [{sys.executable}, -c, 'print(1); input()']}}\n"
     )
-    answer = command("up", "--detach", "-f", str(broken), "--timeout", "6")
+    answer = command("up", "--detach", "-f", str(broken), "--timeout", "15")
     assert answer.code == 1
     assert "mute has not registered\n" in answer.out
     assert "the mesh is up, but not all of it" in answer.err
@@ -218,3 +227,25 @@ def test_in_the_foreground_it_ends_in_order_when_nobody_looks_any_more(command: 
         process.stdout.close()
         assert process.wait(30) == 0
     assert list(Home.find().tools.iterdir()) == []
+
+
+@pytest.mark.usefixtures("no_process_left")
+def test_in_the_foreground_it_goes_on_and_ends_though_its_output_is_not_read(
+    command: Command, tmp_path: Path, port: int
+) -> None:
+    assert command
+    chatty = tmp_path / "chatty.yaml"
+    chatty.write_text(
+        f"listen: 127.0.0.1:{port}\n"
+        f"policies: {REPO}/governance/policies\n"
+        f"processes:\n  - {{name: chatty, folder: {tmp_path}, command: ['yes', '{'y' * 100}']}}\n"
+    )
+    arguments = [sys.executable, "-P", "-m", "llmesh.cli", "up", "-f", str(chatty), "--timeout", "0"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout
+        assert any(line.startswith("chatty  | y") for line in process.stdout)
+        log = Home.find().logs / "chatty.log"
+        more = log.stat().st_size + 2**20
+        wait_until(lambda: log.stat().st_size > more)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
