@@ -12,6 +12,7 @@ import asyncio
 import logging
 import signal
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
 
 import grpc.aio
@@ -92,6 +93,8 @@ async def run(config: Config) -> None:
     )
 
     control.on_policy = discovery.recheck
+    control.on_broken = lambda service, words: discovery.refuse(service, "INTERNAL", words)
+    control.on_mended = discovery.accept
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
@@ -101,13 +104,19 @@ async def run(config: Config) -> None:
     async with serve(home, shown, leases, policy=governance), asyncio.TaskGroup() as tasks:
         xds = await serve_xds(home, publisher)
         parts = (leases.run(), discovery.run(), control.run(clock))
-        running = [tasks.create_task(part) for part in parts]
+        running = [tasks.create_task(_without_end(part)) for part in parts]
         log.info("gateway started", extra={"home": str(home.path)})
         await stopping.wait()
         for task in running:
             task.cancel()
         await xds.stop(0)
     log.info("gateway stopped")
+
+
+async def _without_end(part: Coroutine[None, None, None]) -> None:
+    """Run a part of the gateway. One that ends, however, takes the gateway with it, which is then started anew."""
+    await part
+    raise RuntimeError(f"a part of the gateway ended: {part.__qualname__}")
 
 
 def _package(service: str) -> str:

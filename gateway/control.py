@@ -2,6 +2,8 @@
 
 Only tools that changed, or whose rules did, are compiled again. A catalog is
 shown to callers once Envoy routes it, so a tool that is listed can be called.
+A tool that cannot be compiled is refused alone: nobody may call it, as what it
+was compiled to before may follow rules that are no longer in force.
 """
 
 from __future__ import annotations
@@ -11,14 +13,14 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
 
-from gateway.catalog import CatalogBoard, Method, Tool
+from gateway.catalog import CatalogBoard, Tool
 from gateway.clock import Clock
 from gateway.policy import Loaded, PolicyFiles
-from gateway.snapshot.build import Resource, Resources, assemble, build_tool, facts
+from gateway.snapshot.build import Resource, Resources, assemble, build_tool, residues
 from gateway.xds.publish import Publisher
 from governance.bundle import Bundle
 from governance.decide import may_be_permitted
-from governance.residue import Residue, specialise
+from governance.residue import Residue
 from governance.words import Caller
 
 log = logging.getLogger(__name__)
@@ -45,11 +47,15 @@ class Control:
         self._policies = policies
         self._platform = {tool.service: tool for tool in platform}
         self._loaded = policies.load()
-        self._built: dict[str, tuple[Tool, Bundle, Mapping[str, Resource]]] = {}
-        self._residues: dict[tuple[str, str], tuple[Tool, Bundle, Residue]] = {}
+        # What a tool was compiled to; None if it could not be.
+        self._built: dict[str, tuple[Tool, Bundle, Mapping[str, Resource] | None]] = {}
+        self._residues: dict[str, tuple[Tool, Bundle, Mapping[str, Residue]]] = {}
         self._stale = asyncio.Event()
         # Told of each new policy, once it is in force.
         self.on_policy: Callable[[], None] = lambda: None
+        # Told of a service that could not be compiled, with words for its owner; and of one that can be again.
+        self.on_broken: Callable[[str, str], None] = lambda _service, _words: None
+        self.on_mended: Callable[[str], None] = lambda _service: None
 
     @property
     def loaded(self) -> Loaded:
@@ -58,18 +64,16 @@ class Control:
 
     def permitted(self, tool: Tool, caller: Caller) -> frozenset[str]:
         """Names of the tool's methods that some request of the caller's could be permitted."""
-        return frozenset(
-            method.name for method in tool.methods if may_be_permitted(self._residue(tool, method), caller)
-        )
+        return frozenset(name for name, residue in self._residues_of(tool).items() if may_be_permitted(residue, caller))
 
-    def _residue(self, tool: Tool, method: Method) -> Residue:
+    def _residues_of(self, tool: Tool) -> Mapping[str, Residue]:
         bundle = self._loaded.policy.bundle
-        kept = self._residues.get((tool.service, method.name))
+        kept = self._residues.get(tool.service)
         if kept is not None and kept[0] is tool and kept[1] is bundle:
             return kept[2]
-        residue = specialise(bundle, facts(tool, method))
-        self._residues[tool.service, method.name] = (tool, bundle, residue)
-        return residue
+        made = residues(tool, bundle)
+        self._residues[tool.service] = (tool, bundle, made)
+        return made
 
     async def run(self, clock: Clock) -> None:
         """Until cancelled. Nothing is published before discovery has posted its first catalog."""
@@ -99,15 +103,31 @@ class Control:
             return
         await self._publisher.publish(self._resources(catalog.tools))
         await self._publisher.caught_up(within_s=SHOW_AFTER_S)
-        await self._shown.post(catalog.tools, catalog.reports)
+        shown = {service: tool for service, tool in catalog.tools.items() if self._built[service][2] is not None}
+        await self._shown.post(shown, catalog.reports)
 
     def _resources(self, found: Mapping[str, Tool]) -> Resources:
         tools = {**found, **self._platform}
         bundle = self._loaded.policy.bundle
         for service in self._built.keys() - tools.keys():
             del self._built[service]
+        for service in self._residues.keys() - tools.keys():
+            del self._residues[service]
         for service, tool in tools.items():
             kept = self._built.get(service)
             if kept is None or kept[0] is not tool or kept[1] is not bundle:
-                self._built[service] = (tool, bundle, build_tool(tool, bundle))
-        return assemble({service: built for service, (_, _, built) in self._built.items()}, self._loaded.policy)
+                built = self._build(tool)
+                self._built[service] = (tool, bundle, built)
+                if built is not None and kept is not None and kept[2] is None:
+                    self.on_mended(service)
+        made = {service: built for service, (_, _, built) in self._built.items() if built is not None}
+        return assemble(made, self._loaded.policy)
+
+    def _build(self, tool: Tool) -> Mapping[str, Resource] | None:
+        try:
+            return build_tool(tool, self._residues_of(tool))
+        except Exception:
+            # Whatever it is about this tool, the others go on.
+            log.exception("tool not compiled", extra={"service": tool.service})
+            self.on_broken(tool.service, f"the gateway cannot compile {tool.service}: its log says why")
+            return None

@@ -74,7 +74,8 @@ def residues(tool: Tool, bundle: Bundle) -> Mapping[str, Residue]:
 
 def build(tools: Mapping[str, Tool], policy: Policy) -> Resources:
     """The resources that route to every tool and let in whom the policy permits."""
-    return assemble({service: build_tool(tool, policy.bundle) for service, tool in tools.items()}, policy)
+    built = {service: build_tool(tool, residues(tool, policy.bundle)) for service, tool in tools.items()}
+    return assemble(built, policy)
 
 
 def assemble(built: Mapping[str, Mapping[str, Resource]], policy: Policy) -> Resources:
@@ -92,12 +93,12 @@ def assemble(built: Mapping[str, Mapping[str, Resource]], policy: Policy) -> Res
     return snapshot
 
 
-def build_tool(tool: Tool, bundle: Bundle) -> Mapping[str, Resource]:
-    """One tool's resources by type URL; each is named for its service."""
+def build_tool(tool: Tool, residues: Mapping[str, Residue]) -> Mapping[str, Resource]:
+    """One tool's resources by type URL; each is named for its service. residues: method name -> residue."""
     return {
         CLUSTER: _resource(service.cluster(tool)),
         ENDPOINTS: _resource(service.endpoints(tool)),
-        ROUTES: _resource(service.routes(tool, residues(tool, bundle))),
+        ROUTES: _resource(service.routes(tool, residues)),
         SCOPE: _resource(service.scope(tool)),
     }
 

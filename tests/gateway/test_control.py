@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+import sys
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,16 +12,19 @@ from pathlib import Path
 import grpc
 import pytest
 
-from gateway.catalog import CatalogBoard
+from gateway import control as gateway_control
+from gateway.catalog import CatalogBoard, Tool
 from gateway.control import Control
 from gateway.policy import POLL_S, PolicyError
+from gateway.snapshot.build import Resource
+from governance.residue import Residue
 from governance.words import Caller
 from tests.envoy import READS, Mesh, mesh
 from tests.eventually import eventually
 from tests.gateway.fakes import FakeClock
 from tests.gateway.policy_files import BROKEN, Folder
 
-TICKETS, PLATFORM = "acme.support.v1.Tickets", "llmesh.api.catalog.v1.CatalogService"
+TICKETS, OTHER, PLATFORM = "acme.support.v1.Tickets", "acme.support.v1.Other", "llmesh.api.catalog.v1.CatalogService"
 SAM = Caller("corp", "sam")
 NOBODY_READS = READS.replace("effect: permit", "effect: forbid").replace("everyone reads", "closed today")
 
@@ -132,6 +136,68 @@ async def test_a_tool_cannot_take_the_place_of_the_platforms(tmp_path: Path) -> 
 
         routes = made.mesh.publisher.wanted("type.googleapis.com/envoy.config.route.v3.RouteConfiguration")
         assert b"platform" in routes[PLATFORM].value
+
+
+async def test_a_tool_that_cannot_be_compiled_is_refused_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build_tool, broken = gateway_control.build_tool, {TICKETS}
+
+    def build(tool: Tool, residues: Mapping[str, Residue]) -> Mapping[str, Resource]:
+        if tool.service in broken:
+            raise ValueError("nobody thought of this")
+        return build_tool(tool, residues)
+
+    monkeypatch.setattr(gateway_control, "build_tool", build)
+    async with controlled(tmp_path) as made:
+        told: list[str] = []
+        made.control.on_broken = lambda service, words: told.append(f"{service} broken: {words}")
+        made.control.on_mended = lambda service: told.append(f"{service} mended")
+        tickets, other = made.mesh.tool(TICKETS), made.mesh.tool(OTHER)
+
+        await made.found.post({TICKETS: tickets, OTHER: other}, {})
+        await made.answers(OTHER, grpc.StatusCode.OK)
+        await made.answers(TICKETS, grpc.StatusCode.UNIMPLEMENTED)
+        await made.found.post({TICKETS: tickets}, {})
+        await made.answers(OTHER, grpc.StatusCode.UNIMPLEMENTED)
+        assert told == [f"{TICKETS} broken: the gateway cannot compile {TICKETS}: its log says why"]
+        assert TICKETS not in made.shown.current.tools
+
+        broken.clear()
+        await made.found.post({TICKETS: made.mesh.tool(TICKETS)}, {})
+        await made.answers(TICKETS, grpc.StatusCode.OK)
+        assert told[1:] == [f"{TICKETS} mended"]
+
+
+ENDS = """
+import sys
+import gateway.{module} as part
+from gateway import __main__ as gateway
+
+async def end(*_):
+    {how}
+
+part.{name}.run = end
+sys.argv = ["gateway", "run", "--home", {home!r}, "--mesh-file", {mesh!r}]
+gateway.main()
+"""
+
+
+@pytest.mark.parametrize("how", ["raise ValueError('nobody thought of this')", "return"])
+@pytest.mark.parametrize(("module", "name"), [("control", "Control"), ("discovery.discovery", "Discovery")])
+async def test_a_gateway_of_which_a_part_ends_ends(tmp_path: Path, module: str, name: str, how: str) -> None:
+    folder = Folder.make(tmp_path)
+    mesh_file = tmp_path / "mesh.yaml"
+    mesh_file.write_text(f"listen: 127.0.0.1:8700\npolicies: {folder.policies}\n")
+    program = ENDS.format(module=module, name=name, how=how, home=str(folder.home.path), mesh=str(mesh_file))
+
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stderr=asyncio.subprocess.PIPE)
+    try:
+        _, said = await asyncio.wait_for(process.communicate(), 20)
+    finally:
+        if process.returncode is None:
+            process.kill()
+
+    assert process.returncode == 1
+    assert ("nobody thought of this" if how != "return" else "a part of the gateway ended") in said.decode()
 
 
 async def test_without_any_policy_there_is_no_gateway(tmp_path: Path) -> None:

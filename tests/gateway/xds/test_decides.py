@@ -8,7 +8,7 @@ from typing import Any as Untyped
 
 import grpc
 
-from gateway.snapshot.build import ROUTES, Resource, Resources, assemble, build_tool, facts
+from gateway.snapshot.build import ROUTES, Resource, Resources, assemble, build_tool, facts, residues
 from gateway.xds.messages import make, message_type, serialize
 from governance.bundle import Bundle, parse_bundle
 from governance.decide import decide
@@ -203,7 +203,8 @@ async def test_envoy_decides_and_derives_as_governance_does() -> None:
             )
             for service, (tool, bundle) in tools.items()
         }
-        resources = assemble({name: build_tool(tool, bundle) for name, (tool, bundle) in tools.items()}, policy)
+        built = {name: build_tool(tool, residues(tool, bundle)) for name, (tool, bundle) in tools.items()}
+        resources = assemble(built, policy)
         await running.publish_resources(resources)
 
         assert running.refused == []
