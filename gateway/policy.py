@@ -11,11 +11,12 @@ import ipaddress
 import json
 import logging
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.clock import Clock
-from gateway.snapshot.build import Policy
+from gateway.snapshot.build import Policy, build
 from governance.bundle import parse_bundle
 from governance.issuers import Issuer, parse_issuers, usable_keys
 from governance.ownership import Ownership, parse_ownership
@@ -48,10 +49,15 @@ class PolicyFiles:
         self._home = home
         self._development = development
         self._kept = home.state / "policy.json"
+        self._told = home.state / "policy_error.txt"
+        self._good: Loaded | None = None
         self.error = ""
 
     def load(self) -> Loaded:
-        """The policy that the files hold, or else the last good one. Raises PolicyError if there is neither."""
+        """The policy that the files hold, or else the last good one. Raises PolicyError if there is neither.
+
+        What is wrong with the files stands in policy_error.txt for as long as it is.
+        """
         texts: Mapping[str, str] = {}
         try:
             texts = self._read()
@@ -59,17 +65,38 @@ class PolicyFiles:
         except (DocumentError, PolicyError, OSError) as error:
             self.error = str(error)
             log.error("policy refused", extra={"error": self.error})  # noqa: TRY400 - the message says it all
-            return self._last_good(error)
+            self._keep(self._told, self.error)
+            self._good = self._good or self._last_good(error)
+            return self._good
         self.error = ""
-        write_atomically(self._kept, json.dumps(texts, sort_keys=True).encode())
+        self._good = loaded
+        self._keep(self._kept, json.dumps(texts, sort_keys=True))
+        with suppress(OSError):
+            self._told.unlink(missing_ok=True)
         return loaded
+
+    def _keep(self, path: Path, text: str) -> None:
+        """Write it if the disk lets us: what is in force does not hang on what is kept."""
+        try:
+            write_atomically(path, text.encode(errors="replace"))
+        except OSError:
+            log.exception("policy could not be kept", extra={"path": str(path)})
 
     def _last_good(self, error: Exception) -> Loaded:
         try:
             return self._parse(json.loads(self._kept.read_text()))
         except FileNotFoundError:
             raise PolicyError(f"{error}; there is no earlier policy to go on with") from error
-        except (DocumentError, ValueError, LookupError, TypeError, AttributeError) as unusable:
+        except (
+            DocumentError,
+            PolicyError,
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ) as unusable:
             # It was damaged, or kept by another version.
             log.error("kept policy refused", extra={"error": str(unusable)})  # noqa: TRY400 - the message says it all
             raise PolicyError(f"{error}; the earlier policy in {self._kept} cannot be used either") from error
@@ -128,7 +155,12 @@ class PolicyFiles:
         keys = {issuer.name: usable_keys(issuer, texts[f"keys/{issuer.name}"]) for issuer in issuers.issuers}
         domains = {name: text for name, text in texts.items() if name.startswith("domains/")}
         bundle = parse_bundle(texts["mesh.yaml"], domains)
-        return Loaded(Policy(bundle, issuers, keys), parse_ownership(texts["ownership.yaml"]))
+        policy = Policy(bundle, issuers, keys)
+        try:
+            build({}, policy)
+        except (ValueError, TypeError) as error:
+            raise PolicyError(f"issuers.yaml: Envoy cannot be told what it says: {error}") from error
+        return Loaded(policy, parse_ownership(texts["ownership.yaml"]))
 
 
 def is_loopback(host: str) -> bool:

@@ -103,7 +103,7 @@ def usable_keys(issuer: Issuer, jwks: str) -> str:
 def _keys_in(jwks: str) -> list[Mapping[str, object]] | None:
     try:
         document: object = json.loads(jwks)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     keys = document.get("keys") if _is_object(document) else None
     if not isinstance(keys, list):

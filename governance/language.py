@@ -15,7 +15,7 @@ from typing import Any as Untyped
 from cel_expr_python import cel  # pyright: ignore[reportMissingTypeStubs] - its stubs are inside it
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.any_pb2 import Any
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from governance.expression import SUPPORTED, Call, Const, Expression, Field
 from llmesh.api.policy.v1 import facts_pb2
@@ -45,6 +45,16 @@ def _environment() -> cel.Env:
 
 def compile_rule(text: str) -> Expression:
     """The expression of a rule's `when`. Raises LanguageError, its message ending in a caret where CEL gives one."""
+    try:
+        text.encode()
+        return _compile(text)
+    except UnicodeEncodeError as error:
+        raise LanguageError("half of a character (a lone surrogate) cannot be compared with anything") from error
+    except (TypeError, DecodeError, RecursionError) as error:
+        raise LanguageError("the expression is nested too deep, or is not one that can be read; write less") from error
+
+
+def _compile(text: str) -> Expression:
     try:
         compiled = _environment().compile(text)
     except RuntimeError as error:

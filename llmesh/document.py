@@ -8,7 +8,8 @@ from __future__ import annotations
 __all__ = ["Document", "DocumentError", "line_in", "parse_document"]
 
 import difflib
-from typing import TypeVar, get_args
+from collections.abc import Callable
+from typing import TypeVar, cast, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -21,6 +22,9 @@ class Document(BaseModel):
 
 
 Model = TypeVar("Model", bound=Document)
+
+# How much of a wrong value is told.
+SHOWN = 40
 
 
 class DocumentError(ValueError):
@@ -36,15 +40,7 @@ class DocumentError(ValueError):
 
 def parse_document(model: type[Model], text: str, *, file: str) -> Model:
     """The model that the text holds. Raises DocumentError for the first thing wrong."""
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        raise DocumentError(file, mark.line + 1 if mark else 1, f"not YAML: {error.problem}") from error
-    except yaml.YAMLError as error:
-        raise DocumentError(file, 1, f"not YAML: {error}") from error
-    _refuse_repeated_keys(root, file)
+    root, data = _read(text, file)
     try:
         return model.model_validate(data if data is not None else {})
     except ValidationError as error:
@@ -53,20 +49,67 @@ def parse_document(model: type[Model], text: str, *, file: str) -> Model:
         raise DocumentError(file, _line_of(root, where), _wording(model, where, first["type"], first["msg"])) from error
 
 
-def _refuse_repeated_keys(node: yaml.Node | None, file: str) -> None:
+def _read(text: str, file: str) -> tuple[yaml.Node | None, object]:
+    """The text as nodes, which know their lines, and as values."""
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        _check_nodes(root, file, checked=set())
+        return root, yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        raise DocumentError(file, mark.line + 1 if mark else 1, f"not YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise DocumentError(file, 1, f"not YAML: {error}") from error
+    except RecursionError as error:
+        raise DocumentError(file, 1, "is nested too deep") from error
+
+
+def _check_nodes(node: yaml.Node | None, file: str, *, checked: set[int], around: frozenset[int] = frozenset()) -> None:
+    """Refuse what makes no values, or loses some. checked: nodes that were found right, which may come again."""
+    if node is None or id(node) in checked:
+        return
+    if id(node) in around:
+        raise DocumentError(file, node.start_mark.line + 1, "contains itself")
+    if isinstance(node, yaml.ScalarNode):
+        _check_scalar(node, file)
+    inside: list[yaml.Node] = []
+    if isinstance(node, yaml.SequenceNode):
+        inside = node.value
+    if isinstance(node, yaml.MappingNode):
+        _refuse_repeated_keys(node, file)
+        inside = [each for pair in node.value for each in pair]
+    for each in inside:
+        _check_nodes(each, file, checked=checked, around=around | {id(node)})
+    checked.add(id(node))
+
+
+def _check_scalar(node: yaml.ScalarNode, file: str) -> None:
+    loader = yaml.SafeLoader("")
+    construct = cast("Callable[[yaml.Node], object]", loader.construct_object)  # pyright: ignore[reportUnknownMemberType]
+    try:
+        value = construct(node)
+        if isinstance(value, str):
+            value.encode()
+    except UnicodeEncodeError as error:
+        message = "half of a character (a lone surrogate) cannot be written in UTF-8"
+        raise DocumentError(file, node.start_mark.line + 1, message) from error
+    except (ValueError, TypeError, OverflowError, LookupError, AttributeError) as error:
+        kind = node.tag.rpartition(":")[2]
+        message = f"`{node.value[:SHOWN]}` is not a right {kind}; put text in quotes"
+        raise DocumentError(file, node.start_mark.line + 1, message) from error
+    finally:
+        loader.dispose()
+
+
+def _refuse_repeated_keys(node: yaml.MappingNode, file: str) -> None:
     # YAML readers keep the last of two equal keys: a second `rules` would
     # silently drop every rule of the first.
-    if isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _refuse_repeated_keys(item, file)
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if key.value in seen:
-                line = key.start_mark.line + 1
-                raise DocumentError(file, line, f"`{key.value}` is given twice; the first would be lost")
-            seen.add(str(key.value))
-            _refuse_repeated_keys(value, file)
+    seen: set[str] = set()
+    for key, _ in node.value:
+        name = str(key.value)
+        if name in seen:
+            raise DocumentError(file, key.start_mark.line + 1, f"`{name}` is given twice; the first would be lost")
+        seen.add(name)
 
 
 def line_in(text: str, *path: int | str) -> int:

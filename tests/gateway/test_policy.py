@@ -79,6 +79,80 @@ def test_a_file_that_is_no_text_is_refused_by_name(folder: Folder) -> None:
     assert "mesh.yaml is not UTF-8" in files.error
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        pytest.param("mesh.yaml", "version: 1\nrules: 2026-99-99\n", "mesh.yaml:2: ", id="no such day"),
+        pytest.param("mesh.yaml", f"version: 1\nrules: {'[' * 5000}", "mesh.yaml:1: ", id="nested without end"),
+        pytest.param("mesh.yaml", "version: 1\nrules: &a [*a]", "mesh.yaml:2: ", id="in itself"),
+        pytest.param("mesh.yaml", f"version: {'1' * 5000}", "mesh.yaml:1: ", id="a number without end"),
+        pytest.param(
+            "mesh.yaml",
+            READS.replace("reason:", 'when: "\\ud800", reason:'),
+            "half of a character",
+            id="half a character",
+        ),
+        pytest.param(
+            "issuers.yaml", ISSUERS.replace("audiences:", 'audiences: ["\\ud800"] #'), "half of a", id="an audience"
+        ),
+        pytest.param("corp.jwks.json", '{"keys": ' + "[" * 100_000, "corp.jwks.json:1: ", id="keys without end"),
+    ],
+)
+def test_no_text_breaks_the_gateway_even_if_it_starts_beside_it(
+    folder: Folder, name: str, text: str, said: str
+) -> None:
+    good = folder.files().load()
+    folder.write(name, text)
+    for _ in range(2):
+        files = folder.files()
+        assert files.load() == good
+        assert said in files.error
+
+
+def test_what_envoy_cannot_be_told_is_refused_and_not_kept(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = folder.files().load()
+    kept = (folder.home.state / "policy.json").read_bytes()
+    folder.write("mesh.yaml", OTHER)
+
+    def fail(*_: object) -> None:
+        raise ValueError("no such message")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gateway.policy.build", fail)
+        with pytest.raises(PolicyError, match="Envoy cannot be told"):
+            folder.files().load()
+    assert (folder.home.state / "policy.json").read_bytes() == kept
+    assert good
+
+
+def test_a_disk_that_cannot_be_written_keeps_no_policy_from_taking_effect(folder: Folder) -> None:
+    files = folder.files()
+    files.load()
+    shutil.rmtree(folder.home.state)
+    folder.write("mesh.yaml", OTHER)
+    assert reason(files.load()) == "all may read"
+
+    folder.write("mesh.yaml", BROKEN)
+
+    assert reason(files.load()) == "all may read"
+    assert "mesh.yaml:2: " in files.error
+
+
+def test_why_the_files_are_refused_is_told_on_disk_until_they_are_right(folder: Folder) -> None:
+    told = folder.home.state / "policy_error.txt"
+    files = folder.files()
+    files.load()
+    assert not told.exists()
+
+    folder.write("mesh.yaml", BROKEN)
+    files.load()
+    assert told.read_text() == files.error
+
+    folder.write("mesh.yaml", READS)
+    files.load()
+    assert not told.exists()
+
+
 def test_a_mended_file_takes_effect_and_clears_the_error(folder: Folder) -> None:
     files = folder.files()
     files.load()

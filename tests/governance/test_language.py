@@ -73,3 +73,13 @@ def test_effects_have_names() -> None:
     compared = compile_rule("tool.effect == Effect.EFFECT_READ")
 
     assert compared == Call("_==_", (Field("tool", "effect"), Const(options.EFFECT_READ)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["'\ud800' == caller.domain", "(" * 5000, "tool.hidden == (" * 120 + "tool.hidden" + ")" * 120],
+    ids=["half a character", "open without end", "nested too deep"],
+)
+def test_no_text_breaks_the_reader(text: str) -> None:
+    with pytest.raises(LanguageError):
+        compile_rule(text)
