@@ -24,7 +24,7 @@ from gateway.catalog import Contract, Grant, Method, Step
 from gateway.discovery.descriptors import make_pool
 from gateway.discovery.pinned import pinned
 from gateway.discovery.refusal import Refusal
-from governance.contract.sheet import MethodSheet, has_sheet, read_method, read_tool
+from governance.contract.sheet import SPAN_MIN, MethodSheet, has_sheet, read_method, read_tool
 from governance.contract.types import declared, messages, service_in
 from llmesh.api.options.v1 import options_pb2 as options
 
@@ -32,6 +32,7 @@ __all__ = ["Candidate", "read_candidate"]
 
 NAME_MAX = 255
 TITLE_MAX = 80
+SPAN_MIN_NANOS = SPAN_MIN.microseconds * 1000
 USES = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+/[A-Za-z_][A-Za-z0-9_]*")
 LABEL = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 
@@ -174,8 +175,8 @@ def _check_methods(methods: tuple[Method, ...], contract: Contract, pool: Descri
                     f"`{method.name}` uses `{each[:NAME_MAX]}`; write `acme.engineering.v1.DocSearch/Retrieve`",
                 )
         for name, span in _spans(stated):
-            if span.seconds < 0 or span.nanos < 0 or not (span.seconds or span.nanos):
-                raise Refusal("BAD_DURATION", f"`{method.name}` has a {name} that is not above zero")
+            if span.seconds < 0 or span.nanos < 0 or not (span.seconds or span.nanos >= SPAN_MIN_NANOS):
+                raise Refusal("BAD_DURATION", f"`{method.name}` has a {name} of less than a millisecond")
         if stated.examples:
             pool = pool or make_pool(contract.files.file)
             _check_examples(method, pool)

@@ -24,6 +24,7 @@ from llmesh.api.options.v1 import options_pb2 as options
 __all__ = [
     "CALL_CAP",
     "DATA_CLASSES",
+    "SPAN_MIN",
     "STREAM_CAP",
     "MethodSheet",
     "data_classes",
@@ -38,6 +39,8 @@ STREAM_DEFAULT = timedelta(hours=1)
 IDLE_DEFAULT = timedelta(minutes=5)
 STREAM_CAP = timedelta(hours=24)
 CONCURRENCY_DEFAULT = 1024
+# The shortest span that Envoy can hold a call to.
+SPAN_MIN = timedelta(milliseconds=1)
 # The number of the value in a map's entry.
 MAP_VALUE = 2
 
@@ -128,9 +131,12 @@ def _times(stated: options.Method, *, streams: bool) -> tuple[timedelta, timedel
 
 
 def _span(stated: Duration, *, default: timedelta, cap: timedelta) -> timedelta:
-    """The span, capped. One that is not above zero says nothing, so the default holds."""
+    """The span, capped. One that is not above zero says nothing, so the default holds.
+
+    Never below SPAN_MIN: what rounds to zero would mean no limit at all.
+    """
     seconds = stated.seconds + stated.nanos / 1e9
-    return timedelta(seconds=min(seconds, cap.total_seconds())) if seconds > 0 else default
+    return max(SPAN_MIN, timedelta(seconds=min(seconds, cap.total_seconds()))) if seconds > 0 else default
 
 
 def data_classes(roots: tuple[str, ...], types: Mapping[str, DescriptorProto]) -> tuple[tuple[str, ...], bool]:

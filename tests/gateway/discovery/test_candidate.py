@@ -33,6 +33,7 @@ GOOD = [
     ("labels {key: 'language' value: 'en'}", ""),
     ("", "uses: 'acme.engineering.v1.DocSearch/Retrieve'"),
     ("", "examples {request_json: '{\"id\": \"1\"}' response_json: '{}'}"),
+    ("", "deadline {nanos: 1000000}"),
     ("", "deadline {seconds: 5} cacheable {seconds: 60}"),
 ]
 BAD = [
@@ -46,6 +47,10 @@ BAD = [
     ("", "uses: '/acme.engineering.v1.DocSearch/Retrieve'", "BAD_USES"),
     ("", "deadline {seconds: -5}", "BAD_DURATION"),
     ("", "deadline {}", "BAD_DURATION"),
+    ("", "deadline {nanos: 1}", "BAD_DURATION"),
+    ("", "max_duration {nanos: 999999}", "BAD_DURATION"),
+    ("", "idle_timeout {nanos: 499}", "BAD_DURATION"),
+    ("", "deadline {seconds: 1 nanos: -1}", "BAD_DURATION"),
     ("", "examples {request_json: 'id'}", "BAD_EXAMPLE"),
     ("", "examples {request_json: '{\"no_such_field\": 1}'}", "BAD_EXAMPLE"),
     ("", "examples {request_json: '{}' response_json: '[]'}", "BAD_EXAMPLE"),

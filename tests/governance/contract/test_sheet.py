@@ -57,6 +57,7 @@ def test_a_cost_and_a_stage_that_we_do_not_know_are_the_worst() -> None:
         ("deadline {nanos: 500000000}", timedelta(seconds=0.5)),
         ("deadline {seconds: 3600}", CALL_CAP),
         ("deadline {seconds: 315576000000}", CALL_CAP),
+        ("deadline {nanos: 1}", timedelta(milliseconds=1)),
         ("deadline {seconds: -1}", timedelta(seconds=30)),
         ("max_duration {seconds: 5}", timedelta(seconds=30)),
     ],
@@ -71,6 +72,7 @@ def test_a_call_has_a_deadline_below_the_meshs_own(text: str, expected: timedelt
         ("", timedelta(hours=1), timedelta(minutes=5)),
         ("deadline {seconds: 5}", timedelta(hours=1), timedelta(minutes=5)),
         ("max_duration {seconds: 5} idle_timeout {seconds: 2}", timedelta(seconds=5), timedelta(seconds=2)),
+        ("max_duration {nanos: 1} idle_timeout {nanos: 1}", timedelta(milliseconds=1), timedelta(milliseconds=1)),
         ("max_duration {seconds: 999999} idle_timeout {seconds: 999999}", STREAM_CAP, STREAM_CAP),
     ],
 )
