@@ -150,7 +150,15 @@ class Server:
         if server is None:
             return
         self._health.drain()
-        await self._leave_mesh()
+        try:
+            await self._leave_mesh()
+            await self._drain(server)
+        finally:
+            if self._place.socket:
+                self._place.socket.unlink(missing_ok=True)
+        log.info("stopped", extra={"address": self._address})
+
+    async def _drain(self, server: grpc.aio.Server) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(server.stop(self._drain_limit_s))
             try:
@@ -160,9 +168,6 @@ class Server:
                 log.warning("calls cut at the drain limit", extra={"limit_s": self._drain_limit_s})
             # Watches of health and reflection streams are left: nobody need wait for them.
             await server.stop(None)
-        if self._place.socket:
-            self._place.socket.unlink(missing_ok=True)
-        log.info("stopped", extra={"address": self._address})
 
     async def _leave_mesh(self) -> None:
         if self._lease:
@@ -218,7 +223,8 @@ async def _serve_until_told(server: Server) -> None:
             loop.add_signal_handler(number, told.set)
         await told.wait()
         for number in signals:
-            loop.remove_signal_handler(number)
+            # The loop puts Python's own back when it closes, which for SIGINT would be a traceback.
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _find_place(name: str, home: str | Path | Home | None, address: str | None, insecure_dev: bool) -> _Place:  # noqa: FBT001

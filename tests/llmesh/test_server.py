@@ -209,9 +209,46 @@ async def test_one_line_serves_until_a_signal_and_exits_0(
         assert not path.exists()
 
 
-def _slow_request() -> pb.UnaryRequest:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_second_signal_ends_the_process_at_once_and_in_silence(
+    process: asyncio.subprocess.Process, folder: Path, number: signal.Signals
+) -> None:
+    assert process.stderr is not None
+    async with asyncio.timeout(20):
+        while b'"serving"' not in await process.stderr.readline():
+            pass
+        path = folder / ".llmesh" / "run" / "tools" / f"echo-{process.pid}.sock"
+        async with llmesh.Mesh(f"unix:{path}") as mesh:
+            call = EchoStub(mesh.channel).Unary(_slow_request(delay_ms=60_000))
+            watch = health(mesh.channel).Watch(health_pb2.HealthCheckRequest())
+            assert (await watch.read()).status == SERVING
+            process.send_signal(number)
+            assert (await watch.read()).status == NOT_SERVING
+            process.send_signal(number)
+            assert await process.wait() == -number
+            with pytest.raises(llmesh.MeshError):
+                await call
+        assert b"Traceback" not in await process.stderr.read()
+
+
+async def test_the_socket_goes_though_the_stop_is_cut_short(folder: Path) -> None:
+    gate = Gate()
+    server = llmesh.Server(gate, address=f"unix:{folder}/tool.sock")
+    await server.start()
+    async with asyncio.timeout(10), llmesh.Mesh(server.address) as mesh:
+        call = EchoStub(mesh.channel).Unary(pb.UnaryRequest(text="a"))
+        await gate.entered.wait()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await server.stop()
+        assert not (folder / "tool.sock").exists()
+        gate.opened.set()
+        assert (await call).text == "a"
+
+
+def _slow_request(*, delay_ms: int = 300) -> pb.UnaryRequest:
     request = pb.UnaryRequest(text="a")
-    request.orders.delay.FromMilliseconds(300)
+    request.orders.delay.FromMilliseconds(delay_ms)
     return request
 
 
