@@ -6,8 +6,10 @@ import asyncio
 import json as json_text
 import os
 import signal
+import sys
 import time
 from pathlib import Path
+from typing import TextIO, cast
 
 from rich.console import Console
 from rich.text import Text
@@ -15,6 +17,7 @@ from rich.text import Text
 from llmesh.cli import running, welcome
 from llmesh.cli.edge import problem_of
 from llmesh.cli.output import console, print_json, print_problem
+from llmesh.cli.screen import Screen
 from llmesh.cli.session import Session, open_session
 from llmesh.errors import MeshError
 from llmesh.home import Home
@@ -28,9 +31,8 @@ from llmesh.supervisor.supervise import held
 
 LOG_LINES = 5
 POLL_S = 0.1
+LAST_WORDS_S = 1.0
 LEVELS = {"warning": "yellow", "error": "bold red", "critical": "bold red"}
-# How it shows that nobody looks any more (`llmesh up | head`): rich makes a broken pipe a SystemExit.
-GONE = (OSError, SystemExit)
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_cyan", "bright_magenta", "bright_green")
 
 
@@ -38,21 +40,28 @@ def in_foreground(home_path: Path | None, mesh_file: Path, *, timeout_s: float, 
     """Run the mesh here until it is told to stop."""
     home = checks.open_home(home_path)
     intended = plan.read(home, mesh_file)
-    terminal = Terminal(console(), [program.name for program in intended.programs])
+    screen = Screen(sys.stdout, gone=end_in_order)
+    out = console()
+    out.file = cast("TextIO", screen)
+    terminal = Terminal(out, [program.name for program in intended.programs])
 
     async def greet() -> None:
         try:
-            with console().status(f"starting {len(intended.programs)} processes"):
+            with out.status(f"starting {len(intended.programs)} processes"):
                 missing = await _wait(home, intended, timeout_s=timeout_s)
-            await _welcome(home, intended, missing=missing, json=json)
+            await _welcome(home, intended, out, missing=missing, json=json)
         except (MeshError, Problem) as err:
             # The mesh goes on: what is wrong with it shows in its logs.
             print_problem(problem_of(err))
-        except GONE:
+        except OSError:
+            # Nobody looks any more: `llmesh up --json | head`.
             end_in_order()
         terminal.open()
 
-    start(home_path, mesh_file, sink=(lambda _name, _line: None) if json else terminal.show, beside=greet)
+    try:
+        start(home_path, mesh_file, sink=(lambda _name, _line: None) if json else terminal.show, beside=greet)
+    finally:
+        screen.finish(LAST_WORDS_S)
 
 
 def in_background(home_path: Path | None, mesh_file: Path, *, timeout_s: float, json: bool) -> None:
@@ -83,7 +92,7 @@ async def _follow(home: Home, intended: plan.Plan, process: ProcessId, *, timeou
     watching.cancel()
     if watching.done() and not watching.cancelled():
         watching.result()
-    await _welcome(home, intended, missing=waiting.result(), json=json)
+    await _welcome(home, intended, console(), missing=waiting.result(), json=json)
     if waiting.result():
         raise Problem("the mesh is up, but not all of it", "see why: llmesh status; end it: llmesh down")
 
@@ -95,12 +104,11 @@ async def _wait(home: Home, intended: plan.Plan, *, timeout_s: float) -> dict[st
         return await wait_ready(channel, processes=intended.tools, timeout_s=deadline - time.monotonic())
 
 
-async def _welcome(home: Home, intended: plan.Plan, *, missing: dict[str, str], json: bool) -> None:
+async def _welcome(home: Home, intended: plan.Plan, out: Console, *, missing: dict[str, str], json: bool) -> None:
     """Say where the mesh is and what it does; of what isn't ready, why."""
     if json:
         print_json({"address": intended.address, "home": str(home.path), "ready": not missing, "missing": missing})
         return
-    out = console()
     for name, fault in missing.items():
         out.print(Text(f"{name} {fault}", style="red"))
         for line in last_lines(home.logs / f"{'gateway' if name == 'mesh' else name}.log", LOG_LINES):
@@ -141,8 +149,4 @@ class Terminal:
         """One line of one program."""
         if self._open:
             prefix = Text(f"{name:<{self._width}} | ", style=self._colours[name])
-            try:
-                self._out.print(prefix.append_text(log_text(line)))
-            except GONE:
-                self._open = False
-                end_in_order()
+            self._out.print(prefix.append_text(log_text(line)))
