@@ -105,15 +105,21 @@ def tool_of(service: str, address: str, *methods: Method, domain: str = "support
 
 @dataclass(slots=True)
 class Backend:
-    """Answers every method with what it was sent, as JSON. failing: how many calls it first answers UNAVAILABLE."""
+    """Answers every method with what it was sent, as JSON.
+
+    failing: how many calls it first answers UNAVAILABLE. held: paths that it answers once this is set.
+    """
 
     address: str
     calls: Counter[str] = field(default_factory=Counter[str])
     failing: int = 0
+    held: dict[str, asyncio.Event] = field(default_factory=dict[str, asyncio.Event])
 
     async def answer(self, path: str, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         """One call."""
         self.calls[path] += 1
+        if path in self.held:
+            await self.held[path].wait()
         if self.failing:
             self.failing -= 1
             await context.abort(grpc.StatusCode.UNAVAILABLE, "not now")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any as Untyped
 
 from google.protobuf.message import Message
+from google.rpc import code_pb2  # pyright: ignore[reportMissingTypeStubs]
 
 from gateway.snapshot import refusals
 from gateway.snapshot.access import deny_all
@@ -32,6 +33,9 @@ _GRPC_TIMEOUT = "[0-9]{1,8}[HMSmun]"
 _ASKED_TIMEOUT = "x-llmesh-asked-timeout"
 _CONTENT_TYPE = r"application/grpc(\+[a-z0-9.]+)?"
 _EDGE_DETAILS = "rbac_access_denied_matched_policy[edge/"
+_RESET_DETAILS = "upstream_reset_before_response_started{"
+# How a connection ends that stood; one that never stood is a "..._connection_failure".
+_CUT_BY = ("connection_termination", "remote_reset", "protocol_error")
 _JWT_DETAILS = "jwt_authn_access_denied"
 # How soon Envoy looks for a gateway that was away; by default it would wait up to 30 s.
 _RECONNECT: Mapping[str, Untyped] = {
@@ -204,8 +208,7 @@ def blocks() -> Message:
 
 def _local_replies() -> list[dict[str, Untyped]]:
     """Envoy's own answers, in the caller's words. The first that fits is taken."""
-    route = f"xds.route_metadata.filter_metadata['{refusals.DETAILS}']"
-    text = f"xds.route_metadata.filter_metadata['{refusals.MESSAGE}']"
+    route, text = _in_route(refusals.DETAILS), _in_route(refusals.MESSAGE)
     unknown = "no method %REQ(:PATH)% on this mesh; `llmesh tools list` shows what there is"
     return [
         _reply(
@@ -229,15 +232,37 @@ def _local_replies() -> list[dict[str, Untyped]]:
             details=f"%CEL({route}[response.code_details])%",
         ),
         _reply("response.code == 403 || response.code == 404", unknown, status=404),
-        _reply(
-            f"response.code == 503 && '{refusals.UNAVAILABLE}' in {route}",
-            f"%CEL({text}['{refusals.UNAVAILABLE}'])%",
-            details=f"%CEL({route}['{refusals.UNAVAILABLE}'])%",
-        ),
+        _composed(_details_start("overflow"), refusals.OVERLOADED, code_pb2.RESOURCE_EXHAUSTED),
+        _composed(_details_start(*_CUT_BY), refusals.CUT, code_pb2.UNAVAILABLE),
+        # Whatever else: no endpoint is healthy, or none could be connected to.
+        _composed("response.code == 503", refusals.UNAVAILABLE, code_pb2.UNAVAILABLE),
     ]
 
 
-def _reply(when: str, body: str, *, status: int | None = None, details: str = "") -> dict[str, Untyped]:
+def _details_start(*reasons: str) -> str:
+    starts = (f"response.code_details.startsWith('{_RESET_DETAILS}{reason}')" for reason in reasons)
+    return f"({' || '.join(starts)})"
+
+
+def _composed(when: str, name: str, code: int) -> dict[str, Untyped]:
+    """What the route has composed under a name (refusals.py)."""
+    route, text = _in_route(refusals.DETAILS), _in_route(refusals.MESSAGE)
+    return _reply(
+        f"{when} && '{name}' in {route}",
+        f"%CEL({text}['{name}'])%",
+        details=f"%CEL({route}['{name}'])%",
+        code=code,
+    )
+
+
+def _in_route(name: str) -> str:
+    return f"xds.route_metadata.filter_metadata['{name}']"
+
+
+def _reply(
+    when: str, body: str, *, status: int | None = None, details: str = "", code: int | None = None
+) -> dict[str, Untyped]:
+    """code: a gRPC code that Envoy would not make of the HTTP status."""
     matches = make("envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter", expression=when)
     mapper: dict[str, Untyped] = {
         "filter": {
@@ -247,8 +272,8 @@ def _reply(when: str, body: str, *, status: int | None = None, details: str = ""
     }
     if status is not None:
         mapper["status_code"] = {"value": status}
-    if details:
-        mapper["headers_to_add"] = [{"header": {"key": "grpc-status-details-bin", "value": details}}]
+    added = {"grpc-status-details-bin": details, "grpc-status": "" if code is None else str(code)}
+    mapper["headers_to_add"] = [{"header": {"key": key, "value": value}} for key, value in added.items() if value]
     return mapper
 
 

@@ -23,6 +23,8 @@ from governance.residue import Residue
 DETAILS = "llmesh.refusal.details"
 MESSAGE = "llmesh.refusal.message"
 UNAVAILABLE = "unavailable"
+OVERLOADED = "overloaded"
+CUT = "cut"
 RETRY_AFTER_S = 1
 ERROR_DOMAIN = "llmesh"
 # A gRPC client takes 8 KiB of headers for certain, and the text stands in them
@@ -34,7 +36,7 @@ def route_metadata(residue: Residue) -> dict[str, dict[str, str]]:
     """Route metadata: name -> fields, all text. A hidden tool's has no refusals by rule: it looks like no tool."""
     details: dict[str, str] = {}
     messages: dict[str, str] = {}
-    statuses = {UNAVAILABLE: _unavailable(residue)}
+    statuses = {UNAVAILABLE: _unavailable(residue), OVERLOADED: _overloaded(residue), CUT: _cut(residue)}
     if not residue.tool.hidden:
         statuses |= {matched(clause.rule): _denied(residue, clause.rule, clause.reason) for clause in residue.forbids}
         statuses[matched("none")] = _denied(residue, "", no_rule_permits(residue))
@@ -75,6 +77,26 @@ def _unavailable(residue: Residue) -> status_pb2.Status:
         error_details_pb2.ErrorInfo(
             reason="TOOL_DOWN", domain=ERROR_DOMAIN, metadata={"service": residue.tool.service}
         ),
+    )
+
+
+def _overloaded(residue: Residue) -> status_pb2.Status:
+    return _status(
+        code_pb2.RESOURCE_EXHAUSTED,
+        f"{residue.tool.service} has as many calls as it takes at once; try again in {RETRY_AFTER_S} s",
+        error_details_pb2.RetryInfo(retry_delay=Duration(seconds=RETRY_AFTER_S)),
+        error_details_pb2.ErrorInfo(
+            reason="TOOL_OVERLOADED", domain=ERROR_DOMAIN, metadata={"service": residue.tool.service}
+        ),
+    )
+
+
+def _cut(residue: Residue) -> status_pb2.Status:
+    # No delay after which to try again: the tool may have done what it was asked.
+    return _status(
+        code_pb2.UNAVAILABLE,
+        "the call was cut: the tool ended the connection",
+        error_details_pb2.ErrorInfo(reason="CALL_CUT", domain=ERROR_DOMAIN, metadata={"service": residue.tool.service}),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import time
@@ -18,6 +19,8 @@ from tests.envoy import Mesh, bearer, mesh, method_of, policy_of, token, tool_of
 from tests.governance.rules import domain, rule
 from tests.governance.rules import mesh as mesh_file
 
+# Of an HTTP/2 frame: its type, flags (END_HEADERS) and stream.
+HEADERS_OF_STREAM_1 = b"\x01\x04\x00\x00\x00\x01"
 TICKETS = "/acme.support.v1.Tickets"
 BUNDLE = parse_bundle(
     mesh_file(
@@ -143,6 +146,41 @@ async def test_a_dead_tool_is_unavailable_with_a_delay(running: Mesh) -> None:
     assert answer.info.reason == "TOOL_DOWN"
     assert "dead.sock" not in answer.message
     assert answer.metadata["x-llmesh-call-id"]
+
+
+async def test_a_tool_with_as_many_calls_as_it_takes_is_exhausted_and_not_down(running: Mesh) -> None:
+    busy = "/acme.support.v1.Busy"
+    running.backend.held[f"{busy}/Get"] = asyncio.Event()
+    await running.publish(running.tool(busy[1:], method_of("Get", max_concurrency=1)))
+
+    async with asyncio.TaskGroup() as tasks:
+        calls = [tasks.create_task(running.call(f"{busy}/Get")) for _ in range(2)]
+        done, waiting = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+        running.backend.held[f"{busy}/Get"].set()
+    answer = done.pop().result()
+
+    assert answer.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert answer.message == "acme.support.v1.Busy has as many calls as it takes at once; try again in 1 s"
+    assert answer.detail(error_details_pb2.RetryInfo).retry_delay.seconds == 1
+    assert answer.info.reason == "TOOL_OVERLOADED"
+    assert waiting.pop().result().code is grpc.StatusCode.OK
+
+
+async def test_a_call_that_the_tool_cut_is_not_said_to_have_found_no_tool(running: Mesh) -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(HEADERS_OF_STREAM_1)
+        writer.close()
+
+    path = f"{running.folder}/cutter.sock"
+    cutter = tool_of("acme.support.v1.Cutter", f"unix:{path}", method_of("Cut", idempotent=False))
+    async with await asyncio.start_unix_server(hang_up, path):
+        await running.publish(cutter)
+        answer = await running.call("/acme.support.v1.Cutter/Cut")
+
+    assert answer.code is grpc.StatusCode.UNAVAILABLE
+    assert answer.message == "the call was cut: the tool ended the connection"
+    assert answer.info.reason == "CALL_CUT"
+    assert not answer.detail(error_details_pb2.RetryInfo).HasField("retry_delay")
 
 
 async def test_a_long_reason_still_reaches_the_caller(running: Mesh) -> None:
