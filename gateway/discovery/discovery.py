@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 
@@ -49,7 +49,11 @@ class _Place:
 
     def seen(self, look: Look) -> None:
         self.failed = None
-        self.sighting = self._desk.sighting(self.endpoint, look)
+        last, self.sighting = self.sighting, self._desk.sighting(self.endpoint, look)
+        if last is not None:
+            # A look that failed takes no tool away.
+            kept = [each for each in last.candidates if look.blind or each.service in look.unread]
+            self.sighting = replace(self.sighting, candidates=(*self.sighting.candidates, *kept))
         self._desk.recheck()
 
     def lost(self, step: Step) -> None:
@@ -123,11 +127,10 @@ class Discovery:
 
     def sighting(self, endpoint: Endpoint, look: Look) -> Sighting:
         """A look as admission takes it. Equal candidates are one object, whoever serves them."""
-        known = self._candidates
         return Sighting(
             endpoint=endpoint,
             order=next(self._order),
-            candidates=tuple(known.setdefault((each.service, each.version), each) for each in look.candidates),
+            candidates=tuple(self._one(each) for each in look.candidates),
             steps=look.steps,
             live=look.live,
             health_checked=look.health_checked,
@@ -164,7 +167,8 @@ class Discovery:
             fresh = _Place(endpoint, self)
             if place is not None:
                 self._stop(place)
-                fresh.sighting, fresh.failed = place.sighting, place.failed
+                fresh.failed = place.failed
+                fresh.sighting = self._regrant(place.sighting, endpoint) if place.sighting is not None else None
             else:
                 fresh.sighting = restored.get(address)
             self._places[address] = fresh
@@ -175,6 +179,15 @@ class Discovery:
         if place.task is not None:
             place.task.cancel()
 
+    def _regrant(self, sighting: Sighting, endpoint: Endpoint) -> Sighting:
+        """What was seen, under what the mesh file now states: that holds at once, before the next look."""
+        files = {each.service: each.contract.files.file for each in sighting.candidates}
+        candidates = tuple(self._one(each) for each in _recall(files, endpoint))
+        return replace(sighting, endpoint=endpoint, candidates=candidates)
+
+    def _one(self, candidate: Candidate) -> Candidate:
+        return self._candidates.setdefault((candidate.service, candidate.version), candidate)
+
     def _restore(self, wanted: Mapping[str, Endpoint]) -> dict[str, Sighting]:
         """Sightings of endpoints that served tools before this process began, in that order; once only."""
         remembered, self._remembered = self._remembered, {}
@@ -182,7 +195,8 @@ class Discovery:
         for address, each in remembered.items():
             endpoint = wanted.get(address)
             if endpoint is not None:
-                look = _recall(each, endpoint)
+                candidates = tuple(_recall(each.services, endpoint))
+                look = Look(candidates, (Step("connect", passed=True),), live=True, health_checked=each.health_checked)
                 restored[address] = self.sighting(endpoint, look)
         return restored
 
@@ -225,16 +239,17 @@ def _same(before: Mapping[str, object], after: Mapping[str, object]) -> bool:
     return before.keys() == after.keys() and all(before[key] is value for key, value in after.items())
 
 
-def _recall(remembered: Remembered, endpoint: Endpoint) -> Look:
-    """What the endpoint served when it was last admitted, taken as still so."""
-    candidates: list[Candidate] = []
-    for service, files in remembered.services.items():
+def _recall(services: Mapping[str, Sequence[FileDescriptorProto]], endpoint: Endpoint) -> Iterator[Candidate]:
+    """What the endpoint served before, taken as still so. What cannot be read is left to the next look."""
+    for service, files in services.items():
         try:
             contract = gather(service, files, pinned=pinned())
-            candidates.append(read_candidate(service, contract, grant=endpoint.grant_for(service)))
+            yield read_candidate(service, contract, grant=endpoint.grant_for(service))
         except Refusal as refusal:
             log.warning("remembered contract was unusable", extra={"service": service, "reason": refusal.reason})
-    return Look(tuple(candidates), (Step("connect", passed=True),), live=True, health_checked=remembered.health_checked)
+        # The edge to what another version of the gateway kept, and to what a stranger sent it.
+        except Exception:
+            log.exception("remembered contract could not be read", extra={"service": service})
 
 
 def _remember(catalog: Catalog) -> list[Remembered]:

@@ -35,8 +35,10 @@ log = logging.getLogger(__name__)
 GRACE_S = 0.2
 CONNECT_S = 5.0
 BACK_OFF_S = (0.05, 2.0)
-# What fails to reflect and stays connected is asked again after this.
-ASK_AGAIN_S = 30.0
+# What fails to reflect and stays connected is asked again after the first, then ever less often.
+ASK_AGAIN_S = (1.0, 30.0)
+# Reasons that say nothing of what the endpoint serves.
+UNSURE = ("TIMEOUT", "NO_ANSWER", "REFLECTION_FAILED", "INTERNAL")
 # A connection that ends sooner than this was never a good one.
 STEADY_S = 1.0
 
@@ -54,6 +56,16 @@ class Look:
     def complete(self) -> bool:
         """Whether everything it serves could be read."""
         return all(step.passed or step.name != "reflect" for step in self.steps)
+
+    @property
+    def blind(self) -> bool:
+        """Whether it says nothing of what is served: the endpoint as a whole could not be read."""
+        return any(not step.passed and step.name == "reflect" and not step.service for step in self.steps)
+
+    @property
+    def unread(self) -> frozenset[str]:
+        """Services that could not be read this time, which says nothing against them."""
+        return frozenset(step.service for step in self.steps if not step.passed and step.reason in UNSURE)
 
 
 class Observer(Protocol):
@@ -105,12 +117,14 @@ class Watcher:
         async with open_channel(self._endpoint.address, message_bytes=self._limits.message_bytes) as channel:
             await _connect(channel, self._endpoint.address, patience_s)
             lost = False
+            again_s, longest_s = ASK_AGAIN_S
             while not lost:
                 async with self._slots:
                     health = await watch_health(channel)
                     look = await self._look(channel, health)
                 self._observer.seen(look)
-                lost = await self._stay(channel, health, span_s=None if look.complete else ASK_AGAIN_S)
+                lost = await self._stay(channel, health, span_s=None if look.complete else again_s)
+                again_s = min(2 * again_s, longest_s)
         if self._clock.monotonic_s() - began_s < STEADY_S:
             raise Unreachable("UNREACHABLE", "the connection was lost at once")
 
@@ -121,7 +135,13 @@ class Watcher:
             reflected = await reflect(channel, self._limits, pinned=pinned())
             steps += [Step("reflect", passed=True), *reflected.failures]
             for service, files in reflected.services.items():
-                self._read(service, files, candidates, steps)
+                # Linking megabytes of a stranger's contract must not hold up everyone else.
+                read = await asyncio.to_thread(_read, service, files, self._endpoint)
+                if isinstance(read, Candidate):
+                    candidates.append(read)
+                    steps.append(Step("link", passed=True, service=service))
+                else:
+                    steps.append(read)
         except Unreachable:
             raise
         except Refusal as refusal:
@@ -133,19 +153,6 @@ class Watcher:
         return Look(
             tuple(candidates), tuple(steps), live=health is None or health.serving, health_checked=health is not None
         )
-
-    def _read(
-        self, service: str, files: Sequence[FileDescriptorProto], candidates: list[Candidate], steps: list[Step]
-    ) -> None:
-        try:
-            linked = link(service, files, pinned=pinned())
-            candidates.append(
-                read_candidate(service, linked.contract, grant=self._endpoint.grant_for(service), pool=linked.pool)
-            )
-        except Refusal as refusal:
-            steps.append(refusal.step("link", service))
-        else:
-            steps.append(Step("link", passed=True, service=service))
 
     async def _stay(self, channel: grpc.aio.Channel, health: Health | None, *, span_s: float | None) -> bool:
         """Wait until the connection is lost (True) or the span has passed (False), passing health on."""
@@ -163,6 +170,19 @@ class Watcher:
 
     def _tell(self, serving: bool) -> None:  # noqa: FBT001 - the callback's only word
         self._observer.health(live=serving)
+
+
+def _read(service: str, files: Sequence[FileDescriptorProto], endpoint: Endpoint) -> Candidate | Step:
+    """The service as its files have it, or the step at which they fail."""
+    try:
+        linked = link(service, files, pinned=pinned())
+        return read_candidate(service, linked.contract, grant=endpoint.grant_for(service), pool=linked.pool)
+    except Refusal as refusal:
+        return refusal.step("link", service)
+    # As above: what a stranger sent costs that service alone.
+    except Exception:
+        log.exception("contract could not be read", extra={"address": endpoint.address, "service": service})
+        return Refusal("INTERNAL", "the gateway failed to read this contract; see its log").step("link", service)
 
 
 async def _connect(channel: grpc.aio.Channel, address: str, patience_s: float) -> None:

@@ -12,9 +12,11 @@ from tempfile import TemporaryDirectory
 import grpc
 import pytest
 from grpc_health.v1.health_pb2 import HealthCheckResponse
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionResponse
 
-from gateway.catalog import CatalogBoard, Grant, State
+from gateway.catalog import CatalogBoard, Contract, Grant, State
 from gateway.discovery.calls import open_channel
+from gateway.discovery.candidate import Candidate, read_candidate
 from gateway.discovery.pinned import pinned
 from gateway.discovery.reflect import Limits, reflect
 from governance.ownership import parse_ownership
@@ -31,6 +33,7 @@ from tests.gateway.discovery.world import (
     discovering,
     eventually,
     honest,
+    lying,
     serving,
     small_world,
 )
@@ -206,6 +209,77 @@ async def test_a_foreign_server_is_brought_in_by_what_the_mesh_file_states() -> 
             catalog = await world.until(lambda each: TICKETS in each.tools)
     tool = catalog.tools[TICKETS]
     assert (tool.sheet.owner_team, tool.methods[0].effect) == ("team", options.EFFECT_READ)
+
+
+async def test_what_the_mesh_file_states_anew_holds_at_once_even_while_the_server_is_away() -> None:
+    async with small_world() as world:
+        read, unstated = (
+            at(world.folder, "a", Grant(TICKETS, "support", "team", effects)) for effects in ((("Get", "read"),), ())
+        )
+        world.source.name(read)
+        async with serving(read.address, honest(contract(domain=""))):
+            await world.state(read.address, State.READY)
+        await world.state(read.address, State.DOWN)
+        world.source.name(unstated)
+        catalog = await world.until(lambda each: each.tools[TICKETS].methods[0].effect == options.EFFECT_DESTRUCTIVE)
+    assert catalog.tools[TICKETS].endpoints == (unstated,)
+
+
+UNREADABLE = {"": ServerReflectionResponse()}
+
+
+async def test_a_look_that_fails_takes_no_tool_away_and_is_soon_followed_by_another() -> None:
+    async with small_world() as world:
+        endpoint = at(world.folder)
+        world.source.name(endpoint)
+        async with serving(endpoint.address, honest(contract())):
+            await world.state(endpoint.address, State.READY)
+        await world.state(endpoint.address, State.DOWN)
+        lies = dict(UNREADABLE)
+        async with serving(endpoint.address, lying(honest(contract()), lies)):
+            assert (await world.failure(endpoint.address)).name == "connect"
+            report = await world.state(endpoint.address, State.READY)
+            assert [step.reason for step in report.steps if not step.passed] == ["NO_SERVICES"]
+            assert world.board.current.tools[TICKETS].ready == {endpoint}
+            lies.clear()
+            began_s = time.monotonic()
+            await world.until(lambda each: all(step.passed for step in each.reports[endpoint.address].steps))
+            assert time.monotonic() - began_s < 2
+
+
+async def test_a_first_look_that_fails_after_a_restart_takes_no_tool_away() -> None:
+    async with small_world() as world:
+        endpoint = at(world.folder)
+        world.source.name(endpoint)
+        async with serving(endpoint.address, honest(contract())):
+            await world.state(endpoint.address, State.READY)
+            await eventually((world.folder / "catalog.binpb").exists)
+        again = World(world.folder, ListSource(endpoint), board=CatalogBoard())
+        async with serving(endpoint.address, lying(honest(contract()), UNREADABLE)), discovering(again):
+            assert (await again.failure(endpoint.address)).reason == "NO_SERVICES"
+            assert again.board.current.tools[TICKETS].ready == {endpoint}
+
+
+async def test_a_remembered_contract_that_breaks_the_reader_costs_no_other_and_not_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def read(service: str, given: Contract, *, grant: Grant | None) -> Candidate:
+        if service == TICKETS:
+            raise LookupError(service)
+        return read_candidate(service, given, grant=grant)
+
+    monkeypatch.setattr("gateway.discovery.discovery.read_candidate", read)
+    async with small_world() as world:
+        first, second = at(world.folder, "a"), at(world.folder, "b")
+        pages = honest(contract("acme.handbook.v1", "Pages"))
+        async with serving(first.address, honest(contract())), serving(second.address, pages):
+            world.source.name(first, second)
+            await world.until(lambda each: len(each.tools) == 2)
+            path = world.folder / "catalog.binpb"
+            await eventually(lambda: path.exists() and PAGES.encode() in path.read_bytes())
+        again = World(world.folder, ListSource(first, second), board=CatalogBoard())
+        async with discovering(again):
+            assert (await again.until(lambda each: each.version > 0)).tools.keys() == {PAGES}
 
 
 async def test_a_change_of_ownership_is_taken_up() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -13,6 +15,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
 from gateway.catalog import Step
+from gateway.discovery.descriptors import Linked, link
 from gateway.discovery.pinned import pinned
 from gateway.discovery.reflect import Limits
 from tests.gateway.discovery.world import (
@@ -250,3 +253,22 @@ async def test_a_name_that_no_service_can_have_is_never_asked_for_and_is_safe_to
     steps = [step for step in catalog.reports[endpoint.address].steps if not step.passed]
     assert [step.reason for step in steps] == ["BAD_NAME"] * 3
     assert all(step.service.isprintable() for step in steps)
+
+
+async def test_a_contract_that_breaks_the_reader_costs_no_other_and_holds_nobody_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads: set[threading.Thread] = set()
+
+    def read(service: str, *arguments: Any, **options: Any) -> Linked:
+        threads.add(threading.current_thread())
+        if service == TICKETS:
+            raise LookupError(service)
+        return link(service, *arguments, **options)
+
+    monkeypatch.setattr("gateway.discovery.watch.link", read)
+    async with small_world() as world, beside_a_good_one(world, {}) as address:
+        step = await world.failure(address, TICKETS)
+        assert (step.name, step.reason) == ("link", "INTERNAL")
+        assert (await world.until(lambda each: each.tools)).tools.keys() == {GOOD}
+    assert threading.main_thread() not in threads
