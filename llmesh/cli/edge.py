@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from llmesh.cli.output import print_problem
+from llmesh.cli.output import print_failure, print_problem
 from llmesh.problem import Problem
 
 if TYPE_CHECKING:
-    from llmesh.errors import MeshError
+    from llmesh.errors import MeshError, Violation
 
 DEBUG = "LLMESH_DEBUG"
+# Read from the arguments themselves: a command may fail before its options are known.
+JSON = "--json"
 
 # How gRPC itself begins when there is no connection.
 UNREACHABLE = "failed to connect to all addresses"
@@ -25,6 +28,7 @@ STEPS = {
     "PERMISSION_DENIED": "see who you are: llmesh login; be somebody else: --as NAME",
     "UNREACHABLE": "start a mesh here (llmesh up), or say where it is (--address)",
     "UNAVAILABLE": "see what runs: llmesh status",
+    "NO_TOOL": "see what there is: llmesh tools list",
     "UNIMPLEMENTED": "see what there is: llmesh tools list",
     "DEADLINE_EXCEEDED": "give it more time: --timeout SECONDS",
 }
@@ -32,7 +36,7 @@ STEPS = {
 
 @contextmanager
 def told() -> Generator[None]:
-    """Turn whatever goes wrong inside into a sentence on stderr and exit code 1.
+    """Turn whatever goes wrong inside into a sentence on stderr and exit code 1; for programs, into JSON there.
 
     With LLMESH_DEBUG set, it is raised as it is.
     """
@@ -41,7 +45,10 @@ def told() -> Generator[None]:
     except Exception as err:  # the one edge of the command line
         if os.environ.get(DEBUG):
             raise
-        print_problem(problem_of(err))
+        if JSON in sys.argv[1:]:
+            print_failure(failure_of(err))
+        else:
+            print_problem(problem_of(err))
         sys.exit(1)
 
 
@@ -64,12 +71,32 @@ def problem_of(err: Exception) -> Problem:
     )
 
 
+def failure_of(err: Exception) -> dict[str, object]:
+    """What a failure means to a program. Every key is always there; code, reason and the like are those of a call."""
+    from llmesh.errors import MeshError
+
+    call = err if isinstance(err, MeshError) else None
+    problem = problem_of(err)
+    return {
+        "code": call.code.name if call else "",
+        "reason": call.reason if call else "",
+        "message": call.message if call else problem.message,
+        "rule": call.metadata.get("rule", "") if call else "",
+        "violations": [asdict(found) for found in violations_of(call)],
+        "call_id": call.call_id if call else "",
+        "next": _step(call) if call else problem.step,
+    }
+
+
+def violations_of(error: MeshError | None) -> Sequence[Violation]:
+    """The fields that broke their contract."""
+    return getattr(error, "violations", ())
+
+
 def _of_call(error: MeshError) -> Problem:
-    """A failed call: message, code, reason, rule, fields and the call's id."""
+    """A failed call: message, code, reason, rule, call's id and the fields that the message doesn't name."""
     if error.message.startswith(UNREACHABLE):
-        return Problem(
-            f"nobody answers at the mesh's address: {error.message.rpartition(': ')[2]}", STEPS["UNREACHABLE"]
-        )
+        return Problem(f"nobody answers at the mesh's address: {error.message.rpartition(': ')[2]}", _step(error))
     facts = [error.code.name]
     if error.reason not in ("", error.code.name):
         facts.append(error.reason)
@@ -77,6 +104,18 @@ def _of_call(error: MeshError) -> Problem:
         facts.append(f"rule {rule}")
     if error.call_id:
         facts.append(f"call {error.call_id}")
-    fields = [f"{found.field}: {found.description}" for found in getattr(error, "violations", ())]
-    lines = [*fields, STEPS.get(error.code.name, "")]
+    fields = [
+        f"{found.field}: {found.description}"
+        for found in violations_of(error)
+        if not (found.field in error.message and found.description in error.message)
+    ]
+    lines = [*fields, _step(error)]
     return Problem(f"{error.message or 'no message'} ({', '.join(facts)})", "\n  ".join(line for line in lines if line))
+
+
+def _step(error: MeshError) -> str:
+    if error.message.startswith(UNREACHABLE):
+        return STEPS["UNREACHABLE"]
+    # What a tool doesn't find is its own; the list of tools helps only with a tool that isn't there.
+    kind, _ = getattr(error, "resource", None) or ("", "")
+    return STEPS["NO_TOOL"] if kind == "tool" else STEPS.get(error.code.name, "")

@@ -17,7 +17,9 @@ AddressOption = Annotated[
         "--address", envvar="LLMESH_ADDRESS", help="Where the mesh listens. Default: where `llmesh up` put it."
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON to stdout, and nothing else.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Write JSON to stdout, and nothing else; a failure as JSON to stderr.")
+]
 AsOption = Annotated[
     str, typer.Option("--as", metavar="NAME", help="Who to be, of those signed in. Default: the last one.")
 ]

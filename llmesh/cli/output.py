@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 
 from rich.console import Console
 from rich.markup import escape
@@ -42,3 +43,9 @@ def print_problem(problem: Problem) -> None:
     stderr.print(f"[bold red]error:[/] {escape(problem.message)}")
     if problem.step:
         stderr.print(f"  {escape(problem.step)}")
+
+
+def print_failure(failure: Mapping[str, object]) -> None:
+    """What went wrong, for programs: one JSON line on stderr."""
+    sys.stderr.write(json.dumps({"error": failure}, ensure_ascii=False) + "\n")
+    sys.stderr.flush()

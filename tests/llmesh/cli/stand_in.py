@@ -111,7 +111,7 @@ def _tool(service: str) -> pb.Tool:
     for tool in TOOLS:
         if tool.service == service:
             return tool
-    raise llmesh.NotFound(f"tool `{service}` is not on the mesh")
+    raise llmesh.NotFound(f"tool `{service}` is not on the mesh", resource=("tool", service))
 
 
 def _collect(file: FileDescriptor, files: dict[str, FileDescriptorProto]) -> None:

@@ -84,10 +84,45 @@ def test_a_refusal_names_code_reason_rule_and_call(signed_in: Command) -> None:
 
 
 def test_fields_that_break_the_contract_are_named(signed_in: Command) -> None:
-    answer = signed_in("call", f"{ECHO}/Bidi", '{"text": ""}')
+    answer = signed_in("call", f"{ECHO}/Unary", json.dumps({"text": "a" * 1001, "items": [{}]}))
     assert answer.code == 1
-    assert "INVALID_ARGUMENT" in answer.err
-    assert "\n  text: must be at least 1 characters" in answer.err
+    lines = answer.err.splitlines()
+    assert lines[0].startswith("error: `text` must be at most 1000 characters (INVALID_ARGUMENT")
+    assert lines[1:] == ["  items[0].name: must be at least 1 characters"]
+
+
+def test_the_one_field_that_the_message_names_is_not_named_twice(signed_in: Command) -> None:
+    answer = signed_in("call", f"{ECHO}/Bidi", '{"text": ""}')
+    assert answer.err == "error: `text` must be at least 1 characters (INVALID_ARGUMENT, INVALID_CALL)\n"
+
+
+def test_programs_get_a_failure_as_json(signed_in: Command) -> None:
+    answer = signed_in("call", f"{ECHO}/Erase", "--json")
+    assert (answer.code, answer.out) == (1, "")
+    assert json.loads(answer.err) == {
+        "error": {
+            "code": "PERMISSION_DENIED",
+            "reason": "NO_RULE_PERMITS",
+            "message": "only owners erase",
+            "rule": "mesh/destructive",
+            "violations": [],
+            "call_id": "call-7",
+            "next": "see who you are: llmesh login; be somebody else: --as NAME",
+        }
+    }
+
+
+def test_programs_get_every_field_that_breaks_the_contract(signed_in: Command) -> None:
+    failure = json.loads(signed_in("call", f"{ECHO}/Bidi", '{"text": ""}', "--json").err)["error"]
+    assert failure["violations"] == [
+        {"field": "text", "description": "must be at least 1 characters", "rule": "string.min_len"}
+    ]
+
+
+def test_programs_get_what_is_wrong_here_in_the_same_shape(signed_in: Command) -> None:
+    failure = json.loads(signed_in("call", "nope", "--json").err)["error"]
+    assert list(failure) == ["code", "reason", "message", "rule", "violations", "call_id", "next"]
+    assert (failure["code"], failure["next"]) == ("", "see what there is: llmesh tools list")
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ def test_an_unknown_tool_is_a_sentence(signed_in: Command) -> None:
     answer = signed_in("tools", "show", "acme.X")
     assert (answer.code, answer.out) == (1, "")
     assert answer.err.startswith("error: tool `acme.X` is not on the mesh (NOT_FOUND")
+    assert answer.err.endswith("\n  see what there is: llmesh tools list\n")
 
 
 def test_a_search_shows_scores(signed_in: Command) -> None:
