@@ -30,18 +30,22 @@ LENGTH = 8
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """An endpoint that served admitted tools. services: full name -> the files of its contract."""
+    """An endpoint that served admitted tools.
+
+    services: full name -> the files of its contract. health_checked: those
+    whose health it tells.
+    """
 
     address: str
     services: dict[str, Sequence[FileDescriptorProto]]
-    health_checked: bool = False
+    health_checked: frozenset[str] = frozenset()
 
 
 class _Endpoint(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     address: str
-    health_checked: bool
+    health_checked: list[str]
     # Service -> its files, as places in Index.sizes.
     services: dict[str, list[int]]
 
@@ -92,7 +96,7 @@ def _encode(endpoints: Iterable[Remembered]) -> bytes:
                 places.setdefault(file.SerializeToString(deterministic=True), len(places)) for file in files
             ]
         index.endpoints.append(
-            _Endpoint(address=endpoint.address, health_checked=endpoint.health_checked, services=services)
+            _Endpoint(address=endpoint.address, health_checked=sorted(endpoint.health_checked), services=services)
         )
     index.sizes.extend(len(content) for content in places)
     text = index.model_dump_json().encode()
@@ -116,7 +120,7 @@ def _decode(content: bytes) -> list[Remembered]:
         Remembered(
             each.address,
             {service: [files[place] for place in places] for service, places in each.services.items()},
-            each.health_checked,
+            frozenset(each.health_checked),
         )
         for each in index.endpoints
     ]

@@ -27,7 +27,8 @@ class Sighting:
     """What an endpoint showed when it was last looked at.
 
     order: grows; what was seen first is admitted first. steps: those before
-    admission, failed ones included. live: it answers now.
+    admission, failed ones included. live: it answers now. health_checked:
+    services whose health it tells by their names.
     """
 
     endpoint: Endpoint
@@ -35,7 +36,7 @@ class Sighting:
     candidates: tuple[Candidate, ...]
     steps: tuple[Step, ...] = ()
     live: bool = True
-    health_checked: bool = False
+    health_checked: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

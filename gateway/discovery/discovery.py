@@ -53,7 +53,12 @@ class _Place:
         if last is not None:
             # A look that failed takes no tool away.
             kept = [each for each in last.candidates if look.blind or each.service in look.unread]
-            self.sighting = replace(self.sighting, candidates=(*self.sighting.candidates, *kept))
+            checked = last.health_checked.intersection(each.service for each in kept)
+            self.sighting = replace(
+                self.sighting,
+                candidates=(*self.sighting.candidates, *kept),
+                health_checked=self.sighting.health_checked | checked,
+            )
         self._desk.recheck()
 
     def lost(self, step: Step) -> None:
@@ -254,13 +259,13 @@ def _recall(services: Mapping[str, Sequence[FileDescriptorProto]], endpoint: End
 
 def _remember(catalog: Catalog) -> list[Remembered]:
     services: dict[str, dict[str, Sequence[FileDescriptorProto]]] = {}
-    unchecked: set[str] = set()
+    checked: dict[str, set[str]] = {}
     for name, tool in catalog.tools.items():
         for endpoint in tool.endpoints:
             services.setdefault(endpoint.address, {})[name] = tool.contract.files.file
-            if not tool.health_checked:
-                unchecked.add(endpoint.address)
-    return [Remembered(address, found, address not in unchecked) for address, found in services.items()]
+            if tool.health_checked:
+                checked.setdefault(endpoint.address, set()).add(name)
+    return [Remembered(address, found, frozenset(checked.get(address, ()))) for address, found in services.items()]
 
 
 def _log_changes(before: Catalog, after: Catalog) -> None:

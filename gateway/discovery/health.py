@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import grpc.aio
 from google.protobuf.message import DecodeError
@@ -12,8 +12,9 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from gateway.discovery.calls import as_sent, read_next
 from gateway.discovery.refusal import Refusal
 
-__all__ = ["Health", "watch_health"]
+__all__ = ["Health", "health_checked", "watch_health"]
 
+CHECK = "/grpc.health.v1.Health/Check"
 WATCH = "/grpc.health.v1.Health/Watch"
 # A server that has health answers at once.
 FIRST_ANSWER_S = 1.0
@@ -54,6 +55,28 @@ async def watch_health(channel: grpc.aio.Channel) -> Health | None:
         return Health(call, serving=status == HealthCheckResponse.SERVING)
     call.cancel()
     return None
+
+
+async def health_checked(channel: grpc.aio.Channel, services: Iterable[str]) -> frozenset[str]:
+    """Those of the services that the server has an opinion on, asked as Envoy asks: by their own names."""
+    names = list(services)
+    checked = await asyncio.gather(*(_knows(channel, name) for name in names))
+    return frozenset(name for name, knows in zip(names, checked, strict=True) if knows)
+
+
+async def _knows(channel: grpc.aio.Channel, service: str) -> bool:
+    # One answer is a stream of one; read_next knows the traps of a stranger's.
+    check = channel.unary_stream(
+        CHECK, request_serializer=HealthCheckRequest.SerializeToString, response_deserializer=as_sent
+    )
+    call = check(HealthCheckRequest(service=service))
+    try:
+        async with asyncio.timeout(FIRST_ANSWER_S):
+            return _status(await read_next(call)) in KNOWN
+    except (grpc.aio.AioRpcError, Refusal, TimeoutError):
+        return False
+    finally:
+        call.cancel()
 
 
 def _status(content: bytes) -> int:

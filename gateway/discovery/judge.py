@@ -96,7 +96,7 @@ def _tool(service: str, admitted: Admitted, last: Tool | None) -> Tool:
         raise AssertionError("a service without a sheet was admitted")
     endpoints = tuple(sorted(each.endpoint for each in admitted.sightings))
     ready = frozenset(each.endpoint for each in admitted.sightings if each.live)
-    checked = all(each.health_checked for each in admitted.sightings)
+    checked = all(service in each.health_checked for each in admitted.sightings)
     if last is not None and (last.domain, last.endpoints, last.ready, last.health_checked) == (
         admitted.domain,
         endpoints,

@@ -21,7 +21,7 @@ from gateway.clock import Clock
 from gateway.discovery.calls import open_channel
 from gateway.discovery.candidate import Candidate, read_candidate
 from gateway.discovery.descriptors import link
-from gateway.discovery.health import Health, watch_health
+from gateway.discovery.health import Health, health_checked, watch_health
 from gateway.discovery.pinned import pinned
 from gateway.discovery.reflect import Limits, reflect
 from gateway.discovery.refusal import Refusal, Unreachable
@@ -45,12 +45,16 @@ STEADY_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one look at an endpoint showed. steps: connect, reflect and link."""
+    """What one look at an endpoint showed.
+
+    steps: connect, reflect and link. health_checked: services whose health
+    the server tells by their names.
+    """
 
     candidates: tuple[Candidate, ...]
     steps: tuple[Step, ...]
     live: bool
-    health_checked: bool
+    health_checked: frozenset[str]
 
     @property
     def complete(self) -> bool:
@@ -150,9 +154,9 @@ class Watcher:
         except Exception:
             log.exception("endpoint could not be read", extra={"address": self._endpoint.address})
             steps.append(Refusal("INTERNAL", "the gateway failed to read this endpoint; see its log").step("reflect"))
-        return Look(
-            tuple(candidates), tuple(steps), live=health is None or health.serving, health_checked=health is not None
-        )
+        checked = await health_checked(channel, (each.service for each in candidates))
+        live = health is None or health.serving
+        return Look(tuple(candidates), tuple(steps), live=live, health_checked=checked)
 
     async def _stay(self, channel: grpc.aio.Channel, health: Health | None, *, span_s: float | None) -> bool:
         """Wait until the connection is lost (True) or the span has passed (False), passing health on."""

@@ -13,7 +13,7 @@ from gateway.state import Remembered, Store
 
 SHARED = FileDescriptorProto(name="shared.proto", package="acme")
 KEPT = [
-    Remembered("unix:/b", {"acme.B": [SHARED, FileDescriptorProto(name="b.proto")]}, health_checked=True),
+    Remembered("unix:/b", {"acme.B": [SHARED, FileDescriptorProto(name="b.proto")]}, frozenset({"acme.B"})),
     Remembered("unix:/a", {"acme.A": [SHARED], "acme.B": [SHARED, FileDescriptorProto(name="b.proto")]}),
 ]
 

@@ -156,7 +156,7 @@ async def test_a_tool_leaves_when_its_last_endpoint_is_named_no_more() -> None:
 
 async def test_a_server_that_says_it_does_not_serve_is_down_until_it_says_it_does() -> None:
     async with small_world() as world:
-        endpoint, health = at(world.folder), Health(HealthCheckResponse.NOT_SERVING)
+        endpoint, health = at(world.folder), Health(HealthCheckResponse.NOT_SERVING, TICKETS)
         async with serving(endpoint.address, honest(contract()), health=health):
             world.source.name(endpoint)
             await world.state(endpoint.address, State.DOWN)
@@ -165,6 +165,22 @@ async def test_a_server_that_says_it_does_not_serve_is_down_until_it_says_it_doe
             await world.state(endpoint.address, State.READY)
             health.say(HealthCheckResponse.NOT_SERVING)
             await world.state(endpoint.address, State.DOWN)
+
+
+async def test_only_a_tool_whose_health_is_told_by_its_name_is_health_checked() -> None:
+    async with small_world() as world:
+        endpoint, health = at(world.folder), Health(HealthCheckResponse.SERVING, PAGES)
+        both = honest(contract(), contract("acme.handbook.v1", "Pages"))
+        async with serving(endpoint.address, both, health=health):
+            world.source.name(endpoint)
+            tools = (await world.until(lambda each: len(each.tools) == 2)).tools
+            path = world.folder / "catalog.binpb"
+            await eventually(path.exists)
+        assert {name: tool.health_checked for name, tool in tools.items()} == {TICKETS: False, PAGES: True}
+        again = World(world.folder, ListSource(endpoint), board=CatalogBoard())
+        async with discovering(again):
+            tools = (await again.until(lambda each: each.version > 0)).tools
+        assert {name: tool.health_checked for name, tool in tools.items()} == {TICKETS: False, PAGES: True}
 
 
 async def test_a_contract_that_changes_with_a_restart_is_admitted_anew() -> None:

@@ -111,15 +111,23 @@ def lying(truth: Answer, lies: Mapping[str, ServerReflectionResponse | Answer]) 
 
 
 class Health:
-    """What a server says of itself as a whole."""
+    """What a server says of itself as a whole, and, by their names, of some of its services."""
 
-    def __init__(self, status: HealthCheckResponse.ServingStatus) -> None:
+    def __init__(self, status: HealthCheckResponse.ServingStatus, *services: str) -> None:
         self._status: HealthCheckResponse.ServingStatus = status
+        self._services = ("", *services)
         self._changed = asyncio.Event()
 
     def say(self, status: HealthCheckResponse.ServingStatus) -> None:
         self._status = status
         self._changed.set()
+
+    async def check(
+        self, request: HealthCheckRequest, context: grpc.aio.ServicerContext[HealthCheckRequest, HealthCheckResponse]
+    ) -> HealthCheckResponse:
+        if request.service not in self._services:
+            await context.abort(grpc.StatusCode.NOT_FOUND)
+        return HealthCheckResponse(status=self._status)
 
     async def watch(self, _request: HealthCheckRequest, _context: object) -> AsyncIterator[HealthCheckResponse]:
         while True:
@@ -133,7 +141,12 @@ class Health:
             request_deserializer=HealthCheckRequest.FromString,
             response_serializer=HealthCheckResponse.SerializeToString,
         )
-        return grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Watch": watch})
+        check: grpc.RpcMethodHandler[HealthCheckRequest, HealthCheckResponse] = grpc.unary_unary_rpc_method_handler(
+            self.check,
+            request_deserializer=HealthCheckRequest.FromString,
+            response_serializer=HealthCheckResponse.SerializeToString,
+        )
+        return grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Watch": watch, "Check": check})
 
 
 @asynccontextmanager
