@@ -13,11 +13,11 @@ from typing import TypeVar
 import grpc.aio
 
 from llmesh import Mesh
+from llmesh._client import DEFAULT_ADDRESS, is_local
 from llmesh.home import Home
 from llmesh.identity import DevIssuer, Logins
 from llmesh.problem import Problem
 
-DEFAULT_ADDRESS = "127.0.0.1:8700"
 TOKEN_VARIABLE = "LLMESH_TOKEN"  # noqa: S105 a name, no token
 
 T = TypeVar("T")
@@ -33,6 +33,11 @@ class Session:
     @asynccontextmanager
     async def channel(self) -> AsyncGenerator[grpc.aio.Channel]:
         """A channel to the mesh. Its calls carry the token; those that fail raise MeshError."""
+        if not is_local(self.address):
+            raise Problem(
+                f"your token would travel to `{self.address}` in the clear",
+                "only a mesh on this machine can be called without TLS, and commands have none",
+            )
         try:
             mesh = Mesh(self.address, self.token)
         except ValueError as err:
@@ -60,11 +65,19 @@ def open_session(home: Path | None = None, address: str = "", *, name: str = "")
 
 
 def mesh_address(home: Home) -> str:
-    """Where the mesh of this directory listens, as far as we know."""
+    """Where the mesh of this directory listens; without a directory, where one would.
+
+    Raises Problem if it is not up: its address may by now be another program's,
+    which is to have no token.
+    """
     from llmesh.supervisor.state import read_state
 
     state = read_state(home)
-    return state.address if state else DEFAULT_ADDRESS
+    if state:
+        return state.address
+    if home.exists:
+        raise Problem(f"no mesh is up at `{home.path}`", "start one: llmesh up; or say where it is: --address")
+    return DEFAULT_ADDRESS
 
 
 def _token(home: Home, name: str) -> str:

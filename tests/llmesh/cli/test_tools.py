@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from llmesh.home import Home
 from tests.llmesh.cli.command import Command
 
 
@@ -91,5 +92,21 @@ def test_no_mesh_is_a_sentence(signed_in: Command) -> None:
 
 def test_a_token_never_leaves_the_machine_in_the_clear(signed_in: Command) -> None:
     answer = signed_in("tools", "list", "--address", "mesh.example:8700")
-    assert answer.code == 1
-    assert "in the clear" in answer.err
+    assert (answer.code, answer.out) == (1, "")
+    assert answer.err == (
+        "error: your token would travel to `mesh.example:8700` in the clear\n"
+        "  only a mesh on this machine can be called without TLS, and commands have none\n"
+    )
+
+
+@pytest.mark.parametrize("token", ["", "from-elsewhere"])
+def test_no_token_goes_to_whoever_listens_where_the_mesh_is_not_up(
+    signed_in: Command, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    monkeypatch.delenv("LLMESH_ADDRESS")
+    monkeypatch.setenv("LLMESH_TOKEN", token)
+    answer = signed_in("tools", "list")
+    assert (answer.code, answer.out) == (1, "")
+    assert answer.err == (
+        f"error: no mesh is up at `{Home.find().path}`\n  start one: llmesh up; or say where it is: --address\n"
+    )
