@@ -3,26 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from llmesh.api.catalog.v1 import catalog_pb2 as pb
 from llmesh.api.options.v1 import options_pb2 as options
 
+# From here on there is room for what a tool does beside its name.
+WIDE_COLUMNS = 100
+INDENT = 2
 
-def tools_table(tools: Sequence[pb.Tool]) -> Table:
+
+@dataclass(frozen=True, slots=True)
+class ToolsTable:
+    """One row a tool; where the terminal is narrow, what it does comes below it."""
+
+    tools: Sequence[pb.Tool]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """As rich asks."""
+        if options.max_width >= WIDE_COLUMNS:
+            rows = table("tool", "domain", "ready", "what it does")
+            for tool in self.tools:
+                rows.add_row(*_cells(tool), escape(tool.summary))
+            yield rows
+            return
+        widths = [max((len(getattr(tool, key)) for tool in self.tools), default=0) for key in ("service", "domain")]
+        for tool in self.tools:
+            name, domain, ready = _cells(tool)
+            gaps = [
+                " " * (width - len(text) + 2) for width, text in zip(widths, (tool.service, tool.domain), strict=True)
+            ]
+            yield Text.from_markup(f"{name}{gaps[0]}{domain}{gaps[1]}{ready}", overflow="fold")
+            summary = Text(tool.summary, style="dim", overflow="fold")
+            summary.no_wrap = False
+            yield Padding(summary, (0, 0, 0, INDENT))
+
+
+def tools_table(tools: Sequence[pb.Tool]) -> ToolsTable:
     """One row a tool."""
-    rows = table("tool", "domain", "ready", "what it does")
-    for tool in tools:
-        rows.add_row(
-            f"[bold]{tool.service}[/]",
-            escape(tool.domain),
-            _ready(tool),
-            escape(tool.summary),
-        )
-    return rows
+    return ToolsTable(tools)
+
+
+def _cells(tool: pb.Tool) -> tuple[str, str, str]:
+    return f"[bold]{tool.service}[/]", escape(tool.domain), _ready(tool)
 
 
 def results_table(results: Sequence[pb.SearchResult]) -> Table:

@@ -14,6 +14,9 @@ from llmesh.problem import Problem
 if TYPE_CHECKING:
     from llmesh.api.catalog.v1 import catalog_pb2 as pb
 
+# The domain of the mesh's own tools, which are on every mesh.
+PLATFORM = "platform"
+
 app = typer.Typer(help="See what is on the mesh, and why something isn't.", no_args_is_help=True)
 
 
@@ -21,6 +24,7 @@ app = typer.Typer(help="See what is on the mesh, and why something isn't.", no_a
 def list_tools(
     *,
     domain: Annotated[str, typer.Option("--domain", help="Only tools of this domain.")] = "",
+    every: Annotated[bool, typer.Option("--all", help="The platform's own tools too.")] = False,
     name: AsOption = "",
     home: HomeOption = None,
     address: AddressOption = "",
@@ -31,7 +35,8 @@ def list_tools(
     from llmesh.cli.session import open_session
 
     session = open_session(home, address, name=name)
-    found = session.run(lambda channel: catalog.list_tools(channel, domain=domain))
+    listed = session.run(lambda channel: catalog.list_tools(channel, domain=domain))
+    found = [tool for tool in listed if every or domain or tool.domain != PLATFORM]
     if json:
         print_json({"tools": [catalog.as_json(tool) for tool in found]})
     else:
@@ -86,7 +91,11 @@ def search(
 def why(
     endpoint: Annotated[
         str,
-        typer.Argument(help="An address (unix:/..., host:port) or a part of one. Without it: all.", metavar="ADDRESS"),
+        typer.Argument(
+            help="A tool or package (acme.support.v1), the name of a process, or an address or a part of one. "
+            "Without it: all.",
+            metavar="TOOL|ADDRESS",
+        ),
     ] = "",
     *,
     name: AsOption = "",
@@ -94,7 +103,7 @@ def why(
     address: AddressOption = "",
     json: JsonOption = False,
 ) -> None:
-    """Say what became of an endpoint: each step of its admission, and what to do about the failed one."""
+    """Say what became of a tool's endpoints: each step of their admission, and what to do about the failed one."""
     from llmesh.cli import catalog, show
     from llmesh.cli.session import open_session
 
@@ -105,7 +114,7 @@ def why(
         print_json({"endpoints": [catalog.as_json(one) for one in found]})
     elif not found:
         raise Problem(
-            f"the mesh knows no endpoint `{endpoint}` that you may ask about"
+            f"the mesh knows no tool or endpoint `{endpoint}` that you may ask about"
             if endpoint
             else "you may ask about no endpoint",
             "you see those of your domain; the role `platform` sees all: llmesh login --as ops --role platform",
@@ -115,6 +124,8 @@ def why(
 
 
 def _is_meant(endpoint: pb.Endpoint, wanted: str) -> bool:
-    if not wanted:
+    """Whether an endpoint is one of those asked for: by address, by process or by a service, admitted or not."""
+    if not wanted or wanted in endpoint.address or endpoint.address == f"unix:{Path(wanted).absolute()}":
         return True
-    return wanted in endpoint.address or endpoint.address == f"unix:{Path(wanted).absolute()}"
+    services = {*endpoint.services, *(step.service for step in endpoint.steps)}
+    return any(service == wanted or service.startswith(f"{wanted.rstrip('.')}.") for service in services)

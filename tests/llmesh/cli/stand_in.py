@@ -50,6 +50,7 @@ TOOLS = [
         ready_count=1,
     ),
     pb.Tool(service=ESCAPE, domain="escape"),
+    pb.Tool(service="llmesh.api.catalog.v1.CatalogService", domain="platform"),
 ]
 REFUSED = pb.Endpoint(
     address="127.0.0.1:50051",
@@ -60,10 +61,13 @@ REFUSED = pb.Endpoint(
         pb.Step(name="own", service="acme.other.v1.X", reason="NOT_OWNER", message="`acme.other` is not yours"),
     ],
 )
+READY = pb.Endpoint(
+    address="unix:/mesh/run/tools/echo-7.sock", source="lease", state=pb.Endpoint.STATE_READY, services=[ECHO]
+)
 
 
 class Catalog(CatalogServiceServicer):
-    """Two tools, a page each; one of them has a file that leads out of any folder."""
+    """Three tools, a page each; one of them has a file that leads out of any folder."""
 
     async def ListTools(self, request: pb.ListToolsRequest, context: Context) -> pb.ListToolsResponse:
         tools = [tool for tool in TOOLS if request.domain in ("", tool.domain)]
@@ -90,7 +94,7 @@ class Catalog(CatalogServiceServicer):
         yield pb.WatchToolsResponse(changed=TOOLS, initial=True)
 
     async def ListEndpoints(self, request: pb.ListEndpointsRequest, context: Context) -> pb.ListEndpointsResponse:
-        return pb.ListEndpointsResponse(endpoints=[REFUSED])
+        return pb.ListEndpointsResponse(endpoints=[REFUSED, READY])
 
 
 class Echo(EchoServicer):

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+import io
 
+import pytest
+from rich.console import Console
+
+from llmesh.api.catalog.v1 import catalog_pb2 as pb
+from llmesh.cli import show
 from llmesh.home import Home
 from tests.llmesh.cli.command import Command
 
@@ -60,10 +65,51 @@ def test_why_names_the_step_that_failed(signed_in: Command) -> None:
     assert signed_in("tools", "why", "--json").json["endpoints"][0]["state"] == "STATE_REFUSED"
 
 
+@pytest.mark.parametrize(
+    ("wanted", "address"),
+    [
+        ("acme.testing.v1.Echo", "unix:/mesh/run/tools/echo-7.sock"),
+        ("acme.testing", "unix:/mesh/run/tools/echo-7.sock"),
+        ("echo", "unix:/mesh/run/tools/echo-7.sock"),
+        ("acme.other.v1.X", "127.0.0.1:50051"),
+    ],
+)
+def test_why_takes_a_tool_a_package_and_a_process(signed_in: Command, wanted: str, address: str) -> None:
+    found = signed_in("tools", "why", wanted, "--json").json["endpoints"]
+    assert [endpoint["address"] for endpoint in found] == [address]
+
+
+def test_why_takes_no_part_of_a_tools_name(signed_in: Command) -> None:
+    assert signed_in("tools", "why", "acme.testing.v1.Ec").code == 1
+
+
+def test_the_platforms_own_tools_are_listed_when_asked_for(signed_in: Command) -> None:
+    assert "CatalogService" not in signed_in("tools", "list").out
+    assert "CatalogService" in signed_in("tools", "list", "--all").out
+    assert "CatalogService" in signed_in("tools", "list", "--domain", "platform").out
+
+
+def test_what_a_tool_does_is_below_it_where_the_terminal_is_narrow() -> None:
+    tools = [
+        pb.Tool(service="acme.A", domain="a", summary="Says what it does, at some length.", endpoint_count=1),
+        pb.Tool(service="acme.long.B", domain="other", summary="Short.", ready_count=1, endpoint_count=1),
+    ]
+    console = Console(width=30, soft_wrap=True, file=io.StringIO(), color_system=None)
+    with console.capture() as said:
+        console.print(show.tools_table(tools))
+    assert [line.rstrip() for line in said.get().splitlines()] == [
+        "acme.A       a      0/1",
+        "  Says what it does, at some",
+        "  length.",
+        "acme.long.B  other  1/1",
+        "  Short.",
+    ]
+
+
 def test_why_of_an_unknown_endpoint_says_who_may_ask(signed_in: Command) -> None:
     answer = signed_in("tools", "why", "10.0.0.1:1")
     assert answer.code == 1
-    assert "the mesh knows no endpoint `10.0.0.1:1`" in answer.err
+    assert "the mesh knows no tool or endpoint `10.0.0.1:1`" in answer.err
     assert "--role platform" in answer.err
 
 
