@@ -47,9 +47,8 @@ def read_config(home: str, mesh_file: str) -> Config:
     """The settings. Raises DocumentError, HomeError or pydantic's ValidationError."""
     path = Path(mesh_file).absolute()
     read = read_mesh_file(path)
-    host, _, port = read.listen.rpartition(":")
     policies = path.parent / read.policies
-    return Config(home=Home.find(home).path, mesh_file=path, host=host, port=int(port), policies=policies)
+    return Config(home=Home.find(home).path, mesh_file=path, host=read.host, port=read.port, policies=policies)
 
 
 def print_bootstrap(config: Config) -> None:
@@ -151,7 +150,7 @@ def main() -> None:
     except (HomeError, DocumentError, PolicyError) as error:
         sys.exit(f"gateway: {error}")
     except ValidationError as error:
-        sys.exit(f"gateway: {error.errors()[0]['msg']}")
+        sys.exit(f"gateway: {error.errors()[0]['msg'].removeprefix('Value error, ')}")
 
 
 if __name__ == "__main__":

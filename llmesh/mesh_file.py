@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -18,7 +19,9 @@ __all__ = [
     "MeshFile",
     "ProcessEntry",
     "ServiceEntry",
+    "join_host_port",
     "read_mesh_file",
+    "split_host_port",
 ]
 
 HOST_PORT = re.compile(r"(?P<host>[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
@@ -27,16 +30,33 @@ IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
 UNIX = "unix:"
 
 
-def _split_host_port(address: str) -> tuple[str, int]:
+def split_host_port(address: str) -> tuple[str, int]:
+    """The IP address, without brackets, and the port. Raises ValueError for anything but IP:port.
+
+    `localhost` is 127.0.0.1. Other names are refused: Envoy takes only IP addresses.
+    """
     match = HOST_PORT.fullmatch(address)
     if match is None or int(match["port"]) > PORT_MAX:
         raise ValueError(f"`{address}` is not an address: write host:port")
-    return match["host"].strip("[]"), int(match["port"])
+    host = match["host"].strip("[]")
+    try:
+        return str(ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)), int(match["port"])
+    except ValueError as err:
+        raise ValueError(f"`{host}` is not an IP address, and host names are not looked up yet: write its IP") from err
+
+
+def join_host_port(host: str, port: int) -> str:
+    """The address of an IP address and a port."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _check_listen(address: str) -> str:
-    _split_host_port(address)
-    return address
+    host, port = split_host_port(address)
+    if not ipaddress.ip_address(host).is_loopback:
+        raise ValueError(
+            f"`{host}` is reachable from other machines, and the mesh port has no TLS yet; listen on 127.0.0.1"
+        )
+    return join_host_port(host, port)
 
 
 def _check_endpoint(address: str) -> str:
@@ -45,9 +65,10 @@ def _check_endpoint(address: str) -> str:
         if not path.startswith("/") or path.startswith("//"):
             raise ValueError(f"`{address}` is not an address: write unix:/absolute/path.sock")
         return address
-    if _split_host_port(address)[1] == 0:
+    host, port = split_host_port(address)
+    if port == 0:
         raise ValueError(f"`{address}` names no port")
-    return address
+    return join_host_port(host, port)
 
 
 class Entry(Document):
@@ -86,7 +107,7 @@ class ServiceEntry(Entry):
 class EndpointEntry(Entry):
     """A server that the mesh finds by its address rather than by a lease."""
 
-    address: Annotated[str, AfterValidator(_check_endpoint)] = Field(description="host:port or unix:/absolute/path")
+    address: Annotated[str, AfterValidator(_check_endpoint)] = Field(description="IP:port or unix:/absolute/path")
     services: tuple[ServiceEntry, ...] = Field((), strict=False, description="for services without LL-Mesh options")
 
 
@@ -103,12 +124,12 @@ class MeshFile(Entry):
     @property
     def host(self) -> str:
         """The host it listens on; an IPv6 address without brackets."""
-        return _split_host_port(self.listen)[0]
+        return split_host_port(self.listen)[0]
 
     @property
     def port(self) -> int:
         """The port it listens on."""
-        return _split_host_port(self.listen)[1]
+        return split_host_port(self.listen)[1]
 
     @model_validator(mode="after")
     def _unique(self) -> Self:

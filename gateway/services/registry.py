@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-import re
 from datetime import timedelta
 
 from google.protobuf.duration_pb2 import Duration
@@ -13,12 +12,9 @@ from llmesh.api.registry.v1 import registry_pb2 as pb
 from llmesh.api.registry.v1.registry_pb2_grpc import RegistryServiceServicer
 from llmesh.errors import InvalidCall, NotFound, Violation
 from llmesh.home import SOCKET_PATH_MAX_BYTES
+from llmesh.mesh_file import join_host_port, split_host_port
 
 _UNIX = "unix:"
-_HOST_AND_PORT = re.compile(
-    r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?)):(?P<port>[0-9]{1,5})"
-)
-_PORT_MAX = 65535
 
 
 class RegistryServicer(RegistryServiceServicer):
@@ -53,15 +49,21 @@ def _ttl(lease: Lease) -> Duration:
 
 
 def check_address(address: str) -> str:
-    """The address, if the gateway and Envoy can both reach it as it is written.
+    """The address, if the gateway and Envoy can both reach it: as it is written, or localhost as its IP address.
 
-    That is "unix:" with an absolute path in its shortest form, or "host:port"
+    That is "unix:" with an absolute path in its shortest form, or "IP:port"
     (IPv6 in brackets). Raises InvalidCall.
     """
-    fault = _fault_of_path(address.removeprefix(_UNIX)) if address.startswith(_UNIX) else _fault_of_port(address)
+    if not address.startswith(_UNIX):
+        return _checked_port(address)
+    fault = _fault_of_path(address.removeprefix(_UNIX))
     if fault:
-        raise InvalidCall(f"address {fault}", [Violation("address", fault)], reason="BAD_ADDRESS")
+        raise _refusal(fault)
     return address
+
+
+def _refusal(fault: str) -> InvalidCall:
+    return InvalidCall(f"address {fault}", [Violation("address", fault)], reason="BAD_ADDRESS")
 
 
 def _fault_of_path(path: str) -> str:
@@ -74,8 +76,11 @@ def _fault_of_path(path: str) -> str:
     return ""
 
 
-def _fault_of_port(address: str) -> str:
-    match = _HOST_AND_PORT.fullmatch(address)
-    if match is None or not 0 < int(match["port"]) <= _PORT_MAX:
-        return "must be unix:/absolute/path or host:port"
-    return ""
+def _checked_port(address: str) -> str:
+    try:
+        host, port = split_host_port(address)
+    except ValueError as err:
+        raise _refusal(f"must be unix:/absolute/path or IP:port: {err}") from err
+    if port == 0:
+        raise _refusal("names no port")
+    return join_host_port(host, port)

@@ -17,6 +17,19 @@ def test_an_empty_file_is_a_mesh_with_nothing_in_it() -> None:
     assert (mesh.host, mesh.port, mesh.processes, mesh.endpoints) == ("127.0.0.1", 8700, (), ())
 
 
+@pytest.mark.parametrize(
+    ("listen", "host"), [("localhost:1", "127.0.0.1"), ("'[::1]:1'", "::1"), ("127.0.0.2:1", "127.0.0.2")]
+)
+def test_any_address_of_this_machine_alone_can_be_listened_on(listen: str, host: str) -> None:
+    mesh = parse_document(MeshFile, f"listen: {listen}", file="mesh.yaml")
+    assert (mesh.host, mesh.port) == (host, 1)
+
+
+def test_an_endpoint_on_localhost_is_called_by_its_ip_address() -> None:
+    mesh = parse_document(MeshFile, "endpoints: [{address: 'localhost:8743'}]", file="mesh.yaml")
+    assert mesh.endpoints[0].address == "127.0.0.1:8743"
+
+
 def test_paths_are_taken_from_the_files_own_folder(tmp_path: Path) -> None:
     path = tmp_path / "mesh.yaml"
     path.write_text("policies: rules\nprocesses: [{name: a, folder: tools/a_b, command: [node, main.js]}]")
@@ -36,21 +49,25 @@ def test_the_file_we_ship_starts_tools_that_are_there() -> None:
     [
         ("listen: 127.0.0.1:8700\nlisten: 127.0.0.1:8701", 2, "`listen` is given twice"),
         ("# x\nlisen: 127.0.0.1:8700", 2, "did you mean `listen`"),
-        ("endpoints:\n- address: a:1\n  sevices: []", 3, "did you mean `services`"),
+        ("endpoints:\n- address: 10.0.0.1:1\n  sevices: []", 3, "did you mean `services`"),
         ("endpoints:\n- address: a", 2, "write host:port"),
-        ("endpoints:\n- address: a:0", 2, "names no port"),
-        ("endpoints:\n- address: a:70000", 2, "write host:port"),
+        ("endpoints:\n- address: 10.0.0.1:0", 2, "names no port"),
+        ("endpoints:\n- address: 10.0.0.1:70000", 2, "write host:port"),
         ("endpoints:\n- address: unix:relative.sock", 2, "unix:/absolute"),
         ("endpoints:\n- address: dns:///a:1", 2, "write host:port"),
-        ("endpoints: [{address: 'a:1'}, {address: 'a:1'}]", 1, "endpoint `a:1` comes twice"),
+        ("endpoints: [{address: '10.0.0.1:1'}, {address: '10.0.0.1:1'}]", 1, "endpoint `10.0.0.1:1` comes twice"),
         (
-            "endpoints:\n- address: a:1\n  services:\n  - {service: a.B, domain: d, owner_team: t, effects: {Get: no}}",
+            "endpoints:\n- address: "[::1]:1"\n  services:\n  - {service: a.B, domain: d, owner_team: t, effects: {Get: no}}",
             4,
             "effects.Get",
         ),
         ("processes:\n- {name: A b, folder: x}", 2, "processes.0.name"),
         ("processes:\n- {name: a, folder: x}\n- {name: a, folder: y}", 1, "process `a` comes twice"),
         ("listen: 8700", 1, "listen"),
+        ("# x\nlisten: 0.0.0.0:8700", 2, "`listen`: `0.0.0.0` is reachable from other machines"),
+        ("listen: mesh.internal:8700", 1, "`listen`: `mesh.internal` is not an IP address"),
+        ("endpoints:\n- address: tools.internal:1", 2, "`tools.internal` is not an IP address"),
+        ("endpoints: [{address: 'localhost:1'}, {address: '127.0.0.1:1'}]", 1, "endpoint `127.0.0.1:1` comes twice"),
         ("[", 1, "not YAML"),
         ("- a", 1, "valid dictionary"),
     ],

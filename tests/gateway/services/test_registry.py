@@ -14,10 +14,19 @@ from tests.gateway.services.world import mesh
 
 @pytest.mark.parametrize(
     "address",
-    ["unix:/run/tool.sock", "unix:/a", "127.0.0.1:50051", "tools.internal:443", "[::1]:50051", "localhost:1"],
+    ["unix:/run/tool.sock", "unix:/a", "127.0.0.1:50051", "10.0.0.7:443", "[::1]:50051"],
 )
 def test_address_is_taken(address: str) -> None:
     assert check_address(address) == address
+
+
+def test_localhost_is_taken_as_its_ip_address() -> None:
+    assert check_address("localhost:1") == "127.0.0.1:1"
+
+
+def test_a_host_name_is_refused_with_what_to_write() -> None:
+    with pytest.raises(InvalidCall, match=r"`tools\.internal` is not an IP address.*write its IP"):
+        check_address("tools.internal:443")
 
 
 @pytest.mark.parametrize(
@@ -36,9 +45,10 @@ def test_address_is_taken(address: str) -> None:
         pytest.param("unix-abstract:x", id="abstract"),
         pytest.param("dns:///host:1", id="a scheme"),
         pytest.param("host", id="no port"),
-        pytest.param("host:0", id="port 0"),
-        pytest.param("host:65536", id="port too large"),
-        pytest.param("host:x", id="port of letters"),
+        pytest.param("10.0.0.1:0", id="port 0"),
+        pytest.param("10.0.0.1:65536", id="port too large"),
+        pytest.param("10.0.0.1:x", id="port of letters"),
+        pytest.param("10.0.0.256:1", id="no IP address"),
         pytest.param(":50051", id="no host"),
         pytest.param("::1:50051", id="IPv6 without brackets"),
         pytest.param("a b:1", id="space"),

@@ -55,7 +55,7 @@ async def test_a_broken_edit_keeps_the_last_good_endpoints_and_says_what_is_wron
     source = FileSource(path, clock=clock)
     seen, task = await following(source.watch())
     try:
-        assert await addresses(seen) == {"localhost:50051"}
+        assert await addresses(seen) == {"127.0.0.1:50051"}
         path.write_text(GOOD + "\nendpionts: []")
         await polled(clock, source, problem=True)
         assert source.problem is not None
@@ -63,7 +63,7 @@ async def test_a_broken_edit_keeps_the_last_good_endpoints_and_says_what_is_wron
         assert seen.empty()
         path.write_text(GOOD.replace("50051", "50052"))
         await polled(clock, source, problem=False)
-        assert await addresses(seen) == {"localhost:50052"}
+        assert await addresses(seen) == {"127.0.0.1:50052"}
     finally:
         task.cancel()
 
@@ -77,6 +77,6 @@ async def test_a_file_that_is_wrong_from_the_start_says_nothing_until_it_is_righ
         assert seen.empty()
         path.write_text(GOOD)
         await polled(clock, source, problem=False)
-        assert await addresses(seen) == {"localhost:50051"}
+        assert await addresses(seen) == {"127.0.0.1:50051"}
     finally:
         task.cancel()
