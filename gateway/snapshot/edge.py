@@ -31,8 +31,16 @@ _RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC"
 _GRPC_TIMEOUT = "[0-9]{1,8}[HMSmun]"
 # The caller's own grpc-timeout, for as long as the edge looks at it; caller.lua removes it.
 _ASKED_TIMEOUT = "x-llmesh-asked-timeout"
+# Names that a caller may not send. `_` is a letter of metadata keys like any
+# other, so keys that have it pass; but some libraries of tools read it as `-`.
+_NOT_THE_CALLERS = "(x[-_](llmesh|envoy|forwarded)[-_]|x[-_]request[-_]id).*"
+_CALL_ID = "x[-_]llmesh[-_]call[-_]id"
 _CONTENT_TYPE = r"application/grpc(\+[a-z0-9.]+)?"
-_EDGE_DETAILS = "rbac_access_denied_matched_policy[edge/"
+MAX_PATH_BYTES = 512
+_PATH = "[^?#]+"
+# As much of a path as is told and logged; never its query.
+_SHOWN_PATH = "%PATH(NQ:PATH):256%"
+_CONTENT, _METHOD, _MALFORMED_PATH, _LONG_PATH = "edge/content-type", "edge/method", "edge/path", "edge/path-length"
 _RESET_DETAILS = "upstream_reset_before_response_started{"
 # How a connection ends that stood; one that never stood is a "..._connection_failure".
 _CUT_BY = ("connection_termination", "remote_reset", "protocol_error")
@@ -130,22 +138,32 @@ def _manager(edge: Edge) -> Message:
 
 def _strip() -> dict[str, Untyped]:
     """What no client may say: who it is, what Envoy should do, where it came from."""
-    prefixes = ("x-llmesh-", "x-envoy-", "x-forwarded-", "x-request-id")
-    strip = [{"remove_on_match": {"key_matcher": {"prefix": prefix}}} for prefix in prefixes]
     # Envoy replaces a malformed grpc-timeout by the route's cap before any filter sees it (1.40).
     asked = {"header": {"key": _ASKED_TIMEOUT, "value": "%REQ(GRPC-TIMEOUT)%"}, "append_action": "ADD_IF_ABSENT"}
     mutation = make(
         "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
-        mutations=[*strip, {"append": asked}],
+        mutations=[_removed(_NOT_THE_CALLERS), {"append": asked}],
     )
     return {"name": "envoy.http.early_header_mutation.header_mutation", "typed_config": pack(mutation)}
+
+
+def _path_is_long() -> dict[str, Untyped]:
+    # A regular expression that counts that far is larger than Envoy takes.
+    path = {"select_expr": {"operand": {"ident_expr": {"name": "request"}}, "field": "path"}}
+    size = {"call_expr": {"function": "size", "args": [path]}}
+    limit = {"const_expr": {"int64_value": MAX_PATH_BYTES}}
+    return {"call_expr": {"function": "_>_", "args": [size, limit]}}
+
+
+def _removed(names: str) -> dict[str, Untyped]:
+    return {"remove_on_match": {"key_matcher": {"safe_regex": {"regex": names}}}}
 
 
 def _filters() -> list[dict[str, Untyped]]:
     return [
         {"name": "llmesh.call_id", "typed_config": pack(_call_id())},
         {"name": "llmesh.grpc_timeout", "typed_config": pack(_refuse_malformed_timeout())},
-        {"name": "llmesh.edge", "typed_config": pack(_refuse_other_content())},
+        {"name": "llmesh.edge", "typed_config": pack(_refuse_no_calls())},
         _discovered(VERIFY, _JWT),
         _discovered(CALLER, _LUA),
         _discovered(BLOCKS, _RBAC),
@@ -174,7 +192,10 @@ def _call_id() -> Message:
         "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
         mutations={
             "request_mutations": [header("%REQ(X-REQUEST-ID)%")],
-            "response_mutations": [header("%REQ(X-REQUEST-ID)%")],
+            "response_mutations": [_removed(_CALL_ID), header("%REQ(X-REQUEST-ID)%")],
+            # The early mutation does not see trailers. Of a tool's, its provenance passes.
+            "request_trailers_mutations": [_removed(_NOT_THE_CALLERS), _removed("authorization")],
+            "response_trailers_mutations": [_removed(_CALL_ID)],
         },
     )
 
@@ -189,11 +210,19 @@ def _refuse_malformed_timeout() -> Message:
     )
 
 
-def _refuse_other_content() -> Message:
+def _refuse_no_calls() -> Message:
     content = {"name": "content-type", "string_match": {"safe_regex": {"regex": _CONTENT_TYPE}}, "invert_match": True}
     absent = {"name": "content-type", "present_match": False}
-    policy = {"permissions": [{"header": content}, {"header": absent}], "principals": [{"any": True}]}
-    return make(_RBAC, rules={"action": "DENY", "policies": {"edge/content-type": policy}}, rules_stat_prefix="edge_")
+    method = {"name": ":method", "string_match": {"exact": "POST"}, "invert_match": True}
+    # Envoy's routes do not look at a query, so it would pass, and a secret in it with it.
+    path = {"name": ":path", "string_match": {"safe_regex": {"regex": _PATH}}, "invert_match": True}
+    refused = {_CONTENT: [content, absent], _METHOD: [method], _MALFORMED_PATH: [path]}
+    policies: dict[str, Untyped] = {
+        name: {"permissions": [{"header": header} for header in headers], "principals": [{"any": True}]}
+        for name, headers in refused.items()
+    }
+    policies[_LONG_PATH] = {"permissions": [{"any": True}], "principals": [{"any": True}], "condition": _path_is_long()}
+    return make(_RBAC, rules={"action": "DENY", "policies": policies}, rules_stat_prefix="edge_")
 
 
 def blocks() -> Message:
@@ -209,16 +238,24 @@ def blocks() -> Message:
 def _local_replies() -> list[dict[str, Untyped]]:
     """Envoy's own answers, in the caller's words. The first that fits is taken."""
     route, text = _in_route(refusals.DETAILS), _in_route(refusals.MESSAGE)
-    unknown = "no method %REQ(:PATH)% on this mesh; `llmesh tools list` shows what there is"
+    unknown = f"no method {_SHOWN_PATH} on this mesh; `llmesh tools list` shows what there is"
     return [
         _reply(
             "response.code_details == 'fault_filter_abort'",
             "grpc-timeout is malformed: expected 1 to 8 digits and one of H M S m u n",
         ),
+        _reply(_denied_by(_CONTENT), "this port speaks gRPC: content-type must be application/grpc", status=415),
         _reply(
-            f"response.code_details.startsWith('{_EDGE_DETAILS}')",
-            "this port speaks gRPC: content-type must be application/grpc",
-            status=415,
+            _denied_by(_METHOD),
+            "this port speaks gRPC: a call is a POST",
+            status=405,
+            code=code_pb2.INVALID_ARGUMENT,
+        ),
+        _reply(
+            f"({_denied_by(_MALFORMED_PATH)} || {_denied_by(_LONG_PATH)})",
+            f"a call's path is /package.Service/Method: no query, no fragment, at most {MAX_PATH_BYTES} bytes",
+            status=400,
+            code=code_pb2.INVALID_ARGUMENT,
         ),
         _reply(
             # A token for another audience is answered with 403.
@@ -237,6 +274,10 @@ def _local_replies() -> list[dict[str, Untyped]]:
         # Whatever else: no endpoint is healthy, or none could be connected to.
         _composed("response.code == 503", refusals.UNAVAILABLE, code_pb2.UNAVAILABLE),
     ]
+
+
+def _denied_by(policy: str) -> str:
+    return f"response.code_details == '{refusals.matched(policy)}'"
 
 
 def _details_start(*reasons: str) -> str:
@@ -280,7 +321,7 @@ def _reply(
 _CALL_LOG: Mapping[str, str] = {
     "time": "%START_TIME%",
     "call_id": "%REQ(X-REQUEST-ID)%",
-    "path": "%REQ(:PATH)%",
+    "path": _SHOWN_PATH,
     "issuer": "%DYNAMIC_METADATA(llmesh.caller:v:issuer)%",
     "caller": "%DYNAMIC_METADATA(llmesh.caller:v:subject)%",
     "contract": "%METADATA(ROUTE:llmesh:contract)%",

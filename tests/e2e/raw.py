@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -78,10 +78,18 @@ class RawConnection:
         """Hang up."""
         self._socket.close()
 
-    def call(self, path: str, *fields: Header, body: bytes = b"", content_type: str = "application/grpc") -> Answer:
+    def call(
+        self,
+        path: str,
+        *fields: Header,
+        body: bytes = b"",
+        content_type: str = "application/grpc",
+        method: str = "POST",
+        trailers: Sequence[Header] = (),
+    ) -> Answer:
         """Send one request with the given fields beside gRPC's own; wait for its end."""
         own: Iterable[Header] = (
-            (":method", "POST"),
+            (":method", method),
             (":scheme", "http"),
             (":path", path),
             (":authority", "localhost"),
@@ -90,7 +98,9 @@ class RawConnection:
         )
         stream = self._h2.get_next_available_stream_id()
         self._h2.send_headers(stream, [*own, *fields])
-        self._h2.send_data(stream, body, end_stream=True)
+        self._h2.send_data(stream, body, end_stream=not trailers)
+        if trailers:
+            self._h2.send_headers(stream, trailers, end_stream=True)
         self._flush()
         answer = Answer()
         while not (answer.ended or answer.reset):
