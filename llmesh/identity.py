@@ -11,6 +11,7 @@ __all__ = ["AUDIENCE", "DEFAULT_LIFETIME_S", "DEV", "ISSUER", "MAX_LIFETIME_S", 
 
 import json
 import os
+import re
 import secrets
 import time
 from collections.abc import Mapping
@@ -27,6 +28,11 @@ ISSUER = "https://dev.llmesh.local"
 AUDIENCE = "llmesh"
 ALGORITHM = "ES256"
 DEFAULT_LIFETIME_S = 3600
+# What a mesh takes of a token: what looks otherwise grants nothing, and without a usable subject there is no caller.
+# governance/issuers.py holds the same.
+_GRANT = re.compile(r"[A-Za-z0-9._:@/+-]{1,128}")
+_NO_SUBJECT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]|^ | $")
+_SUBJECT_MAX_BYTES = 256
 # What issuers.yaml lets a token of this issuer live.
 MAX_LIFETIME_S = 12 * 3600
 
@@ -39,6 +45,25 @@ class DevCaller:
     roles: tuple[str, ...] = ()
     domain: str = ""
     clearances: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Raise Problem for what the mesh would drop from a token without a word."""
+        length = len(self.name.encode(errors="surrogatepass"))
+        if not 0 < length <= _SUBJECT_MAX_BYTES or _NO_SUBJECT.search(self.name):
+            raise Problem(
+                f"nobody can be called {self.name!r}",
+                f"a name has 1 to {_SUBJECT_MAX_BYTES} bytes, no control characters and no spaces at its ends",
+            )
+        grants = [("role", role) for role in self.roles]
+        grants += [("domain", self.domain)] if self.domain else []
+        grants += [("clearance", clearance) for clearance in self.clearances]
+        for kind, value in grants:
+            if not _GRANT.fullmatch(value):
+                raise Problem(
+                    f"{value!r} can be no {kind}",
+                    f"a {kind} has 1 to 128 letters, digits and `._:@/+-`; for several roles or clearances "
+                    "repeat the option",
+                )
 
 
 # Who `llmesh up` signs in: may read everything, may not delete tickets.

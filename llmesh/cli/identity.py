@@ -35,6 +35,7 @@ def login(
     described = bool(role or domain or clearance)
     if name and (described or name not in logins.callers):
         caller = DevCaller(name, tuple(role or ()), domain, tuple(clearance or ()))
+        caller.check()
     else:
         caller = logins.get(name)
     if name:

@@ -84,6 +84,30 @@ def test_secrets_are_their_owners_alone(command: Command) -> None:
     assert "d" not in json.loads(home.dev_jwks.read_bytes())["keys"][0]
 
 
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--as", " ana"), "nobody can be called ' ana'"),
+        (("--as", "a\nb"), "nobody can be called 'a\\nb'"),
+        (("--as", "é" * 129), "nobody can be called 'é"),
+        (("--as", "\udce9"), "nobody can be called '\\udce9'"),
+        (("--as", "ana", "--role", "editor,owner"), "'editor,owner' can be no role"),
+        (("--as", "ana", "--role", ""), "'' can be no role"),
+        (("--as", "ana", "--domain", "my domain"), "'my domain' can be no domain"),
+        (("--as", "ana", "--clearance", "p" * 129), f"'{'p' * 129}' can be no clearance"),
+    ],
+)
+def test_what_the_mesh_would_drop_is_refused_at_the_login(command: Command, args: tuple[str, ...], said: str) -> None:
+    answer = command("login", *args)
+    assert (answer.code, answer.out) == (1, "")
+    assert answer.err.startswith(f"error: {said}")
+    assert "nobody is signed in" in command("token").err
+
+
+def test_a_name_may_be_anything_that_the_mesh_takes(command: Command) -> None:
+    assert command("login", "--as", "Zoë de la Cruz", "--role", "a.b:c@d/e+f-g").code == 0
+
+
 def test_nobody_signed_in_is_told_to(command: Command) -> None:
     answer = command("token")
     assert (answer.code, answer.out) == (1, "")
