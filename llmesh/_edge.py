@@ -23,7 +23,7 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2  # pyright: ignore[reportMissingTypeStubs]: it has stubs, but no py.typed
 
-from llmesh.call import Call, answer
+from llmesh.call import PROVENANCE_MAX_BYTES, Call, answer
 from llmesh.caller import CALL_ID_KEY, PROVENANCE_KEY, caller_from_metadata, read_metadata
 from llmesh.errors import InvalidCall, MeshError, ToolFailed, Unimplemented, Violation
 from llmesh.status import CODES, STATUS_KEY, status_from_error
@@ -41,7 +41,6 @@ log = logging.getLogger("llmesh.server")
 Metadatum = tuple[str, str | bytes]
 T = TypeVar("T")
 
-_PROVENANCE_MAX_BYTES = 4096
 # An error's details need the rest of gRPC's 8 KiB.
 _PROVENANCE_OF_ERROR_MAX_BYTES = 2048
 _VIOLATIONS_MAX = 32
@@ -289,7 +288,7 @@ async def _abort(context: Context, status: status_pb2.Status, *, provenance: str
 
 
 def _send_provenance(context: Context, call: Call) -> None:
-    cited = call.provenance(limit_bytes=_PROVENANCE_MAX_BYTES)
+    cited = call.provenance(limit_bytes=PROVENANCE_MAX_BYTES)
     if cited:
         context.set_trailing_metadata(_trailing(context.trailing_metadata() or (), provenance=cited))
 

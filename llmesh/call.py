@@ -10,6 +10,7 @@ from llmesh.caller import Caller
 
 __all__ = ["Call", "current_call"]
 
+PROVENANCE_MAX_BYTES = 4096
 _TRUNCATED = '{"truncated":true}'
 _current: ContextVar[Call] = ContextVar("llmesh_call")
 
@@ -21,7 +22,7 @@ class Call:
     mesh's id for it, empty if it didn't come through the mesh.
     """
 
-    __slots__ = ("_citations", "_remaining", "call_id", "caller", "method")
+    __slots__ = ("_citations", "_remaining", "_room", "call_id", "caller", "method")
 
     def __init__(self, method: str, caller: Caller, *, call_id: str, remaining: Callable[[], float | None]) -> None:
         """A call by caller; remaining gives the seconds left of its deadline, None if it has none."""
@@ -30,6 +31,8 @@ class Call:
         self.call_id = call_id
         self._remaining = remaining
         self._citations: list[str] = []
+        # What is left of the limit, less a bracket; negative once a citation did not fit.
+        self._room = PROVENANCE_MAX_BYTES - 1
 
     @property
     def remaining_s(self) -> float | None:
@@ -44,7 +47,13 @@ class Call:
         in 4 KiB is left out, the last ones first, and the answer says so. Raises
         TypeError or ValueError for a fact that JSON cannot hold.
         """
-        self._citations.append(json.dumps(facts, separators=(",", ":"), allow_nan=False))
+        citation = json.dumps(facts, separators=(",", ":"), allow_nan=False)
+        if self._room < 0:
+            # A stream may cite for hours; nobody will be told.
+            return
+        self._room -= len(citation) + len(",")
+        # The one that no longer fits is kept as well: provenance sees by it that some are missing.
+        self._citations.append(citation)
 
     def provenance(self, *, limit_bytes: int) -> str:
         """The citations as a compact JSON list in ASCII, cut to the limit; empty if there are none.

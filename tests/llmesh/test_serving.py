@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tracemalloc
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -205,6 +206,35 @@ def test_provenance_is_cut_to_its_limit_and_says_so() -> None:
     assert len(cut) <= 500
     assert json.loads(cut)[0] == {"document": "guide-0.md", "revision": 0}
     assert json.loads(cut)[-1] == {"truncated": True}
+
+
+def test_a_call_that_cites_without_end_holds_no_more_than_it_can_send() -> None:
+    from llmesh.call import PROVENANCE_MAX_BYTES, Call
+
+    call = Call("/a/b", llmesh.Caller(), call_id="", remaining=lambda: None)
+    tracemalloc.start()
+    try:
+        for number in range(20_000):
+            call.cite(document=f"guide-{number}.md")
+        held_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held_bytes < 100_000
+    cut = call.provenance(limit_bytes=PROVENANCE_MAX_BYTES)
+    assert PROVENANCE_MAX_BYTES - 60 < len(cut) <= PROVENANCE_MAX_BYTES
+    assert json.loads(cut)[-1] == {"truncated": True}
+
+
+@pytest.mark.parametrize(("fact_bytes", "is_whole"), [(4096 - 2 - 8, True), (4096 - 2 - 7, False)])
+def test_citations_that_just_fit_are_whole(fact_bytes: int, is_whole: bool) -> None:  # noqa: FBT001
+    from llmesh.call import PROVENANCE_MAX_BYTES, Call
+
+    call = Call("/a/b", llmesh.Caller(), call_id="", remaining=lambda: None)
+    call.cite(a="x" * fact_bytes)
+    whole = [{"a": "x" * fact_bytes}]
+    assert json.loads(call.provenance(limit_bytes=PROVENANCE_MAX_BYTES)) == (
+        whole if is_whole else [{"truncated": True}]
+    )
 
 
 @pytest.mark.parametrize("fact", [object(), float("nan"), b"bytes"])
