@@ -57,7 +57,8 @@ def test_the_file_we_ship_starts_tools_that_are_there() -> None:
         ("endpoints:\n- address: dns:///a:1", 2, "write host:port"),
         ("endpoints: [{address: '10.0.0.1:1'}, {address: '10.0.0.1:1'}]", 1, "endpoint `10.0.0.1:1` comes twice"),
         (
-            "endpoints:\n- address: "[::1]:1"\n  services:\n  - {service: a.B, domain: d, owner_team: t, effects: {Get: no}}",
+            "endpoints:\n- address: 10.0.0.1:1\n  services:\n"
+            "  - {service: a.B, domain: d, owner_team: t, effects: {Get: no}}",
             4,
             "effects.Get",
         ),
