@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import grpc
 import grpc.aio
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from llmesh import MeshError
 from llmesh.api.catalog.v1 import catalog_pb2 as pb
@@ -22,18 +23,25 @@ from llmesh.supervisor.supervise import is_up
 
 # The supervisor's own caller: sees every endpoint, whoever is signed in.
 SUPERVISOR = DevCaller("llmesh-supervisor", roles=("platform",), domain="platform")
+# Where the gateway says so, for as long as it is so.
+POLICY_ERROR = "policy_error.txt"
 COLOURS = {"running": "green", "backing-off": "red", "stopped": "dim"}
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The mesh here. fault: why it doesn't answer; empty if it does."""
+    """The mesh here.
+
+    fault: why it doesn't answer; policy_error: why its policy files are refused;
+    each empty where there is nothing wrong.
+    """
 
     up: bool
     state: SupervisorState | None
     tools: tuple[pb.Tool, ...] = ()
     endpoints: tuple[pb.Endpoint, ...] = ()
     fault: str = ""
+    policy_error: str = ""
 
     def as_json(self) -> dict[str, object]:
         """For programs."""
@@ -41,6 +49,7 @@ class Status:
             "up": self.up,
             "supervisor": asdict(self.state) if self.up and self.state else None,
             "fault": self.fault,
+            "policy_error": self.policy_error,
             "tools": [catalog.as_json(tool) for tool in self.tools],
             "endpoints": [catalog.as_json(endpoint) for endpoint in self.endpoints],
         }
@@ -56,12 +65,28 @@ def look(home: Home) -> Status:
     state = read_state(home) if home.exists else None
     if not state or not is_up(home):
         return Status(up=False, state=None)
+    found = Status(up=True, state=state, policy_error=policy_error(home))
     session = Session(state.address, supervisor_token(home))
     try:
         tools, endpoints = session.run(_ask)
     except MeshError as err:
-        return Status(up=True, state=state, fault=str(err))
-    return Status(up=True, state=state, tools=tuple(tools), endpoints=tuple(endpoints))
+        return replace(found, fault=str(err))
+    return replace(found, tools=tuple(tools), endpoints=tuple(endpoints))
+
+
+def policy_error(home: Home) -> str:
+    """Why the gateway refuses the policy files; empty if it doesn't."""
+    try:
+        return (home.state / POLICY_ERROR).read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def print_policy_error(console: Console, error: str, *, answers: bool) -> None:
+    """Say, where there is an error, that the files are not what is in force. answers: whether the mesh does."""
+    if error:
+        instead = ", the last good ones are in force" if answers else ""
+        console.print(Text(f"the policy files are refused{instead}: {error}", style="red"))
 
 
 async def _ask(channel: grpc.aio.Channel) -> tuple[list[pb.Tool], list[pb.Endpoint]]:
@@ -75,6 +100,7 @@ def print_status(console: Console, status: Status) -> None:
         return
     console.print(f"the mesh is up on [bold]{status.state.address}[/] (pid {status.state.pid})")
     console.print(processes_table(status.state))
+    print_policy_error(console, status.policy_error, answers=not status.fault)
     if status.fault:
         console.print(f"[red]the mesh does not answer:[/] {status.fault}", markup=True)
         return

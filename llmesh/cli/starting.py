@@ -95,6 +95,8 @@ async def _follow(home: Home, intended: plan.Plan, process: ProcessId, *, timeou
     await _welcome(home, intended, console(), missing=waiting.result(), json=json)
     if waiting.result():
         raise Problem("the mesh is up, but not all of it", "see why: llmesh status; end it: llmesh down")
+    if running.policy_error(home):
+        raise Problem("the mesh is up, but not with these policy files", "mend them: they are taken up as they change")
 
 
 async def _wait(home: Home, intended: plan.Plan, *, timeout_s: float) -> dict[str, str]:
@@ -107,7 +109,8 @@ async def _wait(home: Home, intended: plan.Plan, *, timeout_s: float) -> dict[st
 async def _welcome(home: Home, intended: plan.Plan, out: Console, *, missing: dict[str, str], json: bool) -> None:
     """Say where the mesh is and what it does; of what isn't ready, why."""
     if json:
-        print_json({"address": intended.address, "home": str(home.path), "ready": not missing, "missing": missing})
+        facts = {"address": intended.address, "home": str(home.path), "ready": not missing, "missing": missing}
+        print_json({**facts, "policy_error": running.policy_error(home)})
         return
     for name, fault in missing.items():
         out.print(Text(f"{name} {fault}", style="red"))
@@ -115,6 +118,7 @@ async def _welcome(home: Home, intended: plan.Plan, out: Console, *, missing: di
             out.print(Text(f"  {line}", style="dim"))
     if "mesh" not in missing:
         await welcome.welcome(out, open_session(home.path, intended.address))
+    running.print_policy_error(out, running.policy_error(home), answers="mesh" not in missing)
 
 
 def log_text(line: str) -> Text:

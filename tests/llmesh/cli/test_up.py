@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from llmesh.cli.running import policy_error
 from llmesh.home import Home
 from llmesh.supervisor import checks
 from llmesh.supervisor.processes import ProcessId, marked, port_holder, wait_gone
@@ -202,6 +204,33 @@ def test_a_tool_that_is_not_ready_is_named_with_its_last_words(
     assert answer.code == 1
     assert "mute has not registered\n" in answer.out
     assert "the mesh is up, but not all of it" in answer.err
+    assert command("down").code == 0
+
+
+@pytest.mark.usefixtures("no_process_left")
+def test_policy_files_that_are_refused_are_told_of_for_as_long_as_they_are(
+    command: Command, mesh_file: Path, tmp_path: Path
+) -> None:
+    policies = tmp_path / "policies"
+    shutil.copytree(REPO / "governance/policies", policies)
+    mesh_file.write_text(mesh_file.read_text().replace(f"{REPO}/governance/policies", str(policies)))
+    right = (policies / "ownership.yaml").read_text()
+    arguments = ("up", "--detach", "-f", str(mesh_file), "--timeout", "60")
+    assert command(*arguments, "--json").json["policy_error"] == ""
+    assert command("down").code == 0
+
+    (policies / "ownership.yaml").write_text("owners: 1\n")
+    said = "the policy files are refused, the last good ones are in force: "
+    answer = command(*arguments)
+    assert answer.code == 1
+    assert said in answer.out
+    assert "the mesh is up, but not with these policy files" in answer.err
+    assert said in command("status").out
+    assert "ownership.yaml:1: `owners`" in command("status", "--json").json["policy_error"]
+
+    (policies / "ownership.yaml").write_text(right)
+    wait_until(lambda: policy_error(Home.find()) == "")
+    assert "refused" not in command("status").out
     assert command("down").code == 0
 
 
