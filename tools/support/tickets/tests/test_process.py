@@ -57,6 +57,29 @@ async def test_without_a_mesh_directory_it_says_so_and_makes_none(tmp_path: Path
     assert not (tmp_path / ".llmesh").exists()
 
 
+async def test_a_damaged_store_is_told_in_words_and_left_as_it_is() -> None:
+    with tempfile.TemporaryDirectory(prefix="llmesh-") as home:
+        path = Path(home) / "state" / "tickets.db"
+        path.parent.mkdir(mode=0o700)
+        path.write_bytes(b"no database" * 1000)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "tickets",
+            cwd=FOLDER,
+            env={**os.environ, "LLMESH_HOME": home},
+            stderr=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(20):
+            _, said = await process.communicate()
+        assert process.returncode == 1
+        assert said.decode() == (
+            f"tickets: the ticket store `{path}` cannot be opened: file is not a database; "
+            "put a copy back, or move it away\n"
+        )
+        assert path.read_bytes() == b"no database" * 1000
+
+
 @asynccontextmanager
 async def _run(home: str) -> AsyncGenerator[tuple[asyncio.subprocess.Process, TicketsAsyncStub]]:
     """The tool's process and a stub to it, once it serves."""

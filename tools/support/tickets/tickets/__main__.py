@@ -1,5 +1,6 @@
 """Serve the tool from the mesh directory's state: python -m tickets."""
 
+import sqlite3
 import sys
 
 import llmesh
@@ -14,7 +15,11 @@ def main() -> None:
         home = Home.join()
     except HomeError as err:
         sys.exit(f"tickets: {err}")
-    store = Store(home.state / "tickets.db")
+    path = home.state / "tickets.db"
+    try:
+        store = Store(path)
+    except (sqlite3.DatabaseError, OSError) as err:
+        sys.exit(f"tickets: the ticket store `{path}` cannot be opened: {err}; put a copy back, or move it away")
     try:
         llmesh.serve(TicketsService(store), home=home)
     finally:
