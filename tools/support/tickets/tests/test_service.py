@@ -1,6 +1,6 @@
 # ruff: noqa: RUF001 - digits that are no ASCII are what is tested
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -9,6 +9,7 @@ from acme.support.v1 import tickets_pb2 as pb
 from acme.support.v1.tickets_pb2_grpc import TicketsStub
 from tickets.service import TicketsService
 from tickets.store import Store
+from tickets.ticket import Change
 
 from llmesh import AlreadyExists, Caller, Conflict, InvalidCall, NotFound, testing
 
@@ -168,6 +169,53 @@ async def test_a_watcher_hears_of_another_processs_changes(tool: testing.ToolUnd
     assert [change.ticket_id for change in heard] == ["T-1"]
     other.close()
     watch.cancel()
+
+
+class Counted(Store):
+    """Counts how often it is read, and says when it has been looked at for changes often."""
+
+    def __init__(self, path: Path, *, often: int) -> None:
+        super().__init__(path)
+        self._loop = asyncio.get_running_loop()
+        self._looks_left = often
+        self.read_count = 0
+        self.was_looked_at_often = asyncio.Event()
+
+    def last_sequence(self) -> int:
+        self._looks_left -= 1
+        if not self._looks_left:
+            self._loop.call_soon_threadsafe(self.was_looked_at_often.set)
+        return super().last_sequence()
+
+    def changes_after(self, sequence: int, *, limit: int) -> Sequence[Change]:
+        self.read_count += 1
+        return super().changes_after(sequence, limit=limit)
+
+
+async def test_watchers_who_hear_nothing_read_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tickets.service._LOOK_AGAIN_S", 0.001)
+    store = Counted(tmp_path / "tickets.db", often=50)
+    async with testing.run(TicketsService(store)) as tool, asyncio.timeout(20):
+        stub = TicketsStub(tool.channel)
+        watches = [stub.WatchTickets(pb.WatchTicketsRequest(after_sequence=0)) for _ in range(5)]
+        for watch in watches:
+            await watch.initial_metadata()
+        await store.was_looked_at_often.wait()
+        # Once to begin with, and once at the first look of all.
+        assert store.read_count <= 2 * len(watches)
+        for watch in watches:
+            watch.cancel()
+    store.close()
+
+
+async def test_nobody_looks_for_changes_once_nobody_watches(tool: testing.ToolUnderTest) -> None:
+    for _ in range(2):
+        watch = TicketsStub(tool.channel).WatchTickets(pb.WatchTicketsRequest())
+        await watch.initial_metadata()
+        watch.cancel()
+        async with asyncio.timeout(20):
+            while looking := [task for task in asyncio.all_tasks() if task.get_name() == "tickets: look"]:
+                await asyncio.wait(looking)
 
 
 async def test_a_watcher_that_has_fallen_behind_is_told_where_to_start_again(tool: testing.ToolUnderTest) -> None:

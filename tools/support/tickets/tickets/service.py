@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+import sqlite3
+from collections.abc import AsyncIterator, Generator
+from contextlib import contextmanager
 
 import grpc
 from acme.support.v1 import tickets_pb2 as pb
@@ -34,6 +36,8 @@ class TicketsService(tickets_pb2_grpc.TicketsServicer):
     def __init__(self, store: Store) -> None:
         self._store = store
         self._bell = Bell()
+        self._watchers = 0
+        self._looking: asyncio.Task[None] | None = None
 
     async def CreateTicket(self, request: pb.CreateTicketRequest, context: object) -> pb.CreateTicketResponse:
         """Make a ticket in the caller's name."""
@@ -73,17 +77,46 @@ class TicketsService(tickets_pb2_grpc.TicketsServicer):
             sequence = request.after_sequence
         else:
             sequence = await asyncio.to_thread(self._store.last_sequence)
-        ring = self._bell.next_ring
-        changes = await asyncio.to_thread(self._store.changes_after, sequence, limit=_WATCH_PAGE)
-        await context.send_initial_metadata(())
-        while True:
-            for change in changes:
-                yield to_change(change)
-                sequence = change.sequence
-            if not changes:
-                await _hear(ring)
+        with self._watching():
             ring = self._bell.next_ring
             changes = await asyncio.to_thread(self._store.changes_after, sequence, limit=_WATCH_PAGE)
+            await context.send_initial_metadata(())
+            while True:
+                for change in changes:
+                    yield to_change(change)
+                    sequence = change.sequence
+                if not changes:
+                    await ring.wait()
+                ring = self._bell.next_ring
+                changes = await asyncio.to_thread(self._store.changes_after, sequence, limit=_WATCH_PAGE)
+
+    @contextmanager
+    def _watching(self) -> Generator[None]:
+        """One more watcher; while there is any, somebody looks for other processes' changes."""
+        self._watchers += 1
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look(), name="tickets: look")
+        try:
+            yield
+        finally:
+            self._watchers -= 1
+            if not self._watchers:
+                self._looking.cancel()
+                self._looking = None
+
+    async def _look(self) -> None:
+        """Ring for changes that rang no bell here, those of other processes."""
+        last: int | None = None
+        while True:
+            try:
+                sequence = await asyncio.to_thread(self._store.last_sequence)
+            except sqlite3.Error:
+                # The watchers wake, and meet it themselves.
+                sequence = None
+            if sequence is None or sequence != last:
+                last = sequence
+                self._bell.ring()
+            await asyncio.sleep(_LOOK_AGAIN_S)
 
     async def CloseTicket(self, request: pb.CloseTicketRequest, context: object) -> pb.CloseTicketResponse:
         """Close an open ticket."""
@@ -105,12 +138,3 @@ class TicketsService(tickets_pb2_grpc.TicketsServicer):
         self._bell.ring()
         log.info("ticket deleted", extra={"ticket": request.id})
         return pb.DeleteTicketResponse()
-
-
-async def _hear(ring: asyncio.Event) -> None:
-    """Wait for the ring, or until it is time to look for other processes' changes."""
-    try:
-        async with asyncio.timeout(_LOOK_AGAIN_S):
-            await ring.wait()
-    except TimeoutError:
-        return
