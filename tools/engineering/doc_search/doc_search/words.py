@@ -2,6 +2,8 @@
 
 A name is found whole and by its parts: `asyncio.TaskGroup` gives asyncio, task,
 group, taskgroup and asyncio.taskgroup. A plural is found by its singular.
+
+Much like that of the handbook search, on purpose: the tools are independent products.
 """
 
 import re

@@ -3,6 +3,8 @@
 By bm25s: it computes each word's scores when the index is built, so a query adds up a few
 columns. rank-bm25, the other library, scores every document anew and has had no release since
 2022. The variant is Lucene's, whose word scores have an upper bound.
+
+Much like that of engineering's documentation search, on purpose: the tools are independent products.
 """
 
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false

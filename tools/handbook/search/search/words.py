@@ -2,6 +2,8 @@
 
 A name in code is found whole and by its parts: `llmesh.serve` gives llmesh, serve and
 llmesh.serve. A plural is found by its singular.
+
+Much like that of engineering's documentation search, on purpose: the tools are independent products.
 """
 
 import re
