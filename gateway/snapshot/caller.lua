@@ -91,7 +91,6 @@ end
 function envoy_on_request(handle)
   local metadata = handle:streamInfo():dynamicMetadata()
   local caller = caller_of(metadata:get("envoy.filters.http.jwt_authn"))
-  metadata:set("llmesh.caller", "v", caller)
   local headers = handle:headers()
   headers:replace("x-llmesh-issuer", caller.issuer)
   headers:replace("x-llmesh-subject", caller.subject)
@@ -102,4 +101,6 @@ function envoy_on_request(handle)
   headers:remove("authorization")
   headers:remove("llmesh-delegation")
   headers:remove("x-llmesh-asked-timeout")
+  -- Last: where anything before fails, the call goes on without a caller, and no rule permits it.
+  metadata:set("llmesh.caller", "v", caller)
 end

@@ -12,7 +12,8 @@ import grpc
 import pytest
 
 from gateway.catalog import Endpoint
-from gateway.snapshot.build import ROUTES, Resource, Resources, build
+from gateway.snapshot.build import EXTENSION, ROUTES, Resource, Resources, build
+from gateway.snapshot.edge import CALLER
 from gateway.xds.messages import message_type, serialize
 from governance.bundle import parse_bundle
 from governance.language import LanguageError, compile_rule
@@ -173,6 +174,25 @@ def without_rules(resources: Resources) -> Resources:
 async def test_a_route_that_brings_no_rules_is_open_to_nobody(running: Mesh) -> None:
     resources = build({SERVICE: running.tool(SERVICE)}, ALL)
     await running.publish_resources(without_rules(resources))
+
+    assert (await running.call(f"/{SERVICE}/Get")).code is grpc.StatusCode.PERMISSION_DENIED
+    assert not running.backend.calls
+
+
+@pytest.mark.parametrize("line", ['headers:remove("authorization")', 'headers:replace("x-llmesh-roles"'])
+async def test_a_caller_that_is_derived_in_part_may_call_nothing(running: Mesh, line: str) -> None:
+    resources = build({SERVICE: running.tool(SERVICE)}, ALL)
+    config: Untyped = message_type("envoy.config.core.v3.TypedExtensionConfig").FromString(
+        resources[EXTENSION][CALLER].value
+    )
+    lua: Untyped = message_type("envoy.extensions.filters.http.lua.v3.Lua").FromString(config.typed_config.value)
+    script = lua.default_source_code.inline_string
+    assert line in script
+    lua.default_source_code.inline_string = script.replace(line, f'error("nobody thought of this") {line}')
+    config.typed_config.value = serialize(lua)
+    failing = {**resources[EXTENSION], CALLER: Resource("failing", serialize(config))}
+
+    await running.publish_resources({**resources, EXTENSION: failing})
 
     assert (await running.call(f"/{SERVICE}/Get")).code is grpc.StatusCode.PERMISSION_DENIED
     assert not running.backend.calls
