@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
+from typing import IO
 
 from llmesh.home import Home
 from llmesh.problem import Problem
@@ -22,6 +23,8 @@ from llmesh.supervisor.state import SupervisorState, read_state
 # Says of a process whose supervisor started it, whatever it did since.
 MARK = "LLMESH_UP"
 LEFTOVER_GRACE_S = 3.0
+LOCK_TRIES = 10
+LOCK_PAUSE_S = 0.01
 
 
 @contextmanager
@@ -32,7 +35,7 @@ def held(home: Home) -> Generator[None]:
     """
     lock = (home.state / "supervisor.lock").open("w")
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(lock)
     except BlockingIOError as err:
         lock.close()
         state = read_state(home)
@@ -42,6 +45,16 @@ def held(home: Home) -> Generator[None]:
         yield
     finally:
         lock.close()
+
+
+def _lock(lock: IO[str]) -> None:
+    """Take the lock. Raises BlockingIOError if another supervisor has it."""
+    for _ in range(LOCK_TRIES):
+        with suppress(BlockingIOError):
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # `is_up` has it for a moment.
+        time.sleep(LOCK_PAUSE_S)
+    return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def is_up(home: Home) -> bool:

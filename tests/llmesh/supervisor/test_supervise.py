@@ -1,6 +1,7 @@
 """The supervisor with real processes: small programs that live and die as told."""
 
 import asyncio
+import fcntl
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ import pytest
 
 from llmesh.home import Home
 from llmesh.problem import Problem
+from llmesh.supervisor import supervise
 from llmesh.supervisor.child import Backoff, Program
 from llmesh.supervisor.processes import ProcessId, end, marked
 from llmesh.supervisor.state import ChildState, Condition, SupervisorState, read_state
@@ -239,6 +241,16 @@ def test_only_one_supervisor_holds_a_mesh_directory(home: Home) -> None:
         with pytest.raises(Problem, match="already up"), held(home):
             pytest.fail("held twice")
     assert not is_up(home)
+
+
+def test_who_only_asks_whether_a_mesh_is_up_does_not_keep_one_from_starting(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (home.state / "supervisor.lock").open("w") as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)
+        monkeypatch.setattr(supervise.time, "sleep", lambda *_: fcntl.flock(asking, fcntl.LOCK_UN))
+        with held(home):
+            assert is_up(home)
 
 
 BOSS = """
