@@ -42,11 +42,13 @@ class Status:
     endpoints: tuple[pb.Endpoint, ...] = ()
     fault: str = ""
     policy_error: str = ""
+    starting: bool = False
 
     def as_json(self) -> dict[str, object]:
         """For programs."""
         return {
             "up": self.up,
+            "starting": self.starting,
             "supervisor": asdict(self.state) if self.up and self.state else None,
             "fault": self.fault,
             "policy_error": self.policy_error,
@@ -63,8 +65,9 @@ def supervisor_token(home: Home) -> str:
 def look(home: Home) -> Status:
     """The state of the mesh here, now."""
     state = read_state(home) if home.exists else None
-    if not state or not is_up(home):
-        return Status(up=False, state=None)
+    running = home.exists and is_up(home)
+    if not state or not running:
+        return Status(up=False, state=None, starting=running)
     found = Status(up=True, state=state, policy_error=policy_error(home))
     session = Session(state.address, supervisor_token(home))
     try:
@@ -96,7 +99,8 @@ async def _ask(channel: grpc.aio.Channel) -> tuple[list[pb.Tool], list[pb.Endpoi
 def print_status(console: Console, status: Status) -> None:
     """For people."""
     if not status.state:
-        console.print("no mesh is up here; start one: llmesh up")
+        told = "the mesh here is starting" if status.starting else "no mesh is up here; start one: llmesh up"
+        console.print(told)
         return
     console.print(f"the mesh is up on [bold]{status.state.address}[/] (pid {status.state.pid})")
     console.print(processes_table(status.state))

@@ -24,9 +24,9 @@ from llmesh.home import Home
 from llmesh.problem import Problem
 from llmesh.supervisor import checks, plan
 from llmesh.supervisor.logs import last_lines
-from llmesh.supervisor.processes import ProcessId
+from llmesh.supervisor.processes import ProcessId, end
 from llmesh.supervisor.ready import wait_listening, wait_ready
-from llmesh.supervisor.start import check_still_starting, prepare, start, start_in_background
+from llmesh.supervisor.start import DOWN_TIMEOUT_S, check_still_starting, prepare, start, start_in_background
 from llmesh.supervisor.supervise import held
 
 LOG_LINES = 5
@@ -71,7 +71,11 @@ def in_background(home_path: Path | None, mesh_file: Path, *, timeout_s: float, 
     with held(home):
         intended = prepare(home, mesh_file)
     process = start_in_background(home, mesh_file)
-    asyncio.run(_follow(home, intended, process, timeout_s=timeout_s, json=json))
+    try:
+        asyncio.run(_follow(home, intended, process, timeout_s=timeout_s, json=json))
+    except KeyboardInterrupt:
+        end([process], grace_s=DOWN_TIMEOUT_S)
+        raise
 
 
 def end_in_order() -> None:

@@ -20,7 +20,7 @@ from llmesh.home import Home
 from llmesh.supervisor import checks
 from llmesh.supervisor.processes import ProcessId, marked, port_holder, wait_gone
 from llmesh.supervisor.state import read_state
-from llmesh.supervisor.supervise import MARK, held
+from llmesh.supervisor.supervise import MARK, held, is_up
 from tests.eventually import eventually
 from tests.llmesh.cli.command import Command
 
@@ -139,6 +139,27 @@ def test_without_a_mesh_status_and_down_say_so(command: Command) -> None:
     assert (answer.code, answer.out) == (1, "no mesh is up here; start one: llmesh up\n")
     assert command("status", "--json").json["up"] is False
     assert command("down").out == "no mesh was up here\n"
+
+
+def test_a_mesh_that_has_not_yet_said_what_it_runs_is_starting(command: Command) -> None:
+    with held(Home.find().create()):
+        answer = command("status")
+        assert (answer.code, answer.out) == (1, "the mesh here is starting\n")
+        assert command("status", "--json").json["starting"] is True
+
+
+@pytest.mark.usefixtures("no_process_left")
+def test_ctrl_c_while_a_detached_mesh_starts_leaves_nothing(command: Command, mesh_file: Path) -> None:
+    assert command
+    # A tool that never registers keeps the start waiting.
+    mesh_file.write_text(mesh_file.read_text() + f"  - {{name: mute, folder: {REPO}, command: [sleep, '60']}}\n")
+    arguments = [sys.executable, "-P", "-m", "llmesh.cli", "up", "--detach", "-f", str(mesh_file), "--timeout", "60"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        wait_until(lambda: read_state(Home.find()) is not None)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) != 0
+    assert marked(f"{MARK}={Home.find().path}") == []
+    assert not is_up(Home.find())
 
 
 def state_pids() -> dict[str, ProcessId]:
