@@ -57,10 +57,9 @@ def test_the_file_we_ship_starts_tools_that_are_there() -> None:
         ("endpoints:\n- address: dns:///a:1", 2, "write host:port"),
         ("endpoints: [{address: '10.0.0.1:1'}, {address: '10.0.0.1:1'}]", 1, "endpoint `10.0.0.1:1` comes twice"),
         (
-            "endpoints:\n- address: 10.0.0.1:1\n  services:\n"
-            "  - {service: a.B, domain: d, owner_team: t, effects: {Get: no}}",
+            "endpoints:\n- address: unix:/a\n  services:\n  - {service: a.B, domain: d, owner_team: t, effects: {a: }}",
             4,
-            "effects.Get",
+            "effects.a",
         ),
         ("processes:\n- {name: A b, folder: x}", 2, "processes.0.name"),
         ("processes:\n- {name: a, folder: x}\n- {name: a, folder: y}", 1, "process `a` comes twice"),
