@@ -32,6 +32,8 @@ __all__ = ["Candidate", "read_candidate"]
 
 NAME_MAX = 255
 TITLE_MAX = 80
+# One tool with all its methods and options: what each listing of tools carries.
+OPTIONS_BYTES = 64 << 10
 SPAN_MIN_NANOS = SPAN_MIN.microseconds * 1000
 USES = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+/[A-Za-z_][A-Za-z0-9_]*")
 LABEL = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
@@ -143,6 +145,13 @@ def _check(service: str, definition: ServiceDescriptorProto, sheet: options.Tool
     for each in (each for label in sheet.labels.items() for each in label if not LABEL.fullmatch(each)):
         raise Refusal(
             "BAD_OPTION", f"`{each[:TITLE_MAX]}` cannot be a label or its value: use a-z, 0-9, `_`, `.` and `-`"
+        )
+    size = definition.ByteSize()
+    if size > OPTIONS_BYTES:
+        raise Refusal(
+            "OPTIONS_TOO_LARGE",
+            f"the service with its options and those of its methods comes to {size} bytes, of {OPTIONS_BYTES}: "
+            "shorten the summaries and examples, or make it two services",
         )
     _check_lifecycle(sheet.lifecycle)
     known = {each.name for each in definition.method}

@@ -10,7 +10,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from gateway.catalog import Report
 from gateway.services.caller import current_caller
 from gateway.services.messages import endpoint_message, tool_message
-from gateway.services.paging import last_of, page_token
+from gateway.services.paging import last_of, page_token, parts
 from gateway.services.search import Searcher
 from gateway.services.symbols import without_services
 from gateway.services.visible import Seen, View
@@ -40,12 +40,13 @@ class CatalogServicer(CatalogServiceServicer):
         listing = f"tools of {request.domain}"
         after = last_of(request.page_token, listing=listing)
         size = request.page_size or _PAGE_SIZE
-        tools = self._view.tools(current_caller(), after=after)
-        wanted = (seen for seen in tools if request.domain in ("", seen.tool.domain))
+        visible = self._view.tools(current_caller(), after=after)
+        wanted = (seen for seen in visible if request.domain in ("", seen.tool.domain))
         # One more than the page holds tells whether there is another.
         page = list(islice(wanted, size + 1))
-        more = page_token(page[size - 1].tool.service, listing=listing) if len(page) > size else ""
-        return pb.ListToolsResponse(tools=map(tool_message, page[:size]), next_page_token=more)
+        tools = next(parts(map(tool_message, page[:size])), list[pb.Tool]())
+        more = page_token(tools[-1].service, listing=listing) if len(page) > len(tools) else ""
+        return pb.ListToolsResponse(tools=tools, next_page_token=more)
 
     async def GetTool(self, request: pb.GetToolRequest, context: object) -> pb.GetToolResponse:
         """One tool; NotFound if there is none that the caller may see."""
@@ -61,7 +62,7 @@ class CatalogServicer(CatalogServiceServicer):
             limit=request.limit or _SEARCH_LIMIT,
         )
         results = (pb.SearchResult(tool=tool_message(hit.seen), score=hit.score) for hit in hits)
-        return pb.SearchToolsResponse(results=results)
+        return pb.SearchToolsResponse(results=next(parts(results), list[pb.SearchResult]()))
 
     async def GetContract(self, request: pb.GetContractRequest, context: object) -> pb.GetContractResponse:
         """The tool's files, without services in them that the caller may not see."""
@@ -81,9 +82,10 @@ class CatalogServicer(CatalogServiceServicer):
             changed = [message for name, (_, message) in now.items() if known.get(name) != message]
             removed = sorted(known.keys() - now.keys())
             if before is None or changed or removed:
-                yield pb.WatchToolsResponse(
-                    changed=changed, removed=removed, version=catalog.version, initial=before is None
-                )
+                initial = before is None
+                for part in list(parts(changed)) or [[]]:
+                    yield pb.WatchToolsResponse(changed=part, removed=removed, version=catalog.version, initial=initial)
+                    removed, initial = [], False
             before = now
 
     async def ListEndpoints(self, request: pb.ListEndpointsRequest, context: object) -> pb.ListEndpointsResponse:

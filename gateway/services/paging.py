@@ -1,13 +1,39 @@
-"""Page tokens: where a listing goes on, opaque to clients and good only for its own listing."""
+"""Parts of a listing: what fits into a message, and tokens of where it goes on.
+
+A token is opaque to clients and good only for its own listing.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from google.protobuf.message import Message
 
 from llmesh.errors import InvalidCall, Violation
 
 _CHECK_BYTES = 6
+# What gRPC clients receive by default is 4 MiB.
+MESSAGE_BYTES = 3 << 20
+
+M = TypeVar("M", bound=Message)
+
+
+def parts(messages: Iterable[M]) -> Iterator[list[M]]:
+    """The messages in their order, as lists that each fit into one answer."""
+    part: list[M] = []
+    room = MESSAGE_BYTES
+    for message in messages:
+        size = message.ByteSize()
+        if part and size > room:
+            yield part
+            part, room = [], MESSAGE_BYTES
+        part.append(message)
+        room -= size
+    if part:
+        yield part
 
 
 def page_token(last: str, *, listing: str) -> str:

@@ -31,6 +31,7 @@ def with_options(tool: str = "", method: str = "") -> FileDescriptorProto:
 GOOD = [
     ("lifecycle {stage: STAGE_DEPRECATED deprecated_from: '2026-12-01' successor: 'acme.support.v2.Tickets'}", ""),
     ("labels {key: 'language' value: 'en'}", ""),
+    (f"summary: '{'x' * 65000}'", ""),
     ("", "uses: 'acme.engineering.v1.DocSearch/Retrieve'"),
     ("", "examples {request_json: '{\"id\": \"1\"}' response_json: '{}'}"),
     ("", "deadline {nanos: 1000000}"),
@@ -43,6 +44,8 @@ BAD = [
     ("lifecycle {deprecated_from: '2026-02-30'}", "", "BAD_DATE"),
     (f"name: '{'x' * 81}'", "", "BAD_OPTION"),
     ("labels {key: 'Language' value: 'en'}", "", "BAD_OPTION"),
+    (f"summary: '{'x' * 65536}'", "", "OPTIONS_TOO_LARGE"),
+    (f"summary: '{'x' * 40000}'", f"summary: '{'x' * 40000}'", "OPTIONS_TOO_LARGE"),
     ("", "uses: 'DocSearch'", "BAD_USES"),
     ("", "uses: '/acme.engineering.v1.DocSearch/Retrieve'", "BAD_USES"),
     ("", "deadline {seconds: -5}", "BAD_DURATION"),

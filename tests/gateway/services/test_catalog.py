@@ -13,6 +13,7 @@ from gateway.catalog import Endpoint, Grant, Report, State, Step, Tool
 from governance.words import Caller
 from llmesh.api.catalog.v1 import catalog_pb2 as pb
 from llmesh.api.catalog.v1.catalog_pb2_grpc import CatalogServiceStub
+from llmesh.api.options.v1 import options_pb2
 from llmesh.errors import InvalidCall
 from llmesh.status import error_from_rpc
 from tests.gateway.services.world import (
@@ -185,6 +186,30 @@ async def test_watch_tells_what_came_changed_and_went() -> None:
         watching.cancel()
 
 
+async def test_no_answer_is_larger_than_clients_receive_however_large_the_tools_are() -> None:
+    tools = _large(80)
+    names = [tool.service for tool in tools]
+    async with mesh(*tools) as running:
+        catalog, token, found = catalog_of(running), "", list[str]()
+        while token or not found:
+            request = pb.ListToolsRequest(page_size=1000, page_token=token, domain="support")
+            page = await catalog.ListTools(request, metadata=by(AGENT))
+            assert page.tools
+            found += [tool.service for tool in page.tools]
+            token = page.next_page_token
+        assert found == names
+        results = await catalog.SearchTools(pb.SearchToolsRequest(query="tickets", limit=100), metadata=by(AGENT))
+        assert results.results
+        watching = catalog.WatchTools(pb.WatchToolsRequest(), metadata=by(AGENT))
+        stream, told = aiter(watching), list[pb.WatchToolsResponse]()
+        while names[-1] not in [tool.service for each in told for tool in each.changed]:
+            told.append(await anext(stream))
+        watching.cancel()
+    assert [each.initial for each in told] == [True] + [False] * (len(told) - 1)
+    assert {each.version for each in told} == {told[0].version}
+    assert set(names) < {tool.service for each in told for tool in each.changed}
+
+
 async def test_watch_says_nothing_of_tools_that_are_not_seen() -> None:
     tools = small_mesh()
     async with mesh(tools[DOC_SEARCH]) as running:
@@ -262,6 +287,11 @@ async def test_endpoint_tells_its_services_and_when_it_changed() -> None:
 def _many(count: int) -> list[Tool]:
     tool = small_mesh()[TICKET_TOOL]
     return [replace(tool, service=f"acme.open.v1.Tool{number:02}") for number in range(count)]
+
+
+def _large(count: int) -> list[Tool]:
+    sheet = options_pb2.Tool(name="Tickets", summary="x" * 64_000, domain="support")
+    return [replace(tool, sheet=sheet) for tool in _many(count)]
 
 
 def _services(files: FileDescriptorSet) -> list[str]:

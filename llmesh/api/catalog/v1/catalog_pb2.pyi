@@ -278,7 +278,9 @@ Global___WatchToolsRequest: _TypeAlias = WatchToolsRequest  # noqa: Y015
 
 @_typing.final
 class WatchToolsResponse(_message.Message):
-    """What changed. The first one holds every tool and has `initial` set."""
+    """What changed. The first one begins the whole catalog and has `initial` set.
+    What is too large for one message goes on in more of the same version.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -289,7 +291,7 @@ class WatchToolsResponse(_message.Message):
     version: _builtins.int
     """Version of the catalog; grows."""
     initial: _builtins.bool
-    """Whether this is the whole catalog."""
+    """Whether this begins the whole catalog: what was known before counts no more."""
     @_builtins.property
     def changed(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tool]:
         """Tools that came or changed."""
