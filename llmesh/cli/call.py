@@ -55,7 +55,7 @@ def call(
 
     A stream's responses come one a line, as they come; with --json every response is one line.
     """
-    from llmesh.cli import catalog
+    from llmesh import catalog
     from llmesh.cli.session import open_session
     from llmesh.dynamic import BadJson, UnknownMethod, split_method
 

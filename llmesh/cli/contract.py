@@ -69,7 +69,7 @@ def includes() -> None:
 
 async def _contracts(channel: grpc.aio.Channel, package: str) -> list[Contract]:
     """The contracts of the package's tools. Raises Problem if it has none that the caller may see."""
-    from llmesh.cli import catalog
+    from llmesh import catalog
 
     services = [tool.service for tool in await catalog.list_tools(channel)]
     wanted = [service for service in services if service == package or service.rpartition(".")[0] == package]

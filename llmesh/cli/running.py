@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from llmesh import MeshError
+from llmesh import MeshError, catalog
 from llmesh.api.catalog.v1 import catalog_pb2 as pb
-from llmesh.cli import catalog, show
+from llmesh.cli import show
 from llmesh.cli.session import Session
 from llmesh.home import Home
 from llmesh.identity import DevCaller, DevIssuer

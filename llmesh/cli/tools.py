@@ -31,7 +31,8 @@ def list_tools(
     json: JsonOption = False,
 ) -> None:
     """List the tools that you may see."""
-    from llmesh.cli import catalog, show
+    from llmesh import catalog
+    from llmesh.cli import show
     from llmesh.cli.session import open_session
 
     session = open_session(home, address, name=name)
@@ -53,7 +54,8 @@ def show_tool(
     json: JsonOption = False,
 ) -> None:
     """Describe one tool: its product sheet, its methods, how to call them."""
-    from llmesh.cli import catalog, show
+    from llmesh import catalog
+    from llmesh.cli import show
     from llmesh.cli.session import open_session
 
     session = open_session(home, address, name=name)
@@ -75,7 +77,8 @@ def search(
     json: JsonOption = False,
 ) -> None:
     """Find tools by words."""
-    from llmesh.cli import catalog, show
+    from llmesh import catalog
+    from llmesh.cli import show
     from llmesh.cli.session import open_session
 
     session = open_session(home, address, name=name)
@@ -104,7 +107,8 @@ def why(
     json: JsonOption = False,
 ) -> None:
     """Say what became of a tool's endpoints: each step of their admission, and what to do about the failed one."""
-    from llmesh.cli import catalog, show
+    from llmesh import catalog
+    from llmesh.cli import show
     from llmesh.cli.session import open_session
 
     session = open_session(home, address, name=name)

@@ -10,10 +10,10 @@ import grpc.aio
 from rich.console import Console
 from rich.text import Text
 
-from llmesh import MeshError
+from llmesh import MeshError, catalog
 from llmesh.api.catalog.v1 import catalog_pb2 as pb
 from llmesh.api.options.v1 import options_pb2 as options
-from llmesh.cli import catalog, show
+from llmesh.cli import show
 from llmesh.cli.edge import problem_of
 from llmesh.cli.session import Session
 from llmesh.dynamic import invoke

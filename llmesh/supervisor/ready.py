@@ -8,9 +8,8 @@ from collections.abc import Collection
 
 import grpc.aio
 
-from llmesh import MeshError
+from llmesh import MeshError, catalog
 from llmesh.api.catalog.v1 import catalog_pb2 as pb
-from llmesh.api.catalog.v1.catalog_pb2_grpc import CatalogServiceStub
 
 ASK_TIMEOUT_S = 2.0
 PAUSE_S = 0.1
@@ -55,10 +54,8 @@ async def wait_listening(host: str, port: int, *, timeout_s: float) -> bool:
 
 
 async def _missing(channel: grpc.aio.Channel, processes: Collection[str]) -> dict[str, str]:
-    stub = CatalogServiceStub(channel)
-    endpoints = (await stub.ListEndpoints(pb.ListEndpointsRequest(), timeout=ASK_TIMEOUT_S)).endpoints
-    request = pb.ListToolsRequest(page_size=1000)
-    tools = (await stub.ListTools(request, timeout=ASK_TIMEOUT_S)).tools
+    endpoints = await catalog.list_endpoints(channel, timeout_s=ASK_TIMEOUT_S)
+    tools = await catalog.list_tools(channel, timeout_s=ASK_TIMEOUT_S)
     callable_services = {tool.service for tool in tools if tool.ready_count}
     return {name: fault for name in processes if (fault := _fault(name, endpoints, callable_services))}
 

@@ -248,7 +248,11 @@ def test_who_only_asks_whether_a_mesh_is_up_does_not_keep_one_from_starting(
 ) -> None:
     with (home.state / "supervisor.lock").open("w") as asking:
         fcntl.flock(asking, fcntl.LOCK_SH)
-        monkeypatch.setattr(supervise.time, "sleep", lambda *_: fcntl.flock(asking, fcntl.LOCK_UN))
+
+        def let_go(_seconds: float) -> None:
+            fcntl.flock(asking, fcntl.LOCK_UN)
+
+        monkeypatch.setattr(supervise.time, "sleep", let_go)
         with held(home):
             assert is_up(home)
 

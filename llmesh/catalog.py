@@ -14,14 +14,14 @@ TIMEOUT_S = 30.0
 PAGE_SIZE = 1000
 
 
-async def list_tools(channel: grpc.aio.Channel, *, domain: str = "") -> list[pb.Tool]:
+async def list_tools(channel: grpc.aio.Channel, *, domain: str = "", timeout_s: float = TIMEOUT_S) -> list[pb.Tool]:
     """Every tool the caller may see, in order of names."""
     stub = CatalogServiceStub(channel)
     found: list[pb.Tool] = []
     token = ""
     while True:
         request = pb.ListToolsRequest(page_size=PAGE_SIZE, page_token=token, domain=domain)
-        page = await stub.ListTools(request, timeout=TIMEOUT_S)
+        page = await stub.ListTools(request, timeout=timeout_s)
         found += page.tools
         token = page.next_page_token
         if not token:
@@ -41,10 +41,10 @@ async def search(channel: grpc.aio.Channel, *, query: str, limit: int) -> list[p
     return list(response.results)
 
 
-async def list_endpoints(channel: grpc.aio.Channel) -> list[pb.Endpoint]:
+async def list_endpoints(channel: grpc.aio.Channel, *, timeout_s: float = TIMEOUT_S) -> list[pb.Endpoint]:
     """Every endpoint the caller may ask about."""
     request = pb.ListEndpointsRequest()
-    response = await CatalogServiceStub(channel).ListEndpoints(request, timeout=TIMEOUT_S)
+    response = await CatalogServiceStub(channel).ListEndpoints(request, timeout=timeout_s)
     return list(response.endpoints)
 
 
