@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,8 @@ from llmesh.supervisor.supervise import MARK
 # Ranks of the end: tools give back their leases, then calls stop, then the gateway ends.
 TOOL_RANK, ENVOY_RANK, GATEWAY_RANK = 0, 1, 2
 BOOTSTRAP_TIMEOUT_S = 60
+# How it begins a line that says what is wrong with what it was given.
+GATEWAY_SAYS = "gateway: "
 ENVOY_CONCURRENCY_MAX = 2
 
 
@@ -123,12 +127,17 @@ def write_bootstrap(home: Home, mesh_file: Path) -> None:
     except subprocess.TimeoutExpired as err:
         raise Problem(f"the gateway made no bootstrap for Envoy within {BOOTSTRAP_TIMEOUT_S} s") from err
     if made.returncode != 0:
-        said = made.stderr.decode(errors="replace").strip().splitlines() or ["it says nothing"]
-        raise Problem(
-            f"the gateway cannot start: {said[-1]}",
-            f"see what it says: {' '.join(_gateway('bootstrap', home, mesh_file))}",
-        )
+        raise _no_bootstrap(made.stderr.decode(errors="replace"), mesh_file, _gateway("bootstrap", home, mesh_file))
     write_atomically(_bootstrap_file(home), made.stdout)
+
+
+def _no_bootstrap(said: str, mesh_file: Path, command: Sequence[str]) -> Problem:
+    """What the gateway says is wrong with what it was given, else how to see what is wrong with it."""
+    last = (said.strip().splitlines() or ["it says nothing"])[-1]
+    if last.startswith(GATEWAY_SAYS):
+        wrong = last.removeprefix(GATEWAY_SAYS).removeprefix("Value error, ")
+        return Problem(f"the gateway cannot start: {wrong}", f"mend `{mesh_file}`, then start again: llmesh up")
+    return Problem(f"the gateway cannot start: {last}", f"see what it says: {shlex.join(command)}")
 
 
 def _bootstrap_file(home: Home) -> Path:
