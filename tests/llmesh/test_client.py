@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +33,18 @@ class Seeing(EchoServicer):
         self.seen.append({key: value for key, value in context.invocation_metadata() or ()})  # noqa: C416
         await context.send_initial_metadata((("x-llmesh-call-id", "call-7"),))
         return await super().Unary(request, context)
+
+
+def test_every_public_name_is_there() -> None:
+    assert {name: getattr(llmesh, name).__name__ for name in llmesh.__all__} == {name: name for name in llmesh.__all__}
+    assert set(llmesh.__all__) <= set(dir(llmesh))
+    with pytest.raises(AttributeError, match="module 'llmesh' has no attribute 'nope'"):
+        getattr(llmesh, "no" + "pe")
+
+
+def test_the_command_line_can_be_interrupted_before_grpc_is_loaded() -> None:
+    code = "import sys, llmesh.cli; sys.exit('grpc' in sys.modules or 'asyncio' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 async def test_a_token_is_sent_with_each_call_and_asked_for_anew() -> None:
