@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import stat
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -14,6 +16,7 @@ Sink = Callable[[str, str], None]
 
 MAX_LINE_BYTES = 64 * 1024
 MAX_FILE_BYTES = 16 * 1024 * 1024
+PRIVATE = 0o600
 
 
 async def lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
@@ -37,7 +40,10 @@ def _text(line: bytes) -> str:
 
 
 class LogFile:
-    """Appends lines to a file, keeping one older file of at most MAX_FILE_BYTES beside it."""
+    """Appends lines to a file, for its owner alone, keeping one older file beside it.
+
+    Neither grows beyond MAX_FILE_BYTES, unless by one line that is longer.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -46,23 +52,37 @@ class LogFile:
 
     def write(self, line: str) -> None:
         """Append one line. What a full disk doesn't take is lost: whoever prints must not come to a halt."""
+        data = line.encode() + b"\n"
+        if self._size and self._size + len(data) > MAX_FILE_BYTES:
+            with suppress(OSError):
+                self._turn()
         with suppress(OSError):
-            self._file.write(line.encode() + b"\n")
-            self._size += len(line)
-            if self._size > MAX_FILE_BYTES:
-                self._path.replace(self._path.with_suffix(".log.1"))
-                self.close()
-                self._file = self._open()
+            self._file.write(data)
+            self._size += len(data)
 
     def close(self) -> None:
         """Close the file."""
         with suppress(OSError):
             self._file.close()
 
+    def _turn(self) -> None:
+        """Make the file the older one. If that fails, the one that is open goes on."""
+        self._path.replace(self._path.with_suffix(".log.1"))
+        older = self._file
+        self._file = self._open()
+        older.close()
+
     def _open(self) -> IO[bytes]:
-        file = self._path.open("ab", buffering=0)
+        file = open(self._path, "ab", buffering=0, opener=_private)  # noqa: SIM115 closed by `close`; only this takes an opener
+        # One that an earlier version made is open to others; what is no file isn't ours to close.
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            os.fchmod(file.fileno(), PRIVATE)
         self._size = file.tell()
         return file
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, PRIVATE)
 
 
 def last_lines(path: Path, count: int) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import stat
 from pathlib import Path
 
 import pytest
@@ -33,15 +34,46 @@ async def test_an_endless_line_comes_in_pieces() -> None:
     assert len(found) >= 3
 
 
-def test_a_log_keeps_one_older_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "MAX_FILE_BYTES", 10)
+def read_both(folder: Path) -> tuple[list[str], list[str]]:
+    """The lines of the older file, and of the current one."""
+    return (folder / "one.log.1").read_text().splitlines(), (folder / "one.log").read_text().splitlines()
+
+
+def test_a_log_keeps_one_older_file_and_loses_no_line_when_it_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "MAX_FILE_BYTES", 12)
     log = LogFile(tmp_path / "one.log")
-    for line in ("first line", "second", "third"):
+    # "first" and "zwölf" with their newlines are 13 bytes, of 12 characters.
+    log.write("first")
+    log.write("zwölf")
+    written = ["first", "zwölf"]
+    assert read_both(tmp_path) == (["first"], ["zwölf"])
+    for line in ("next", "last"):
         log.write(line)
-    log.write("4")
+        written.append(line)
+        older, current = read_both(tmp_path)
+        assert older + current == written[-len(older + current) :]
     log.close()
-    assert (tmp_path / "one.log").read_text() + (tmp_path / "one.log.1").read_text()
+    assert read_both(tmp_path) == (["zwölf", "next"], ["last"])
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_log_that_cannot_turn_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "MAX_FILE_BYTES", 1)
+    log = LogFile(tmp_path / "one.log")
+    (tmp_path / "one.log.1").mkdir()
+    for line in ("first", "second"):
+        log.write(line)
+    log.close()
+    assert (tmp_path / "one.log").read_text() == "first\nsecond\n"
+
+
+def test_a_log_is_for_its_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "one.log"
+    path.touch(0o644)
+    LogFile(path).close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_a_full_disk_stops_nobody() -> None:
