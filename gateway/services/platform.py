@@ -28,6 +28,9 @@ DOMAIN = "platform"
 # A stream that watches is silent for as long as nothing changes.
 _LONGEST = timedelta(hours=1)
 
+# Watches stay open, and one caller's must not leave another without an answer.
+_CALLS_AT_ONCE = 65_536
+
 
 @dataclass(frozen=True, slots=True)
 class _Own:
@@ -100,7 +103,7 @@ def _method(method: MethodDescriptorProto, read: sheet.MethodSheet) -> Method:
         idempotent=True,
         deadline=read.deadline,
         idle=read.idle,
-        max_concurrency=read.max_concurrency,
+        max_concurrency=_CALLS_AT_ONCE,
         # What contracts say of themselves is for people inside; nobody's data is in it.
         data_classes=("internal",),
         unclassified=False,

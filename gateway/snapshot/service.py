@@ -53,7 +53,8 @@ def cluster(tool: Tool) -> Message:
 
 
 def _thresholds(tool: Tool) -> dict[str, Untyped]:
-    limit = max((method.max_concurrency or DEFAULT_CONCURRENCY for method in tool.methods), default=DEFAULT_CONCURRENCY)
+    # Envoy counts by tool, so that the smallest holds for all its methods.
+    limit = min((method.max_concurrency or DEFAULT_CONCURRENCY for method in tool.methods), default=DEFAULT_CONCURRENCY)
     return {
         "max_connections": {"value": DEFAULT_CONCURRENCY},
         "max_requests": {"value": limit},

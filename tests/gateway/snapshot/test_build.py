@@ -96,7 +96,9 @@ A_TOOL = (CLUSTER, ENDPOINTS, ROUTES, SCOPE)
         ),
         pytest.param(with_tool(replace(tools()[TICKETS], ready=frozenset())), {(ENDPOINTS, TICKETS)}, id="not ready"),
         pytest.param(
-            with_tool(replace(tools()[TICKETS], methods=(method("Get", 1),))), {(ROUTES, TICKETS)}, id="other methods"
+            with_tool(replace(tools()[TICKETS], methods=(method("Get", 1, max_concurrency=16),))),
+            {(ROUTES, TICKETS)},
+            id="other methods",
         ),
         pytest.param(
             with_tool(replace(tools()[DOCS], methods=(method("Find", 1, max_concurrency=4),))),
@@ -184,6 +186,18 @@ def test_a_condition_is_never_one_that_envoy_ignores() -> None:
     assert len(policies) > 5
     assert not [found for found in policies if found.HasField("checked_condition")]
     assert any(found.HasField("condition") for found in policies)
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"), [((0, 1), 1), ((16, 4), 4), ((0, 0), 1024), ((65536, 65536), 65536), ((), 1024)]
+)
+def test_the_smallest_limit_of_a_tools_methods_holds_for_the_tool(limits: tuple[int, ...], expected: int) -> None:
+    methods = tuple(method(f"M{number}", 1, max_concurrency=limit) for number, limit in enumerate(limits))
+    built = build(with_tool(replace(tools()[DOCS], methods=methods)), policy())
+
+    cluster: Untyped = message_type("envoy.config.cluster.v3.Cluster").FromString(built[CLUSTER][DOCS].value)
+    thresholds = cluster.circuit_breakers.thresholds[0]
+    assert (thresholds.max_requests.value, thresholds.max_pending_requests.value) == (expected, expected)
 
 
 def test_every_route_brings_its_own_rules_and_refusals() -> None:

@@ -338,7 +338,10 @@ class Method(_message.Message):
     effect: Global___Effect.ValueType
     """What a call changes. Unset reads as EFFECT_DESTRUCTIVE."""
     max_concurrency: _builtins.int
-    """Calls in flight at once, per endpoint set. 0: the mesh's default, 1,024."""
+    """Calls in flight at once to all endpoints of the tool together; more are
+    answered RESOURCE_EXHAUSTED. The tool's smallest holds for all its methods.
+    0: the mesh's default, 1,024.
+    """
     max_request_bytes: _builtins.int
     """Largest request message in bytes. 0: the mesh's default, 16 MiB."""
     max_response_bytes: _builtins.int
