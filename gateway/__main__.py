@@ -51,8 +51,16 @@ def read_config(home: str, mesh_file: str) -> Config:
     return Config(home=Home.find(home).path, mesh_file=path, host=read.host, port=read.port, policies=policies)
 
 
+def policy_files(config: Config) -> PolicyFiles:
+    """The policy files of the mesh."""
+    return PolicyFiles(config.policies, Home(config.home), development=is_loopback(config.host))
+
+
 def print_bootstrap(config: Config) -> None:
-    """Print Envoy's static configuration as JSON."""
+    """Print Envoy's static configuration as JSON. Raises PolicyError if no policy could be in force."""
+    # Nothing else is logged before the mesh starts; the error itself is raised.
+    log.addHandler(logging.NullHandler())
+    policy_files(config).load()
     home = Home(config.home)
     edge = Edge(
         host=config.host,
@@ -71,7 +79,7 @@ async def run(config: Config) -> None:
     clock = SystemClock()
     found, shown = CatalogBoard(), CatalogBoard()
     leases = Leases(home.leases, clock=clock)
-    policies = PolicyFiles(config.policies, home, development=is_loopback(config.host))
+    policies = policy_files(config)
 
     def refused(name: str, words: str) -> None:
         discovery.refuse(name, "ENVOY_REFUSED", words)

@@ -63,7 +63,8 @@ class PolicyFiles:
             texts = self._read()
             loaded = self._parse(texts)
         except (DocumentError, PolicyError, OSError) as error:
-            self.error = str(error)
+            # A policy file and the mesh file can have the same name.
+            self.error = f"{self._folder}/{error}" if isinstance(error, DocumentError) else str(error)
             log.error("policy refused", extra={"error": self.error})  # noqa: TRY400 - the message says it all
             self._keep(self._told, self.error)
             self._good = self._good or self._last_good(error)
@@ -86,7 +87,7 @@ class PolicyFiles:
         try:
             return self._parse(json.loads(self._kept.read_text()))
         except FileNotFoundError:
-            raise PolicyError(f"{error}; there is no earlier policy to go on with") from error
+            raise PolicyError(f"{self.error}; there is no earlier policy to go on with") from error
         except (
             DocumentError,
             PolicyError,
@@ -99,7 +100,7 @@ class PolicyFiles:
         ) as unusable:
             # It was damaged, or kept by another version.
             log.error("kept policy refused", extra={"error": str(unusable)})  # noqa: TRY400 - the message says it all
-            raise PolicyError(f"{error}; the earlier policy in {self._kept} cannot be used either") from error
+            raise PolicyError(f"{self.error}; the earlier policy in {self._kept} cannot be used either") from error
 
     async def watch(self, clock: Clock) -> AsyncGenerator[Loaded]:
         """The policy, then each newer one that is right."""

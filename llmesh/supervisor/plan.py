@@ -127,16 +127,16 @@ def write_bootstrap(home: Home, mesh_file: Path) -> None:
     except subprocess.TimeoutExpired as err:
         raise Problem(f"the gateway made no bootstrap for Envoy within {BOOTSTRAP_TIMEOUT_S} s") from err
     if made.returncode != 0:
-        raise _no_bootstrap(made.stderr.decode(errors="replace"), mesh_file, _gateway("bootstrap", home, mesh_file))
+        raise _no_bootstrap(made.stderr.decode(errors="replace"), _gateway("bootstrap", home, mesh_file))
     write_atomically(_bootstrap_file(home), made.stdout)
 
 
-def _no_bootstrap(said: str, mesh_file: Path, command: Sequence[str]) -> Problem:
+def _no_bootstrap(said: str, command: Sequence[str]) -> Problem:
     """What the gateway says is wrong with what it was given, else how to see what is wrong with it."""
     last = (said.strip().splitlines() or ["it says nothing"])[-1]
     if last.startswith(GATEWAY_SAYS):
         wrong = last.removeprefix(GATEWAY_SAYS).removeprefix("Value error, ")
-        return Problem(f"the gateway cannot start: {wrong}", f"mend `{mesh_file}`, then start again: llmesh up")
+        return Problem(f"the gateway cannot start: {wrong}", "mend that, then start again: llmesh up")
     return Problem(f"the gateway cannot start: {last}", f"see what it says: {shlex.join(command)}")
 
 

@@ -14,8 +14,8 @@ from llmesh.supervisor import plan
 @pytest.mark.parametrize(
     ("said", "message", "step"),
     [
-        ("gateway: Value error, `0.0.0.0` is open", "`0.0.0.0` is open", "mend `{file}`, then start again: llmesh up"),
-        ("gateway: {file}:2: no", "{file}:2: no", "mend `{file}`, then start again: llmesh up"),
+        ("gateway: Value error, `0.0.0.0` is open", "`0.0.0.0` is open", "mend that, then start again: llmesh up"),
+        ("gateway: {file}:2: no", "{file}:2: no", "mend that, then start again: llmesh up"),
         ("Traceback\\nKeyError: 1", "KeyError: 1", "see what it says: {gateway} bootstrap {file}"),
         ("", "it says nothing", "see what it says: {gateway} bootstrap {file}"),
     ],
