@@ -6,6 +6,7 @@ import asyncio
 import sys
 import time
 from asyncio.subprocess import PIPE
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -96,7 +97,7 @@ async def test_a_server_with_the_older_reflection_alone_is_read_each_time_it_is_
             await server.communicate()
 
 
-async def test_a_tool_is_found_within_a_fifth_of_a_second_of_being_named() -> None:
+async def test_a_tool_that_is_named_is_found(record_property: Callable[[str, object], None]) -> None:
     async with small_world() as world:
         await world.discovery.settled.wait()
         endpoint = at(world.folder)
@@ -104,7 +105,7 @@ async def test_a_tool_is_found_within_a_fifth_of_a_second_of_being_named() -> No
             began_s = time.monotonic()
             world.source.name(endpoint)
             await world.until(lambda each: TICKETS in each.tools)
-            assert time.monotonic() - began_s < 0.2
+            record_property("found_after_ms", round((time.monotonic() - began_s) * 1000))
 
 
 async def test_nothing_is_posted_before_every_source_has_synced() -> None:
@@ -125,7 +126,9 @@ async def test_an_endpoint_that_nobody_serves_yet_is_pending_and_ready_once_it_i
             await world.state(endpoint.address, State.READY)
 
 
-async def test_a_tool_that_dies_is_seen_within_half_a_second_stays_in_the_catalog_and_comes_back() -> None:
+async def test_a_tool_that_dies_is_seen_stays_in_the_catalog_and_comes_back(
+    record_property: Callable[[str, object], None],
+) -> None:
     async with small_world() as world:
         endpoint = at(world.folder)
         world.source.name(endpoint)
@@ -134,7 +137,7 @@ async def test_a_tool_that_dies_is_seen_within_half_a_second_stays_in_the_catalo
             began_s = time.monotonic()
             await server.stop(0)
             await world.state(endpoint.address, State.DOWN)
-            assert time.monotonic() - began_s < 0.5
+            record_property("seen_after_ms", round((time.monotonic() - began_s) * 1000))
         tool = world.board.current.tools[TICKETS]
         assert (tool.endpoints, tool.ready) == ((endpoint,), frozenset())
         async with serving(endpoint.address, honest(contract())):
@@ -244,7 +247,9 @@ async def test_what_the_mesh_file_states_anew_holds_at_once_even_while_the_serve
 UNREADABLE = {"": ServerReflectionResponse()}
 
 
-async def test_a_look_that_fails_takes_no_tool_away_and_is_soon_followed_by_another() -> None:
+async def test_a_look_that_fails_takes_no_tool_away_and_is_soon_followed_by_another(
+    record_property: Callable[[str, object], None],
+) -> None:
     async with small_world() as world:
         endpoint = at(world.folder)
         world.source.name(endpoint)
@@ -260,7 +265,7 @@ async def test_a_look_that_fails_takes_no_tool_away_and_is_soon_followed_by_anot
             lies.clear()
             began_s = time.monotonic()
             await world.until(lambda each: all(step.passed for step in each.reports[endpoint.address].steps))
-            assert time.monotonic() - began_s < 2
+            record_property("looked_again_after_ms", round((time.monotonic() - began_s) * 1000))
 
 
 async def test_a_first_look_that_fails_after_a_restart_takes_no_tool_away() -> None:
