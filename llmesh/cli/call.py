@@ -58,13 +58,18 @@ def call(
     from llmesh import catalog
     from llmesh.cli.session import open_session
     from llmesh.dynamic import BadJson, UnknownMethod, split_method
+    from llmesh.errors import NotFound
 
     session = open_session(home, address, name=name)
     metadata = [_header(text) for text in header or ()]
 
     async def work(channel: grpc.aio.Channel) -> None:
         service, method_name = split_method(method)
-        contract = await catalog.get_contract(channel, service=service)
+        try:
+            contract = await catalog.get_contract(channel, service=service)
+        except NotFound:
+            await _hear_refusal(channel, f"/{service}/{method_name}")
+            raise
         found = contract.method(service, method_name)
         await _call(channel, found, requests=_values(request), timeout_s=timeout_s, metadata=metadata, lines=json)
 
@@ -76,6 +81,22 @@ def call(
         raise Problem(
             f"the request does not fit: {err}", f"see an example: llmesh tools show {method.split('/')[0]}"
         ) from err
+
+
+async def _hear_refusal(channel: grpc.aio.Channel, path: str) -> None:
+    """Raise Denied, with the rule and its reason, if a rule keeps the caller from a tool that the catalog hides.
+
+    The request is a byte that begins no message of any type, so that nothing
+    could come of a call that is let through after all.
+    """
+    from llmesh.errors import Denied, MeshError
+
+    try:
+        await channel.unary_unary(path)(b"\xff")
+    except Denied:
+        raise
+    except MeshError:
+        return
 
 
 async def _call(

@@ -132,4 +132,10 @@ def _is_meant(endpoint: pb.Endpoint, wanted: str) -> bool:
     if not wanted or wanted in endpoint.address or endpoint.address == f"unix:{Path(wanted).absolute()}":
         return True
     services = {*endpoint.services, *(step.service for step in endpoint.steps)}
-    return any(service == wanted or service.startswith(f"{wanted.rstrip('.')}.") for service in services)
+    return any(_is_named(service, wanted) for service in services)
+
+
+def _is_named(service: str, wanted: str) -> bool:
+    """Whether a service goes by a name: in full, by a prefix of whole labels, or by its last label in any case."""
+    prefix = wanted.rstrip(".")
+    return service == prefix or service.startswith(f"{prefix}.") or service.rpartition(".")[2].lower() == wanted.lower()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,6 +40,15 @@ COMMAND_TIMEOUT_S = 90
 BACK_WITHIN_S = 1.0
 
 
+KEPT_OUT = """
+  - id: kept-out
+    effect: forbid
+    applies: {services: [acme.engineering.v1.DocSearch]}
+    when: caller.subject == 'max'
+    reason: max has read enough
+"""
+
+
 @dataclass(frozen=True)
 class Command:
     """The installed command, for one mesh."""
@@ -69,7 +79,10 @@ def llmesh() -> Iterator[Command]:
         folder = Path(name)
         home = Home.find(folder / "m")
         processes = "".join(f"  - {{name: {tool}, folder: {REPO}/tools/{path}}}\n" for tool, path in TOOLS.items())
-        policies = REPO / "governance/policies"
+        policies = folder / "policies"
+        shutil.copytree(REPO / "governance/policies", policies)
+        with (policies / "mesh.yaml").open("a") as rules:
+            rules.write(KEPT_OUT)
         mesh_file = folder / "mesh.yaml"
         mesh_file.write_text(f"listen: 127.0.0.1:{free_port()}\npolicies: {policies}\nprocesses:\n{processes}")
         command = Command(home)
@@ -123,6 +136,16 @@ def test_tickets_are_written_by_editors_and_deleted_by_owners_alone(llmesh: Comm
         assert "what cannot be undone needs the role owner" in refused.value.stderr
     llmesh("login", "--as", "olga", "--role", "owner", "--domain", "support")
     assert llmesh.call(f"{service}/DeleteTicket", {"id": ticket}, as_="olga") == [{}]
+
+
+def test_who_may_not_see_a_tool_still_reads_which_rule_keeps_it_from_them(llmesh: Command) -> None:
+    llmesh("login", "--as", "max")
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        llmesh("call", "acme.engineering.v1.DocSearch/Retrieve", "{}", "--as", "max")
+    assert "max has read enough (mesh/kept-out)" in refused.value.stderr
+    with pytest.raises(subprocess.CalledProcessError) as unknown:
+        llmesh("call", "acme.engineering.v1.Nothing/Retrieve", "{}", "--as", "max")
+    assert "is not on the mesh" in unknown.value.stderr
 
 
 def test_search_finds_a_tool_by_words(llmesh: Command) -> None:

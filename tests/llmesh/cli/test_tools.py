@@ -70,6 +70,7 @@ def test_why_names_the_step_that_failed(signed_in: Command) -> None:
     [
         ("acme.testing.v1.Echo", "unix:/mesh/run/tools/echo-7.sock"),
         ("acme.testing", "unix:/mesh/run/tools/echo-7.sock"),
+        ("ECHO", "unix:/mesh/run/tools/echo-7.sock"),
         ("echo", "unix:/mesh/run/tools/echo-7.sock"),
         ("acme.other.v1.X", "127.0.0.1:50051"),
     ],
