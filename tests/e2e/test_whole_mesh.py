@@ -138,6 +138,10 @@ def test_tickets_are_written_by_editors_and_deleted_by_owners_alone(llmesh: Comm
     assert llmesh.call(f"{service}/DeleteTicket", {"id": ticket}, as_="olga") == [{}]
 
 
+def test_search_finds_a_tool_by_words(llmesh: Command) -> None:
+    assert "acme.engineering.v1.DocSearch" in llmesh("tools", "search", "documentation of python")
+
+
 def test_who_may_not_see_a_tool_still_reads_which_rule_keeps_it_from_them(llmesh: Command) -> None:
     llmesh("login", "--as", "max")
     with pytest.raises(subprocess.CalledProcessError) as refused:
@@ -146,10 +150,7 @@ def test_who_may_not_see_a_tool_still_reads_which_rule_keeps_it_from_them(llmesh
     with pytest.raises(subprocess.CalledProcessError) as unknown:
         llmesh("call", "acme.engineering.v1.Nothing/Retrieve", "{}", "--as", "max")
     assert "is not on the mesh" in unknown.value.stderr
-
-
-def test_search_finds_a_tool_by_words(llmesh: Command) -> None:
-    assert "acme.engineering.v1.DocSearch" in llmesh("tools", "search", "documentation of python")
+    llmesh("login", "--as", "dev", "--role", "developer", "--domain", "engineering")
 
 
 def child(home: Home, name: str) -> ProcessId:
