@@ -31,7 +31,7 @@ class RegisterRequest(_message.Message):
     ADDRESS_FIELD_NUMBER: _builtins.int
     address: _builtins.str
     """Where the tool listens: "unix:/path/to.sock", an absolute path, or
-    "host:port", which is reached without protection of the transport.
+    "ip:port", which is reached without protection of the transport.
     """
     def __init__(
         self,
