@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator, Mapping
+import tempfile
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,6 +170,7 @@ async def test_a_tool_that_cannot_be_compiled_is_refused_alone(tmp_path: Path, m
 
 ENDS = """
 import sys
+import tempfile
 import gateway.{module} as part
 from gateway import __main__ as gateway
 
@@ -181,11 +183,18 @@ gateway.main()
 """
 
 
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder whose path leaves room for sockets; tmp_path may not."""
+    with tempfile.TemporaryDirectory(prefix="llmesh-") as folder:
+        yield Path(folder)
+
+
 @pytest.mark.parametrize("how", ["raise ValueError('nobody thought of this')", "return"])
 @pytest.mark.parametrize(("module", "name"), [("control", "Control"), ("discovery.discovery", "Discovery")])
-async def test_a_gateway_of_which_a_part_ends_ends(tmp_path: Path, module: str, name: str, how: str) -> None:
-    folder = Folder.make(tmp_path)
-    mesh_file = tmp_path / "mesh.yaml"
+async def test_a_gateway_of_which_a_part_ends_ends(short: Path, module: str, name: str, how: str) -> None:
+    folder = Folder.make(short)
+    mesh_file = short / "mesh.yaml"
     mesh_file.write_text(f"listen: 127.0.0.1:8700\npolicies: {folder.policies}\n")
     program = ENDS.format(module=module, name=name, how=how, home=str(folder.home.path), mesh=str(mesh_file))
 
