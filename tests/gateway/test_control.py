@@ -170,7 +170,6 @@ async def test_a_tool_that_cannot_be_compiled_is_refused_alone(tmp_path: Path, m
 
 ENDS = """
 import sys
-import tempfile
 import gateway.{module} as part
 from gateway import __main__ as gateway
 
