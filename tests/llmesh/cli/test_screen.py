@@ -57,11 +57,13 @@ def test_a_mesh_goes_on_printing_though_nobody_reads_and_what_was_dropped_is_tol
 
 def test_nobody_waits_at_the_end_for_a_pipe_that_is_not_read(pipe: tuple[TextIO, TextIO]) -> None:
     reader, writer = pipe
-    shown = Screen(writer, gone=lambda: None)
+    gone = threading.Event()
+    shown = Screen(writer, gone=gone.set)
     shown.write("x" * 2**20)
     shown.finish(0)
-    # Frees the thread, which hangs in its write.
+    # Frees the thread, which hangs in its write; the next test's pipe may get the same number.
     reader.close()
+    assert gone.wait(TIMEOUT_S)
 
 
 def test_a_pipe_that_does_not_block_is_waited_for(pipe: tuple[TextIO, TextIO]) -> None:
