@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,7 +15,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import cast
 
-from llmesh.home import Home
+from llmesh.home import Home, write_atomically
 from llmesh.identity import DEV, Logins
 from tests.docs.pages import Block, Command, commands
 from tests.eventually import eventually
@@ -52,10 +51,16 @@ class Checkout:
         return text.replace(self.address, WRITTEN)
 
     def reset_policies(self) -> None:
-        """The repository's policy files, and no others."""
-        policies = self.folder / "governance/policies"
-        shutil.rmtree(policies, ignore_errors=True)
-        shutil.copytree(REPO / "governance/policies", policies)
+        """The repository's policy files, and no others; the gateway that reads them never sees one missing or half."""
+        ours = REPO / "governance/policies"
+        theirs = self.folder / "governance/policies"
+        for path in ours.rglob("*.yaml"):
+            copy = theirs / path.relative_to(ours)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(copy, path.read_bytes())
+        for path in theirs.rglob("*.yaml"):
+            if not (ours / path.relative_to(theirs)).exists():
+                path.unlink()
 
     def reset_login(self) -> None:
         """The one that `llmesh up` signs in, and nobody else."""
@@ -118,7 +123,7 @@ class Reader:
         here, _ = await self._type("pwd")
         path = Path(here.strip(), block.path)
         assert path.parent.is_dir(), f"the page makes no folder for `{block.path}`"
-        path.write_text(self._checkout.here(block.body))
+        write_atomically(path, self._checkout.here(block.body).encode())
         self._settling |= path.suffix == ".yaml"
 
     async def _check(self, command: Command) -> None:
