@@ -6,7 +6,7 @@ BIN := .venv/bin
 BUILD_CONTRACTS := $(BIN)/buf build --exclude-path tests/tools/echo/protos/acme --exclude-source-info
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test node check lint types imports contracts generated protos release-contracts format xds
+.PHONY: help setup up test node check lint types imports contracts generated protos release-contracts format xds bench
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -30,6 +30,12 @@ node: tests/e2e/node/node_modules/.installed
 tests/e2e/node/node_modules/.installed: tests/e2e/node/package-lock.json
 	npm ci --prefix tests/e2e/node --no-audit --no-fund --silent
 	@touch $@
+
+bench: setup ## Measure every figure; `make bench-NAME` for one: data-path, fleet, up, hostile, restart
+	$(BIN)/python -m tests.bench
+
+bench-%: setup
+	$(BIN)/python -m tests.bench $*
 
 check: setup lint types imports generated contracts test ## What CI runs: everything
 

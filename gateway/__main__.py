@@ -25,10 +25,10 @@ from gateway.config import Config
 from gateway.control import Control
 from gateway.discovery.discovery import Discovery
 from gateway.discovery.reflect import Limits
+from gateway.listener.bootstrap import Edge, bootstrap
 from gateway.policy import PolicyError, PolicyFiles, is_loopback
 from gateway.services.platform import platform_tools
 from gateway.services.serve import Policy, serve
-from gateway.snapshot.edge import Edge, bootstrap
 from gateway.sources.file import FileSource
 from gateway.sources.lease import Leases
 from gateway.state import Store

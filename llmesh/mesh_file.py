@@ -111,6 +111,49 @@ class EndpointEntry(Entry):
     services: tuple[ServiceEntry, ...] = Field((), strict=False, description="for services without LL-Mesh options")
 
 
+class TlsSettings(Entry):
+    """What the mesh port shows its clients. Read again when the files change."""
+
+    certificate: Path = Field(strict=False, description="PEM file: the certificate, then those that vouch for it")
+    key: Path = Field(strict=False, description="PEM file of its private key")
+
+
+class ToolTlsSettings(Entry):
+    """What the mesh shows tools that are reached over TCP, and whose certificates it takes. Read again on change."""
+
+    certificate: Path = Field(strict=False, description="PEM file: the mesh's own certificate as a client")
+    key: Path = Field(strict=False, description="PEM file of its private key")
+    authority: Path = Field(strict=False, description="PEM file: the authorities that tools' certificates must be of")
+
+
+class LimitSettings(Entry):
+    """How much one endpoint, or one address of callers, may take of the mesh."""
+
+    file_bytes: int = Field(default=1 << 20, ge=1024, description="largest file of a contract")
+    files: int = Field(default=1024, ge=1, description="most files of an endpoint's contracts")
+    endpoint_bytes: int = Field(default=8 << 20, ge=1024, description="most bytes of an endpoint's contracts together")
+    look_timeout_s: float = Field(
+        default=10.0, gt=0, le=600, description="longest time to read an endpoint's contracts"
+    )
+    looks_at_once: int = Field(default=16, ge=1, description="endpoints whose contracts are read at one time")
+
+
+class LogSettings(Entry):
+    """When a file in the mesh directory's logs/ is put aside for a new one."""
+
+    rotate_bytes: int = Field(default=64 << 20, ge=1 << 16, description="the size at which it is")
+    keep: int = Field(default=5, ge=1, description="how many earlier files are kept")
+
+
+class TraceSettings(Entry):
+    """Where traces of calls go."""
+
+    otlp: Annotated[str, AfterValidator(_check_endpoint)] = Field(description="IP:port that takes OTLP over gRPC")
+    sample_percent: float = Field(
+        100.0, ge=0, le=100, description="of the calls whose caller does not say whether it traces"
+    )
+
+
 class MeshFile(Entry):
     """The whole file. Paths are absolute if it was read from a file."""
 
@@ -120,6 +163,8 @@ class MeshFile(Entry):
     policies: Path = Field(Path("governance/policies"), strict=False, description="the folder of the policy files")
     processes: tuple[ProcessEntry, ...] = Field((), strict=False, description="what `llmesh up` starts")
     endpoints: tuple[EndpointEntry, ...] = Field((), strict=False, description="servers known by address")
+    limits: LimitSettings = Field(LimitSettings(), description="what nobody may exceed")
+    logs: LogSettings = Field(LogSettings(), description="how long logs are kept")
 
     @property
     def host(self) -> str:

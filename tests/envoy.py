@@ -26,8 +26,8 @@ from joserfc import jwt
 from joserfc.jwk import ECKey
 
 from gateway.catalog import Contract, Endpoint, Method, Tool
+from gateway.listener.bootstrap import Edge, bootstrap
 from gateway.snapshot.build import Policy, Resources, build
-from gateway.snapshot.edge import Edge, bootstrap
 from gateway.xds.delta import MAX_MESSAGE_BYTES, DeltaDiscovery
 from gateway.xds.messages import pool
 from gateway.xds.publish import Publisher

@@ -14,7 +14,9 @@ from types import MappingProxyType
 from google.protobuf.message import Message
 
 from gateway.catalog import Method, Tool
-from gateway.snapshot import caller, edge, service
+from gateway.snapshot import caller, service
+from gateway.snapshot.blocks import BLOCKS, blocks
+from gateway.snapshot.caller import CALLER, VERIFY
 from gateway.xds.messages import make, pack, serialize, type_url
 from governance import words
 from governance.bundle import Bundle
@@ -105,9 +107,9 @@ def build_tool(tool: Tool, residues: Mapping[str, Residue]) -> Mapping[str, Reso
 
 def _filters(policy: Policy) -> dict[str, Resource]:
     filters = {
-        edge.VERIFY: caller.verify(policy.issuers, policy.keys),
-        edge.CALLER: caller.derive(policy.issuers),
-        edge.BLOCKS: edge.blocks(),
+        VERIFY: caller.verify(policy.issuers, policy.keys),
+        CALLER: caller.derive(policy.issuers),
+        BLOCKS: blocks(),
     }
     return {
         name: _resource(make("envoy.config.core.v3.TypedExtensionConfig", name=name, typed_config=pack(message)))

@@ -12,6 +12,8 @@ from google.protobuf.message import Message
 from gateway.xds.messages import make
 from governance.issuers import Issuer, Issuers
 
+# Names of the two filters, delivered on their own.
+VERIFY, CALLER = "llmesh.verify", "llmesh.caller"
 # Sized for the expected callers; the default of 100 tokens of 4 KiB is not.
 CACHED_TOKENS = 10_000
 MAX_TOKEN_BYTES = 8192

@@ -16,8 +16,8 @@ from google.protobuf import json_format
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from gateway.catalog import Contract, Endpoint, Method, Tool
+from gateway.listener.bootstrap import Edge, bootstrap
 from gateway.snapshot.build import Policy, Resources, build
-from gateway.snapshot.edge import Edge, bootstrap
 from gateway.xds.messages import message_type, pool
 from governance.bundle import parse_bundle
 from governance.issuers import parse_issuers

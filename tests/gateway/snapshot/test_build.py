@@ -12,9 +12,9 @@ import pytest
 from google.protobuf.message import Message
 
 from gateway.catalog import Endpoint, Tool
-from gateway.snapshot import access, edge
+from gateway.listener.bootstrap import bootstrap
+from gateway.snapshot import access, caller
 from gateway.snapshot.build import CLUSTER, ENDPOINTS, EXTENSION, ROUTES, SCOPE, Resources, build
-from gateway.snapshot.edge import bootstrap
 from gateway.xds.messages import message_type
 from governance.residue import Residue, specialise
 from tests.gateway.snapshot.catalog import (
@@ -147,7 +147,7 @@ def test_a_change_of_the_rules_changes_only_the_routes_it_bears_on(
 def test_other_keys_change_only_the_filter_that_verifies() -> None:
     rotated = replace(policy(), keys={"corp": '{"keys": [{}]}'})
 
-    assert changed(build(tools(), policy()), build(tools(), rotated)) == {(EXTENSION, edge.VERIFY)}
+    assert changed(build(tools(), policy()), build(tools(), rotated)) == {(EXTENSION, caller.VERIFY)}
 
 
 def messages_in(message: Message) -> Iterator[Message]:

@@ -13,7 +13,7 @@ import pytest
 
 from gateway.catalog import Endpoint
 from gateway.snapshot.build import EXTENSION, ROUTES, Resource, Resources, build
-from gateway.snapshot.edge import CALLER
+from gateway.snapshot.caller import CALLER
 from gateway.xds.messages import message_type, serialize
 from governance.bundle import parse_bundle
 from governance.language import LanguageError, compile_rule

@@ -14,7 +14,7 @@ import grpc
 import pytest
 
 from gateway.snapshot.build import CLUSTER, ENDPOINTS, EXTENSION, ROUTES, SCOPE, Resource, Resources, build
-from gateway.snapshot.edge import CALLER
+from gateway.snapshot.caller import CALLER
 from gateway.xds import delta
 from gateway.xds.messages import make, message_type, serialize
 from gateway.xds.publish import Publisher

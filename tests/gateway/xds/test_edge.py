@@ -14,7 +14,7 @@ import h2.connection
 import h2.events
 import pytest
 
-from gateway.snapshot.edge import MAX_PATH_BYTES
+from gateway.listener.edge import MAX_PATH_BYTES
 from tests.e2e.raw import Answer, Header, RawConnection, frame
 from tests.envoy import Mesh, bearer, mesh, token, tool_of
 from tests.eventually import eventually

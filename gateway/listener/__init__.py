@@ -1,0 +1,1 @@
+"""What Envoy is started with: the listener and what the edge does, before the gateway has spoken."""

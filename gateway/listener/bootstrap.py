@@ -1,0 +1,68 @@
+"""Envoy's static configuration: all that it knows before the gateway has spoken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any as Untyped
+
+from google.protobuf.message import Message
+
+from gateway.listener.listener import listener
+from gateway.snapshot.service import ADS
+from gateway.xds.messages import make, pack
+
+XDS_CLUSTER = "llmesh.xds"
+# How soon Envoy looks for a gateway that was away; by default it would wait up to 30 s.
+_RECONNECT: Mapping[str, Untyped] = {
+    "retry_back_off": {"base_interval": {"nanos": 100_000_000}, "max_interval": {"seconds": 1}}
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """Where Envoy listens and writes. host, port: the mesh port. The rest are absolute paths."""
+
+    host: str
+    port: int
+    admin_socket: str
+    xds_socket: str
+    call_log: str
+
+
+def bootstrap(edge: Edge) -> Message:
+    """Envoy's whole static configuration."""
+    return make(
+        "envoy.config.bootstrap.v3.Bootstrap",
+        node={"id": "llmesh", "cluster": "llmesh"},
+        admin={"address": {"pipe": {"path": edge.admin_socket, "mode": 0o600}}},
+        dynamic_resources={
+            "ads_config": {
+                "api_type": "DELTA_GRPC",
+                "transport_api_version": "V3",
+                "grpc_services": [{"envoy_grpc": {"cluster_name": XDS_CLUSTER, "retry_policy": _RECONNECT}}],
+                "set_node_on_first_message_only": True,
+            },
+            "cds_config": ADS,
+        },
+        static_resources={
+            "listeners": [listener(edge.host, edge.port, call_log=edge.call_log)],
+            "clusters": [_xds_cluster(edge)],
+        },
+        layered_runtime={"layers": [{"name": "static", "static_layer": {}}]},
+    )
+
+
+def _xds_cluster(edge: Edge) -> dict[str, Untyped]:
+    http2 = make(
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        explicit_http_config={"http2_protocol_options": {}},
+    )
+    endpoint = {"endpoint": {"address": {"pipe": {"path": edge.xds_socket}}}}
+    return {
+        "name": XDS_CLUSTER,
+        "type": "STATIC",
+        "connect_timeout": {"seconds": 1},
+        "load_assignment": {"cluster_name": XDS_CLUSTER, "endpoints": [{"lb_endpoints": [endpoint]}]},
+        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": pack(http2)},
+    }

@@ -1,0 +1,91 @@
+"""The listener every call comes through, static from Envoy's start.
+
+Only three filters change while it runs, each delivered on its own: who may
+vouch (`llmesh.verify`), what that grants (`llmesh.caller`), and what is
+blocked (`llmesh.blocks`). The order of the filters is the order of the page
+"The data path": edge, who, may, where.
+"""
+
+from __future__ import annotations
+
+from typing import Any as Untyped
+
+from google.protobuf.message import Message
+
+from gateway.listener import edge
+from gateway.listener.call_log import call_log as json_call_log
+from gateway.listener.replies import local_replies
+from gateway.snapshot.access import deny_all
+from gateway.snapshot.blocks import BLOCKS
+from gateway.snapshot.caller import CALLER, VERIFY
+from gateway.snapshot.service import ADS
+from gateway.xds.messages import make, pack, type_url
+
+_JWT = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
+_LUA = "envoy.extensions.filters.http.lua.v3.Lua"
+_RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC"
+
+MAX_STREAMS = 1024
+MAX_HEADERS_KB = 60
+
+
+def listener(host: str, port: int, *, call_log: str) -> dict[str, Untyped]:
+    """The one listener of the mesh. call_log: the path of the call log."""
+    manager = {"name": "envoy.filters.network.http_connection_manager", "typed_config": pack(_manager(call_log))}
+    return {
+        "name": "llmesh",
+        "address": {"socket_address": {"address": host, "port_value": port}},
+        "filter_chains": [{"filters": [manager]}],
+        "per_connection_buffer_limit_bytes": {"value": 1 << 20},
+    }
+
+
+def _manager(call_log: str) -> Message:
+    return make(
+        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        stat_prefix="llmesh",
+        codec_type="HTTP2",
+        use_remote_address={"value": True},
+        skip_xff_append=True,
+        stream_idle_timeout={"seconds": 0},
+        request_headers_timeout={"seconds": 10},
+        max_request_headers_kb={"value": MAX_HEADERS_KB},
+        http2_protocol_options={"max_concurrent_streams": {"value": MAX_STREAMS}},
+        early_header_mutation_extensions=[edge.strip()],
+        generate_request_id={"value": True},
+        scoped_routes={
+            "name": "tools",
+            "scope_key_builder": {
+                "fragments": [{"header_value_extractor": {"name": ":path", "element_separator": "/", "index": 1}}]
+            },
+            "rds_config_source": ADS,
+            "scoped_rds": {"scoped_rds_config_source": ADS},
+        },
+        http_filters=_filters(),
+        local_reply_config={"mappers": local_replies()},
+        access_log=[json_call_log(call_log)],
+    )
+
+
+def _filters() -> list[dict[str, Untyped]]:
+    return [
+        {"name": "llmesh.call_id", "typed_config": pack(edge.call_id())},
+        {"name": "llmesh.grpc_timeout", "typed_config": pack(edge.refuse_malformed_timeout())},
+        {"name": "llmesh.edge", "typed_config": pack(edge.refuse_no_calls())},
+        _discovered(VERIFY, _JWT),
+        _discovered(CALLER, _LUA),
+        _discovered(BLOCKS, _RBAC),
+        {"name": "llmesh.forbid", "typed_config": pack(make(_RBAC))},
+        {"name": "llmesh.allow", "typed_config": pack(deny_all())},
+        {
+            "name": "envoy.filters.http.router",
+            "typed_config": pack(make("envoy.extensions.filters.http.router.v3.Router")),
+        },
+    ]
+
+
+def _discovered(name: str, message: str) -> dict[str, Untyped]:
+    # No default and no time limit: the port opens when the gateway has said
+    # who may come in, never before.
+    source = {**ADS, "initial_fetch_timeout": {"seconds": 0}}
+    return {"name": name, "config_discovery": {"config_source": source, "type_urls": [type_url(message)]}}

@@ -1,0 +1,100 @@
+"""Envoy's own answers, in the caller's words."""
+
+from __future__ import annotations
+
+from typing import Any as Untyped
+
+from google.rpc import code_pb2  # pyright: ignore[reportMissingTypeStubs]
+
+from gateway.listener.call_log import SHOWN_PATH
+from gateway.listener.edge import CONTENT, LONG_PATH, MALFORMED_PATH, MAX_PATH_BYTES, METHOD
+from gateway.snapshot import refusals
+from gateway.xds.messages import make, pack
+
+_RESET_DETAILS = "upstream_reset_before_response_started{"
+# How a connection ends that stood; one that never stood is a "..._connection_failure".
+_CUT_BY = ("connection_termination", "remote_reset", "protocol_error")
+_JWT_DETAILS = "jwt_authn_access_denied"
+
+
+def local_replies() -> list[dict[str, Untyped]]:
+    """Envoy's own answers, in the caller's words. The first that fits is taken."""
+    route, text = _in_route(refusals.DETAILS), _in_route(refusals.MESSAGE)
+    unknown = f"no method {SHOWN_PATH} on this mesh; `llmesh tools list` shows what there is"
+    return [
+        _reply(
+            "response.code_details == 'fault_filter_abort'",
+            "grpc-timeout is malformed: expected 1 to 8 digits and one of H M S m u n",
+        ),
+        _reply(_denied_by(CONTENT), "this port speaks gRPC: content-type must be application/grpc", status=415),
+        _reply(
+            _denied_by(METHOD),
+            "this port speaks gRPC: a call is a POST",
+            status=405,
+            code=code_pb2.INVALID_ARGUMENT,
+        ),
+        _reply(
+            f"({_denied_by(MALFORMED_PATH)} || {_denied_by(LONG_PATH)})",
+            f"a call's path is /package.Service/Method: no query, no fragment, at most {MAX_PATH_BYTES} bytes",
+            status=400,
+            code=code_pb2.INVALID_ARGUMENT,
+        ),
+        _reply(
+            # A token for another audience is answered with 403.
+            f"response.code == 401 || response.code_details.startsWith('{_JWT_DETAILS}')",
+            "%LOCAL_REPLY_BODY%; send `authorization: Bearer TOKEN`, with a token of an issuer that the mesh believes",
+            status=401,
+        ),
+        _reply(
+            f"response.code == 403 && response.code_details in {route}",
+            f"%CEL({text}[response.code_details])%",
+            details=f"%CEL({route}[response.code_details])%",
+        ),
+        _reply("response.code == 403 || response.code == 404", unknown, status=404),
+        _composed(_details_start("overflow"), refusals.OVERLOADED, code_pb2.RESOURCE_EXHAUSTED),
+        _composed(_details_start(*_CUT_BY), refusals.CUT, code_pb2.UNAVAILABLE),
+        # Whatever else: no endpoint is healthy, or none could be connected to.
+        _composed("response.code == 503", refusals.UNAVAILABLE, code_pb2.UNAVAILABLE),
+    ]
+
+
+def _denied_by(policy: str) -> str:
+    return f"response.code_details == '{refusals.matched(policy)}'"
+
+
+def _details_start(*reasons: str) -> str:
+    starts = (f"response.code_details.startsWith('{_RESET_DETAILS}{reason}')" for reason in reasons)
+    return f"({' || '.join(starts)})"
+
+
+def _composed(when: str, name: str, code: int) -> dict[str, Untyped]:
+    """What the route has composed under a name (refusals.py)."""
+    route, text = _in_route(refusals.DETAILS), _in_route(refusals.MESSAGE)
+    return _reply(
+        f"{when} && '{name}' in {route}",
+        f"%CEL({text}['{name}'])%",
+        details=f"%CEL({route}['{name}'])%",
+        code=code,
+    )
+
+
+def _in_route(name: str) -> str:
+    return f"xds.route_metadata.filter_metadata['{name}']"
+
+
+def _reply(
+    when: str, body: str, *, status: int | None = None, details: str = "", code: int | None = None
+) -> dict[str, Untyped]:
+    """code: a gRPC code that Envoy would not make of the HTTP status."""
+    matches = make("envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter", expression=when)
+    mapper: dict[str, Untyped] = {
+        "filter": {
+            "extension_filter": {"name": "envoy.access_loggers.extension_filters.cel", "typed_config": pack(matches)}
+        },
+        "body_format_override": {"text_format_source": {"inline_string": body}},
+    }
+    if status is not None:
+        mapper["status_code"] = {"value": status}
+    added = {"grpc-status-details-bin": details, "grpc-status": "" if code is None else str(code)}
+    mapper["headers_to_add"] = [{"header": {"key": key, "value": value}} for key, value in added.items() if value]
+    return mapper

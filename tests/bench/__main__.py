@@ -1,0 +1,25 @@
+"""Measure: `python -m tests.bench [NAME ...]`, all of them if none is named."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+from tests.bench.figures import record
+
+# In the order in which they disturb each other least.
+NAMES = ("data_path", "fleet", "up", "hostile", "restart")
+
+
+def main() -> None:
+    """Run each benchmark, and record its figures."""
+    names = tuple(name.replace("-", "_") for name in sys.argv[1:]) or NAMES
+    unknown = [name for name in names if name not in NAMES]
+    if unknown:
+        sys.exit(f"no benchmark `{unknown[0]}`; there are: {', '.join(NAMES)}")
+    for name in names:
+        record(name, import_module(f"tests.bench.{name}").measure())
+
+
+if __name__ == "__main__":
+    main()
