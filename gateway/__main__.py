@@ -48,12 +48,31 @@ def read_config(home: str, mesh_file: str) -> Config:
     path = Path(mesh_file).absolute()
     read = read_mesh_file(path)
     policies = path.parent / read.policies
-    return Config(home=Home.find(home).path, mesh_file=path, host=read.host, port=read.port, policies=policies)
+    return Config(
+        home=Home.find(home).path,
+        mesh_file=path,
+        host=read.host,
+        port=read.port,
+        policies=policies,
+        limits=read.limits,
+    )
 
 
 def policy_files(config: Config) -> PolicyFiles:
     """The policy files of the mesh."""
     return PolicyFiles(config.policies, Home(config.home), development=is_loopback(config.host))
+
+
+def look_limits(config: Config) -> Limits:
+    """How much an endpoint may take to say what it serves."""
+    stated = config.limits
+    return Limits(
+        file_bytes=stated.file_bytes,
+        files=stated.files,
+        endpoint_bytes=stated.endpoint_bytes,
+        timeout_s=stated.look_timeout_s,
+        at_once=stated.looks_at_once,
+    )
 
 
 def print_bootstrap(config: Config) -> None:
@@ -94,7 +113,7 @@ async def run(config: Config) -> None:
         found,
         [FileSource(config.mesh_file, clock=clock), leases],
         ownership=lambda: control.loaded.ownership,
-        limits=Limits(),
+        limits=look_limits(config),
         store=Store(home.catalog),
         clock=clock,
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from gateway.policy import is_loopback
+from llmesh.mesh_file import LimitSettings
 
 
 class Config(BaseModel):
@@ -22,6 +23,7 @@ class Config(BaseModel):
     host: str = Field("127.0.0.1", description="address of the mesh port; loopback until the port has TLS")
     port: int = Field(8700, ge=1, le=65535, description="the mesh port")
     policies: Path = Field(description="folder of the policy files")
+    limits: LimitSettings = Field(LimitSettings(), description="what nobody may exceed")
 
     @field_validator("host")
     @classmethod

@@ -21,10 +21,11 @@ from gateway.discovery.admit import Sighting
 from gateway.discovery.candidate import Candidate, read_candidate
 from gateway.discovery.descriptors import gather
 from gateway.discovery.judge import Judge, View
+from gateway.discovery.memory import LARGE_BYTES, give_back
 from gateway.discovery.pinned import pinned
 from gateway.discovery.reflect import Limits
 from gateway.discovery.refusal import Refusal
-from gateway.discovery.watch import Look, Watcher
+from gateway.discovery.watch import Lanes, Look, Watcher
 from gateway.sources import Source
 from gateway.state import Remembered, Store
 from governance.ownership import Ownership
@@ -33,8 +34,8 @@ __all__ = ["Discovery"]
 
 log = logging.getLogger(__name__)
 
-# How many endpoints are looked at at once.
-LOOKS_AT_ONCE = 16
+# Large contracts often come, and go, together.
+TIDY_S = 2.0
 
 
 class _Place:
@@ -45,9 +46,12 @@ class _Place:
         self.sighting: Sighting | None = None
         self.failed: Step | None = None
         self.task: asyncio.Task[None] | None = None
+        self.size_bytes = 0
         self._desk = desk
 
     def seen(self, look: Look) -> None:
+        self._desk.tidy(max(self.size_bytes, look.size_bytes))
+        self.size_bytes = look.size_bytes
         self.failed = None
         last, self.sighting = self.sighting, self._desk.sighting(self.endpoint, look)
         if last is not None:
@@ -102,7 +106,8 @@ class Discovery:
         self._order = count()
         self._dirty = asyncio.Event()
         self._unsaved = asyncio.Event()
-        self._slots = asyncio.Semaphore(LOOKS_AT_ONCE)
+        self._lanes = Lanes(limits.at_once)
+        self._untidy = asyncio.Event()
 
     async def run(self) -> None:
         """Run until cancelled. The first catalog is posted when every source has synced."""
@@ -116,6 +121,7 @@ class Discovery:
                 self._settle(group)
             group.create_task(self._write())
             group.create_task(self._save())
+            group.create_task(self._tidy())
 
     def recheck(self) -> None:
         """Judge everything seen again: the ownership may have changed, or what was seen."""
@@ -177,10 +183,23 @@ class Discovery:
             else:
                 fresh.sighting = restored.get(address)
             self._places[address] = fresh
-            watcher = Watcher(endpoint, fresh, limits=self._limits, slots=self._slots, clock=self._clock)
+            watcher = Watcher(endpoint, fresh, limits=self._limits, lanes=self._lanes, clock=self._clock)
             fresh.task = group.create_task(watcher.run(), name=f"watch {address}")
 
+    def tidy(self, size_bytes: int) -> None:
+        """So many bytes of an endpoint's files were read or forgotten: hand back what that took, soon."""
+        if size_bytes >= LARGE_BYTES:
+            self._untidy.set()
+
+    async def _tidy(self) -> None:
+        while True:
+            await self._untidy.wait()
+            await self._clock.sleep(TIDY_S)
+            self._untidy.clear()
+            await asyncio.to_thread(give_back)
+
     def _stop(self, place: _Place) -> None:
+        self.tidy(place.size_bytes)
         if place.task is not None:
             place.task.cancel()
 

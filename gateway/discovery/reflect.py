@@ -33,6 +33,8 @@ PATHS = (
 # Services that servers carry besides their tools.
 NOT_TOOLS = "grpc."
 NAME_MAX = 255
+# Of contracts as large as all that an endpoint may send, so many are read.
+CONTRACTS = 4
 # Streams that were answered and that the server has not ended, before we end them.
 OPEN_STREAMS = 16
 FULL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
@@ -40,17 +42,28 @@ FULL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much an endpoint may send, and how long it may take, to say what it serves."""
+    """How much an endpoint may send, and how long it may take, to say what it serves.
+
+    at_once: how many endpoints are looked at at one time. quick_s: who takes
+    longer goes on in a lane of its own, so that nobody waits behind it.
+    """
 
     file_bytes: int = 1 << 20
     files: int = 1024
     endpoint_bytes: int = 8 << 20
     timeout_s: float = 10.0
+    at_once: int = 16
+    quick_s: float = 2.0
 
     @property
     def message_bytes(self) -> int:
         """The largest answer to receive: servers may send all files in one."""
         return self.endpoint_bytes + (64 << 10)
+
+    @property
+    def contracts_bytes(self) -> int:
+        """How much its contracts may come to, a file counted for each that imports it: what they cost to read."""
+        return CONTRACTS * self.endpoint_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +72,12 @@ class Reflected:
 
     services: full name -> the files that its contract needs, as sent, without
     those that the platform pins. failures: the services that could not be read.
+    size_bytes: of all files together.
     """
 
     services: Mapping[str, tuple[FileDescriptorProto, ...]]
     failures: tuple[Step, ...] = ()
+    size_bytes: int = 0
 
 
 class _Exhausted(Refusal):
@@ -117,7 +132,7 @@ async def _read_services(files: _Files, names: Sequence[str]) -> Reflected:
             raise
         except Refusal as refusal:
             failures.append(refusal.step("reflect", printable(name[:NAME_MAX])))
-    return Reflected(services, tuple(failures))
+    return Reflected(services, tuple(failures), files.size_bytes)
 
 
 @dataclass(slots=True)
@@ -130,6 +145,7 @@ class _Files:
     received: dict[str, bytes] = field(default_factory=dict[str, bytes])
     parsed: dict[str, FileDescriptorProto] = field(default_factory=dict[str, FileDescriptorProto])
     size_bytes: int = 0
+    contracts: dict[str, int] = field(default_factory=dict[str, int])
 
     async def of_service(self, name: str) -> tuple[FileDescriptorProto, ...]:
         """The service's file and all that it imports, pinned ones left out."""
@@ -146,6 +162,11 @@ class _Files:
             if each not in needed and each not in self.pinned:
                 needed[each] = await self._file(each)
                 waiting.extend(needed[each].dependency)
+        # Services of one file have one contract.
+        self.contracts[found[0].name] = sum(len(self.received[each]) for each in needed)
+        if sum(self.contracts.values()) > self.limits.contracts_bytes:
+            limit = f"{self.limits.contracts_bytes} bytes, a file counted for each contract that imports it"
+            raise _Exhausted("CONTRACT_TOO_LARGE", f"the endpoint's contracts come to more than {limit}")
         return tuple(needed.values())
 
     async def _file(self, name: str) -> FileDescriptorProto:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import grpc
@@ -26,7 +27,7 @@ from gateway.discovery.pinned import pinned
 from gateway.discovery.reflect import Limits, reflect
 from gateway.discovery.refusal import Refusal, Unreachable
 
-__all__ = ["Look", "Observer", "Watcher"]
+__all__ = ["Lanes", "Look", "Observer", "Watcher"]
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,19 @@ ASK_AGAIN_S = (1.0, 30.0)
 UNSURE = ("TIMEOUT", "NO_ANSWER", "REFLECTION_FAILED", "INTERNAL")
 # A connection that ends sooner than this was never a good one.
 STEADY_S = 1.0
+# Who changes its contracts so often in so short a time is left alone for a while.
+CHANGES_MAX = 5
+CHANGES_S = 60.0
+UNSTABLE_S = 30.0
+
+
+class Lanes:
+    """How many endpoints are looked at at one time, shared by all watchers: quick ones, and those that take long."""
+
+    def __init__(self, at_once: int) -> None:
+        """Nobody is looked at yet."""
+        self.quick = asyncio.Semaphore(at_once)
+        self.slow = asyncio.Semaphore(max(1, at_once // 4))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +62,14 @@ class Look:
     """What one look at an endpoint showed.
 
     steps: connect, reflect and link. health_checked: services whose health
-    the server tells by their names.
+    the server tells by their names. size_bytes: of all files that it sent.
     """
 
     candidates: tuple[Candidate, ...]
     steps: tuple[Step, ...]
     live: bool
     health_checked: frozenset[str]
+    size_bytes: int = 0
 
     @property
     def complete(self) -> bool:
@@ -65,6 +80,16 @@ class Look:
     def blind(self) -> bool:
         """Whether it says nothing of what is served: the endpoint as a whole could not be read."""
         return any(not step.passed and step.name == "reflect" and not step.service for step in self.steps)
+
+    @property
+    def late(self) -> bool:
+        """Whether it took longer than it was given."""
+        return any(step.reason == "TIMEOUT" for step in self.steps)
+
+    @property
+    def contracts(self) -> frozenset[tuple[str, str]]:
+        """Each service with the version of its contract."""
+        return frozenset((each.service, each.version) for each in self.candidates)
 
     @property
     def unread(self) -> frozenset[str]:
@@ -91,15 +116,16 @@ class Observer(Protocol):
 class Watcher:
     """Follows one endpoint for as long as its task runs."""
 
-    def __init__(
-        self, endpoint: Endpoint, observer: Observer, *, limits: Limits, slots: asyncio.Semaphore, clock: Clock
-    ) -> None:
-        """slots: how many endpoints are looked at at once, shared by all watchers."""
+    def __init__(self, endpoint: Endpoint, observer: Observer, *, limits: Limits, lanes: Lanes, clock: Clock) -> None:
+        """lanes: shared by all watchers."""
         self._endpoint = endpoint
         self._observer = observer
         self._limits = limits
-        self._slots = slots
+        self._lanes = lanes
         self._clock = clock
+        self._late = False
+        self._contracts: frozenset[tuple[str, str]] | None = None
+        self._changes_s: deque[float] = deque(maxlen=CHANGES_MAX)
 
     async def run(self) -> None:
         """Follow the endpoint until cancelled."""
@@ -114,6 +140,9 @@ class Watcher:
                 pause_s, patience_s = min(2 * pause_s, longest_s), CONNECT_S
             else:
                 pause_s, patience_s = BACK_OFF_S[0], GRACE_S
+            if self._unstable:
+                self._observer.lost(_unstable().step("connect"))
+                await self._clock.sleep(UNSTABLE_S)
 
     async def _visit(self, patience_s: float) -> None:
         """Connect, look, and stay. Returns when a good connection was lost. Raises Unreachable."""
@@ -123,20 +152,47 @@ class Watcher:
             lost = False
             again_s, longest_s = ASK_AGAIN_S
             while not lost:
-                async with self._slots:
-                    health = await watch_health(channel)
-                    look = await self._look(channel, health)
+                health = await watch_health(channel)
+                look = await self._look_in_turn(channel, health)
+                self._note_changes(look)
                 self._observer.seen(look)
                 lost = await self._stay(channel, health, span_s=None if look.complete else again_s)
                 again_s = min(2 * again_s, longest_s)
         if self._clock.monotonic_s() - began_s < STEADY_S:
             raise Unreachable("UNREACHABLE", "the connection was lost at once")
 
-    async def _look(self, channel: grpc.aio.Channel, health: Health | None) -> Look:
+    async def _look_in_turn(self, channel: grpc.aio.Channel, health: Health | None) -> Look:
+        """Look when it is our turn; who takes long takes turns with its like, and keeps nobody else waiting."""
+        quick = replace(self._limits, timeout_s=min(self._limits.quick_s, self._limits.timeout_s))
+        if not self._late:
+            async with self._lanes.quick:
+                look = await self._look(channel, health, quick)
+            if not look.late or quick == self._limits:
+                return look
+        async with self._lanes.slow:
+            look = await self._look(channel, health, self._limits)
+        self._late = look.late
+        return look
+
+    def _note_changes(self, look: Look) -> None:
+        if not look.complete:
+            return
+        if self._contracts is not None and self._contracts != look.contracts:
+            self._changes_s.append(self._clock.monotonic_s())
+        self._contracts = look.contracts
+
+    @property
+    def _unstable(self) -> bool:
+        times = self._changes_s
+        return len(times) == CHANGES_MAX and self._clock.monotonic_s() - times[0] < CHANGES_S
+
+    async def _look(self, channel: grpc.aio.Channel, health: Health | None, limits: Limits) -> Look:
+        size_bytes = 0
         steps = [Step("connect", passed=True)]
         candidates: list[Candidate] = []
         try:
-            reflected = await reflect(channel, self._limits, pinned=pinned())
+            reflected = await reflect(channel, limits, pinned=pinned())
+            size_bytes = reflected.size_bytes
             steps += [Step("reflect", passed=True), *reflected.failures]
             for service, files in reflected.services.items():
                 # Linking megabytes of a stranger's contract must not hold up everyone else.
@@ -156,7 +212,7 @@ class Watcher:
             steps.append(Refusal("INTERNAL", "the gateway failed to read this endpoint; see its log").step("reflect"))
         checked = await health_checked(channel, (each.service for each in candidates))
         live = health is None or health.serving
-        return Look(tuple(candidates), tuple(steps), live=live, health_checked=checked)
+        return Look(tuple(candidates), tuple(steps), live=live, health_checked=checked, size_bytes=size_bytes)
 
     async def _stay(self, channel: grpc.aio.Channel, health: Health | None, *, span_s: float | None) -> bool:
         """Wait until the connection is lost (True) or the span has passed (False), passing health on."""
@@ -187,6 +243,14 @@ def _read(service: str, files: Sequence[FileDescriptorProto], endpoint: Endpoint
     except Exception:
         log.exception("contract could not be read", extra={"address": endpoint.address, "service": service})
         return Refusal("INTERNAL", "the gateway failed to read this contract; see its log").step("link", service)
+
+
+def _unstable() -> Refusal:
+    return Refusal(
+        "UNSTABLE_CONTRACT",
+        f"what it serves changed {CHANGES_MAX} times within {CHANGES_S:g} s: it is looked at again in "
+        f"{UNSTABLE_S:g} s; serve one contract for as long as the process lives",
+    )
 
 
 async def _connect(channel: grpc.aio.Channel, address: str, patience_s: float) -> None:
