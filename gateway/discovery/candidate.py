@@ -11,11 +11,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from google.protobuf import json_format
-from google.protobuf.descriptor_pb2 import (
-    DescriptorProto,
-    MethodDescriptorProto,
-    ServiceDescriptorProto,
-)
+from google.protobuf.descriptor_pb2 import MethodDescriptorProto, ServiceDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message_factory import GetMessageClass
@@ -24,11 +20,11 @@ from gateway.catalog import Contract, Grant, Method, Step
 from gateway.discovery.descriptors import make_pool
 from gateway.discovery.pinned import pinned
 from gateway.discovery.refusal import Refusal
-from governance.contract.sheet import SPAN_MIN, MethodSheet, has_sheet, read_method, read_tool
+from governance.contract.sheet import SPAN_MIN, DataClasses, MethodSheet, has_sheet, read_method, read_tool
 from governance.contract.types import declared, messages, service_in
 from llmesh.api.options.v1 import options_pb2 as options
 
-__all__ = ["Candidate", "read_candidate"]
+__all__ = ["Candidate", "ContractReader", "read_candidate"]
 
 NAME_MAX = 255
 TITLE_MAX = 80
@@ -47,7 +43,7 @@ class Candidate:
     digest and, for one without our options, what the mesh file states. sheet:
     None if nobody states one. types: package -> full name -> fingerprint of
     each type that the contract defines outside the pinned files. fault: the
-    first of its options that is not sane.
+    first of its options that is not sane; such a candidate may have no methods.
     """
 
     service: str
@@ -60,38 +56,57 @@ class Candidate:
     fault: Step | None = None
 
 
+class ContractReader:
+    """Reads the services that a contract defines; what they share is read once."""
+
+    def __init__(self, contract: Contract, pool: DescriptorPool | None = None) -> None:
+        """pool: the contract's files linked, if they are already."""
+        self._contract = contract
+        self._pool = pool
+        self._types = _types(contract)
+        self._classes = DataClasses(messages(contract.files.file))
+
+    def read(self, service: str, *, grant: Grant | None) -> Candidate:
+        """The service. grant: what the mesh file states for it. Raises Refusal if the contract doesn't define it."""
+        contract = self._contract
+        found = service_in(contract.files.file, service)
+        if found is None:
+            raise Refusal("WRONG_FILE", f"no file of the contract defines `{service}`")
+        file, definition = found
+        granted = None if has_sheet(definition) else grant
+        sheet = _sheet(definition, granted)
+        methods: tuple[Method, ...] = ()
+        fault: Step | None = None
+        try:
+            _check(service, definition, sheet, granted)
+            methods = tuple(_method(each, self._classes, granted) for each in definition.method)
+            self._check_methods(methods)
+        except Refusal as refusal:
+            fault = refusal.step("options", service)
+        return Candidate(
+            service=service,
+            package=file.package,
+            version=contract.digest if granted is None else f"{contract.digest} {granted}",
+            contract=contract,
+            sheet=sheet,
+            methods=methods,
+            types=self._types,
+            fault=fault,
+        )
+
+    def _check_methods(self, methods: tuple[Method, ...]) -> None:
+        for method in methods:
+            _check_options(method)
+            if method.options.examples:
+                self._pool = self._pool or make_pool(self._contract.files.file)
+                _check_examples(method, self._pool)
+
+
 def read_candidate(
     service: str, contract: Contract, *, grant: Grant | None, pool: DescriptorPool | None = None
 ) -> Candidate:
-    """Read the contract of a service that it defines.
-
-    grant: what the mesh file states for it. pool: the contract's files linked,
-    if they are already.
-    """
-    found = service_in(contract.files.file, service)
-    if found is None:
-        raise Refusal("WRONG_FILE", f"no file of the contract defines `{service}`")
-    file, definition = found
-    granted = None if has_sheet(definition) else grant
-    sheet = _sheet(definition, granted)
-    known = messages(contract.files.file)
-    methods = tuple(_method(each, known, granted) for each in definition.method)
-    fault: Step | None = None
-    try:
-        _check(service, definition, sheet, granted)
-        _check_methods(methods, contract, pool)
-    except Refusal as refusal:
-        fault = refusal.step("options", service)
-    return Candidate(
-        service=service,
-        package=file.package,
-        version=contract.digest if granted is None else f"{contract.digest} {granted}",
-        contract=contract,
-        sheet=sheet,
-        methods=methods,
-        types=_types(contract),
-        fault=fault,
-    )
+    """Read the contract of a service that it defines, as a ContractReader does."""
+    return ContractReader(contract, pool).read(service, grant=grant)
 
 
 def _sheet(definition: ServiceDescriptorProto, granted: Grant | None) -> options.Tool | None:
@@ -102,9 +117,9 @@ def _sheet(definition: ServiceDescriptorProto, granted: Grant | None) -> options
     return read_tool(definition) if has_sheet(definition) else None
 
 
-def _method(definition: MethodDescriptorProto, known: Mapping[str, DescriptorProto], granted: Grant | None) -> Method:
+def _method(definition: MethodDescriptorProto, classes: DataClasses, granted: Grant | None) -> Method:
     effect = dict(granted.effects).get(definition.name, "destructive") if granted is not None else None
-    sheet: MethodSheet = read_method(definition, known, granted=effect)
+    sheet: MethodSheet = read_method(definition, classes, granted=effect)
     return Method(
         name=definition.name,
         request_type=definition.input_type.removeprefix("."),
@@ -174,21 +189,17 @@ def _check_lifecycle(lifecycle: options.Lifecycle) -> None:
         raise Refusal("BAD_DATE", f"lifecycle.deprecated_from is `{day[:TITLE_MAX]}`; write the day as YYYY-MM-DD")
 
 
-def _check_methods(methods: tuple[Method, ...], contract: Contract, pool: DescriptorPool | None) -> None:
-    for method in methods:
-        stated = method.options
-        for each in stated.uses:
-            if not USES.fullmatch(each) or len(each) > 2 * NAME_MAX:
-                raise Refusal(
-                    "BAD_USES",
-                    f"`{method.name}` uses `{each[:NAME_MAX]}`; write `acme.engineering.v1.DocSearch/Retrieve`",
-                )
-        for name, span in _spans(stated):
-            if span.seconds < 0 or span.nanos < 0 or not (span.seconds or span.nanos >= SPAN_MIN_NANOS):
-                raise Refusal("BAD_DURATION", f"`{method.name}` has a {name} of less than a millisecond")
-        if stated.examples:
-            pool = pool or make_pool(contract.files.file)
-            _check_examples(method, pool)
+def _check_options(method: Method) -> None:
+    stated = method.options
+    for each in stated.uses:
+        if not USES.fullmatch(each) or len(each) > 2 * NAME_MAX:
+            raise Refusal(
+                "BAD_USES",
+                f"`{method.name}` uses `{each[:NAME_MAX]}`; write `acme.engineering.v1.DocSearch/Retrieve`",
+            )
+    for name, span in _spans(stated):
+        if span.seconds < 0 or span.nanos < 0 or not (span.seconds or span.nanos >= SPAN_MIN_NANOS):
+            raise Refusal("BAD_DURATION", f"`{method.name}` has a {name} of less than a millisecond")
 
 
 def _spans(stated: options.Method) -> Iterator[tuple[str, Duration]]:

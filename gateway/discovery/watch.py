@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -20,7 +20,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from gateway.catalog import Endpoint, Step
 from gateway.clock import Clock
 from gateway.discovery.calls import open_channel
-from gateway.discovery.candidate import Candidate, read_candidate
+from gateway.discovery.candidate import Candidate, ContractReader
 from gateway.discovery.descriptors import link
 from gateway.discovery.health import Health, health_checked, watch_health
 from gateway.discovery.pinned import pinned
@@ -194,14 +194,14 @@ class Watcher:
             reflected = await reflect(channel, limits, pinned=pinned())
             size_bytes = reflected.size_bytes
             steps += [Step("reflect", passed=True), *reflected.failures]
-            for service, files in reflected.services.items():
+            for services, files in _by_contract(reflected.services):
                 # Linking megabytes of a stranger's contract must not hold up everyone else.
-                read = await asyncio.to_thread(_read, service, files, self._endpoint)
-                if isinstance(read, Candidate):
-                    candidates.append(read)
-                    steps.append(Step("link", passed=True, service=service))
-                else:
-                    steps.append(read)
+                for read in await asyncio.to_thread(_read, services, files, self._endpoint):
+                    if isinstance(read, Candidate):
+                        candidates.append(read)
+                        steps.append(Step("link", passed=True, service=read.service))
+                    else:
+                        steps.append(read)
         except Unreachable:
             raise
         except Refusal as refusal:
@@ -232,17 +232,42 @@ class Watcher:
         self._observer.health(live=serving)
 
 
-def _read(service: str, files: Sequence[FileDescriptorProto], endpoint: Endpoint) -> Candidate | Step:
-    """The service as its files have it, or the step at which they fail."""
+def _by_contract(
+    services: Mapping[str, tuple[FileDescriptorProto, ...]],
+) -> Iterable[tuple[list[str], tuple[FileDescriptorProto, ...]]]:
+    """Services that need the same files, which are linked once for all of them."""
+    found: dict[tuple[int, ...], tuple[list[str], tuple[FileDescriptorProto, ...]]] = {}
+    for service, files in services.items():
+        found.setdefault(tuple(map(id, files)), ([], files))[0].append(service)
+    return found.values()
+
+
+def _read(services: Sequence[str], files: Sequence[FileDescriptorProto], endpoint: Endpoint) -> list[Candidate | Step]:
+    """The services as their files have them, or the step at which they fail."""
     try:
-        linked = link(service, files, pinned=pinned())
-        return read_candidate(service, linked.contract, grant=endpoint.grant_for(service), pool=linked.pool)
+        linked = link(services[0], files, pinned=pinned())
+        reader = ContractReader(linked.contract, linked.pool)
+        return [_read_service(reader, service, endpoint) for service in services]
+    except Refusal as refusal:
+        return [refusal.step("link", service) for service in services]
+    except Exception:
+        log.exception("contract could not be read", extra={"address": endpoint.address, "services": services})
+        return [_internal().step("link", service) for service in services]
+
+
+def _read_service(reader: ContractReader, service: str, endpoint: Endpoint) -> Candidate | Step:
+    try:
+        return reader.read(service, grant=endpoint.grant_for(service))
     except Refusal as refusal:
         return refusal.step("link", service)
     # As above: what a stranger sent costs that service alone.
     except Exception:
         log.exception("contract could not be read", extra={"address": endpoint.address, "service": service})
-        return Refusal("INTERNAL", "the gateway failed to read this contract; see its log").step("link", service)
+        return _internal().step("link", service)
+
+
+def _internal() -> Refusal:
+    return Refusal("INTERNAL", "the gateway failed to read this contract; see its log")
 
 
 def _unstable() -> Refusal:

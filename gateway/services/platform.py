@@ -77,12 +77,12 @@ def _tool(own: _Own, endpoint: Endpoint) -> Tool:
         stated.owner_team = stated.product_owner = stated.contact = DOMAIN
         stated.lifecycle.stage = options.STAGE_STABLE
     stated.domain = DOMAIN
-    types = messages(files.file)
+    classes = sheet.DataClasses(messages(files.file))
     return Tool(
         service=own.service,
         domain=DOMAIN,
         sheet=stated,
-        methods=tuple(_method(method, sheet.read_method(method, types, granted="read")) for method in service.method),
+        methods=tuple(_method(method, sheet.read_method(method, classes, granted="read")) for method in service.method),
         contract=Contract(digest(files), files),
         endpoints=(endpoint,),
         ready=frozenset({endpoint}),

@@ -26,8 +26,8 @@ __all__ = [
     "DATA_CLASSES",
     "SPAN_MIN",
     "STREAM_CAP",
+    "DataClasses",
     "MethodSheet",
-    "data_classes",
     "has_sheet",
     "read_method",
     "read_tool",
@@ -41,6 +41,10 @@ STREAM_CAP = timedelta(hours=24)
 CONCURRENCY_DEFAULT = 1024
 # The shortest span that Envoy can hold a call to.
 SPAN_MIN = timedelta(milliseconds=1)
+# Stands among the classes of a message for a field that has none.
+_UNCLASSIFIED = ""
+# A message by its name, and whether a field that holds it speaks for those of its fields that have no class.
+_Node = tuple[str, bool]
 # The number of the value in a map's entry.
 MAP_VALUE = 2
 
@@ -92,13 +96,11 @@ def read_tool(service: ServiceDescriptorProto) -> options.Tool:
     return sheet
 
 
-def read_method(
-    method: MethodDescriptorProto, types: Mapping[str, DescriptorProto], *, granted: str | None = None
-) -> MethodSheet:
+def read_method(method: MethodDescriptorProto, classes: DataClasses, *, granted: str | None = None) -> MethodSheet:
     """What the mesh holds of a method.
 
-    types: every message of the contract by full name. granted: the effect
-    that the mesh file states, for a contract without our options.
+    classes: of the contract's messages. granted: the effect that the mesh file
+    states, for a contract without our options.
     """
     stated = options.Method()
     stated.CopyFrom(method.options.Extensions[options.method])
@@ -109,7 +111,7 @@ def read_method(
     if stated.cost not in (options.COST_LOW, options.COST_MEDIUM):
         stated.cost = options.COST_HIGH
     deadline, idle = _times(stated, streams=method.server_streaming)
-    classes, unclassified = data_classes((method.input_type, method.output_type), types)
+    found, unclassified = classes.of(method.input_type, method.output_type)
     safe = (MethodOptions.NO_SIDE_EFFECTS, MethodOptions.IDEMPOTENT)
     return MethodSheet(
         effect=stated.effect,
@@ -117,7 +119,7 @@ def read_method(
         deadline=deadline,
         idle=idle,
         max_concurrency=stated.max_concurrency or CONCURRENCY_DEFAULT,
-        data_classes=classes,
+        data_classes=found,
         unclassified=unclassified,
         options=stated,
     )
@@ -139,34 +141,68 @@ def _span(stated: Duration, *, default: timedelta, cap: timedelta) -> timedelta:
     return max(SPAN_MIN, timedelta(seconds=min(seconds, cap.total_seconds()))) if seconds > 0 else default
 
 
-def data_classes(roots: tuple[str, ...], types: Mapping[str, DescriptorProto]) -> tuple[tuple[str, ...], bool]:
-    """Classes of data anywhere in the messages, sorted, and whether any field has none.
+class DataClasses:
+    """The classes of data in messages, each message read once however many methods lead to it.
 
     A field of a message type takes its fields' classes; a class of its own
     also speaks for those of its fields that have none. A type that is not
     among types, and one that others may extend, counts as unclassified.
     """
-    found: set[str] = set()
-    unclassified = False
-    waiting = [(name, False) for name in roots]
-    seen = set(waiting)
-    while waiting:
-        name, spoken_for = waiting.pop()
-        message = types.get(name.removeprefix("."))
-        if message is None or message.extension_range:
-            unclassified = unclassified or not spoken_for
+
+    def __init__(self, types: Mapping[str, DescriptorProto]) -> None:
+        """types: every message of the contract by full name."""
+        self._types = types
+        self._found: dict[_Node, frozenset[str]] = {}
+
+    def of(self, *roots: str) -> tuple[tuple[str, ...], bool]:
+        """Classes of data anywhere in the messages, sorted, and whether any field has none."""
+        nodes = [(name, False) for name in roots]
+        self._solve(nodes)
+        found = frozenset[str]().union(*(self._found[node] for node in nodes))
+        return tuple(sorted(found - {_UNCLASSIFIED})), _UNCLASSIFIED in found
+
+    def _solve(self, roots: Iterable[_Node]) -> None:
+        found: dict[_Node, set[str]] = {}
+        users: dict[_Node, list[_Node]] = {}
+        waiting = [node for node in roots if node not in self._found]
+        while waiting:
+            node = waiting.pop()
+            if node in found:
+                continue
+            found[node], parts = self._read(node)
+            for part in parts:
+                if part in self._found:
+                    found[node] |= self._found[part]
+                else:
+                    users.setdefault(part, []).append(node)
+                    waiting.append(part)
+        # Messages can contain each other, so what is found is handed on until nothing is new.
+        changed = list(found)
+        while changed:
+            node = changed.pop()
+            for user in users.get(node, ()):
+                if not found[node] <= found[user]:
+                    found[user] |= found[node]
+                    changed.append(user)
+        self._found.update((node, frozenset(classes)) for node, classes in found.items())
+
+    def _read(self, node: _Node) -> tuple[set[str], list[_Node]]:
+        """What the message's own fields say, and the messages that they hold."""
+        name, spoken_for = node
+        message = self._types.get(name.removeprefix("."))
+        found: set[str] = set()
+        parts: list[_Node] = []
+        if (message is None or message.extension_range) and not spoken_for:
+            found.add(_UNCLASSIFIED)
         for field in _fields(message):
             stated = _class_of(field)
             if stated:
                 found.add(stated)
             if field.type in (FieldDescriptorProto.TYPE_MESSAGE, FieldDescriptorProto.TYPE_GROUP):
-                step = (field.type_name, spoken_for or stated is not None)
-                if step not in seen:
-                    seen.add(step)
-                    waiting.append(step)
+                parts.append((field.type_name, spoken_for or stated is not None))
             elif stated is None and not spoken_for:
-                unclassified = True
-    return tuple(sorted(found)), unclassified
+                found.add(_UNCLASSIFIED)
+        return found, parts
 
 
 def _fields(message: DescriptorProto | None) -> Iterable[FieldDescriptorProto]:

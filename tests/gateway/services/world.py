@@ -146,11 +146,11 @@ def tool_of(service: str, *texts: str, ready: bool = True, address: str = "unix:
     files = normalise(files_of(*texts))
     found = service_in(files.file, service)
     assert found
-    types = messages(files.file)
+    classes = sheet.DataClasses(messages(files.file))
     endpoint = Endpoint(address, "lease")
     methods: list[Method] = []
     for method in found[1].method:
-        read = sheet.read_method(method, types)
+        read = sheet.read_method(method, classes)
         methods.append(
             Method(
                 name=method.name,

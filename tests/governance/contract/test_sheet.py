@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from google.protobuf import text_format
 from google.protobuf.descriptor_pb2 import (
+    DescriptorProto,
+    FieldDescriptorProto,
     FileDescriptorProto,
     MethodDescriptorProto,
     MethodOptions,
     ServiceDescriptorProto,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
-from governance.contract.sheet import CALL_CAP, STREAM_CAP, MethodSheet, data_classes, has_sheet, read_method, read_tool
+from governance.contract.sheet import CALL_CAP, STREAM_CAP, DataClasses, MethodSheet, has_sheet, read_method, read_tool
 from governance.contract.types import messages
 from llmesh.api.options.v1 import options_pb2 as options
+
+NONE = DataClasses({})
 
 
 def method(text: str = "", *, streams: bool = False) -> MethodDescriptorProto:
@@ -25,7 +32,7 @@ def method(text: str = "", *, streams: bool = False) -> MethodDescriptorProto:
 
 
 def read(text: str = "", *, streams: bool = False) -> MethodSheet:
-    return read_method(method(text, streams=streams), {})
+    return read_method(method(text, streams=streams), NONE)
 
 
 def test_a_method_that_says_nothing_may_do_anything() -> None:
@@ -96,11 +103,11 @@ def test_what_reads_or_says_so_is_idempotent(
     definition = method()
     definition.options.Extensions[options.method].effect = effect
     definition.options.idempotency_level = level
-    assert read_method(definition, {}).idempotent is expected
+    assert read_method(definition, NONE).idempotent is expected
 
 
 def test_what_the_mesh_file_grants_stands_for_the_effect() -> None:
-    assert read_method(method(), {}, granted="read").effect == options.EFFECT_READ
+    assert read_method(method(), NONE, granted="read").effect == options.EFFECT_READ
 
 
 def test_a_sheet_has_a_name_even_if_the_contract_gives_none() -> None:
@@ -159,9 +166,48 @@ TYPES = """
 )
 def test_classes_are_those_of_all_fields_within(name: str, classes: tuple[str, ...], *, unclassified: bool) -> None:
     types = messages([text_format.Parse(TYPES, FileDescriptorProto())])
-    assert data_classes((f".t.{name}",), types) == (classes, unclassified)
+    assert DataClasses(types).of(f".t.{name}") == (classes, unclassified)
 
 
 def test_classes_of_request_and_response_are_put_together() -> None:
     types = messages([text_format.Parse(TYPES, FileDescriptorProto())])
-    assert data_classes((".t.Public", ".t.Spoken"), types) == (("pii", "public"), False)
+    assert DataClasses(types).of(".t.Public", ".t.Spoken") == (("pii", "public"), False)
+
+
+class CountedTypes(dict[str, DescriptorProto]):
+    """Types that count how often one is looked up."""
+
+    count = 0
+
+    def get(self, key: str, default: object = None) -> Any:
+        self.count += 1
+        return super().get(key, default)
+
+
+def test_a_message_is_read_once_however_many_methods_lead_to_it() -> None:
+    file = FileDescriptorProto(package="t")
+    for number in range(100):
+        field = file.message_type.add(name=f"M{number}").field.add(name="next", number=1)
+        field.type = FieldDescriptorProto.TYPE_MESSAGE
+        field.type_name = f".t.M{(number + 1) % 100}"
+    types = CountedTypes(messages([file]))
+    classes = DataClasses(types)
+    assert {classes.of(f".t.M{number}") for number in range(100)} == {((), False)}
+    assert types.count == 100
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 5)), max_size=25),
+    st.permutations(range(10)),
+)
+def test_what_was_asked_before_changes_no_answer(fields: list[tuple[int, int, int]], order: list[int]) -> None:
+    file = FileDescriptorProto(package="t", message_type=[DescriptorProto(name=f"M{number}") for number in range(10)])
+    for holder, held, data_class in fields:
+        field = file.message_type[holder].field.add(name="a", type=FieldDescriptorProto.TYPE_STRING)
+        if held != holder:
+            field.type, field.type_name = FieldDescriptorProto.TYPE_MESSAGE, f".t.M{held}"
+        field.options.Extensions[options.field].data_class = options.DataClass.ValueType(data_class)
+    types = messages([file])
+    shared = DataClasses(types)
+    for number in order:
+        assert shared.of(f".t.M{number}") == DataClasses(types).of(f".t.M{number}")
