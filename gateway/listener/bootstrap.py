@@ -9,6 +9,7 @@ from typing import Any as Untyped
 from google.protobuf.message import Message
 
 from gateway.listener.listener import listener
+from gateway.listener.stats import stats_config
 from gateway.snapshot.service import ADS
 from gateway.xds.messages import make, pack
 
@@ -49,6 +50,7 @@ def bootstrap(edge: Edge) -> Message:
             "listeners": [listener(edge.host, edge.port, call_log=edge.call_log)],
             "clusters": [_xds_cluster(edge)],
         },
+        stats_config=stats_config(),
         layered_runtime={"layers": [{"name": "static", "static_layer": {}}]},
     )
 

@@ -1,0 +1,102 @@
+"""Which of Envoy's own figures are kept: few, each named here, none by caller, path or process.
+
+Envoy has some eighty figures for each cluster, which is each tool. A fixed list
+bounds what a scrape of a large mesh returns, and Envoy's memory with it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from google.protobuf.message import Message
+
+from gateway.xds.messages import make
+
+# Kept for each tool, as cluster.<service>.<name>, so that each one more costs a series per tool.
+TOOL: Mapping[str, str] = {
+    "upstream_rq_total": "Calls sent to the tool, those sent again included.",
+    "upstream_rq_active": "Calls that the tool is answering.",
+    "upstream_rq_timeout": "Calls ended because the contract's deadline had passed.",
+    "upstream_rq_rx_reset": "Calls that the tool broke off.",
+    "upstream_rq_retry": "Calls sent again because no connection could be made.",
+    "upstream_rq_pending_overflow": "Calls refused because the tool answers as many as its contract allows.",
+    "upstream_cx_active": "Connections to the tool.",
+    "upstream_cx_total": "Connections made to the tool.",
+    "upstream_cx_connect_fail": "Connections to the tool that could not be made.",
+    "membership_total": "Endpoints that serve the tool.",
+    "membership_healthy": "Of these, the endpoints that take calls.",
+}
+# Of the mesh port as a whole: http.llmesh.<name>.
+PORT: Mapping[str, str] = {
+    "downstream_cx_active": "Connections of clients.",
+    "downstream_cx_total": "Connections that clients made.",
+    "downstream_cx_protocol_error": "Connections ended because the client broke HTTP/2.",
+    "downstream_rq_active": "Calls that are being answered.",
+    "downstream_rq_total": "Calls that came in, refused ones included.",
+    "downstream_rq_time": "Milliseconds from a call's first byte to its answer's last.",
+    "downstream_rq_rx_reset": "Calls that the client broke off.",
+    "downstream_rq_tx_reset": "Calls that Envoy broke off.",
+    "downstream_rq_too_many_premature_resets": "Connections ended for calls started to be broken off.",
+    "downstream_rq_header_timeout": "Calls whose headers did not arrive in time.",
+    "jwt_authn.allowed": "Calls with a token that an issuer vouches for.",
+    "jwt_authn.denied": "Calls without such a token.",
+    "rbac.edge_.denied": "Requests that are no gRPC calls.",
+    "rbac.blocks_.denied": "Calls to what is blocked, or of those who are.",
+    "rbac.allowed": "Calls that passed a step of the rules.",
+    "rbac.denied": "Calls that a rule refused.",
+    "fault.aborts_injected": "Calls refused for a malformed deadline.",
+    "lua.errors": "Callers that could not be derived from their tokens.",
+    "scoped_rds.tools.all_scopes": "Services that calls are routed to.",
+    "scoped_rds.tools.update_success": "Changes of what is routed that Envoy took.",
+    "scoped_rds.tools.update_rejected": "Changes of what is routed that Envoy refused.",
+}
+SERVER: Mapping[str, str] = {
+    "server.live": "1 while Envoy takes calls and is not being ended.",
+    "server.state": "0: it takes calls; 1: it is being ended; 2 and 3: it waits to be programmed.",
+    "server.uptime": "Seconds since Envoy's start.",
+    "server.memory_allocated": "Bytes that Envoy uses.",
+    "server.memory_physical_size": "Bytes of memory that Envoy takes from the machine.",
+    "server.days_until_first_cert_expiring": "Days until the first of Envoy's certificates ends.",
+    "main_thread.watchdog_miss": "Times that Envoy's main thread did not answer in time.",
+    "workers.watchdog_miss": "Times that a thread of Envoy's that takes calls did not answer in time.",
+    "control_plane.connected_state": "1 while Envoy is connected to the gateway.",
+    "cluster_manager.active_clusters": "Clusters: the tools and Envoy's own few.",
+    "cluster_manager.warming_clusters": "Clusters that wait for their endpoints.",
+    "cluster_manager.cds.update_success": "Changes of clusters that Envoy took.",
+    "cluster_manager.cds.update_rejected": "Changes of clusters that Envoy refused.",
+    "filesystem.write_failed": "Writes to the call log that failed.",
+    "filesystem.write_total_buffered": "Bytes of the call log that wait to be written.",
+    "filesystem.reopen_failed": "Failures to open the call log after it was put aside.",
+}
+# Envoy's own names of labels, which dashboards made for Envoy know; the ways it finds their values, but for
+# the first: a service's name holds dots, of which Envoy's own takes what is before the first.
+_CLUSTER_TAG = {"tag_name": "envoy.cluster_name", "regex": r"^cluster\.((.+)\.)[a-z_]+$"}
+_TAGS = ("envoy.http_conn_manager_prefix", "envoy.rbac_http_prefix", "envoy.scoped_rds_config")
+
+
+def stats_config() -> Message:
+    """What Envoy is told about its figures."""
+    kept = (_pattern(r"cluster\..+\.", TOOL), _pattern(r"http\.llmesh\.", PORT), _pattern("", SERVER))
+    patterns = [{"safe_regex": {"regex": pattern}} for pattern in kept]
+    return make(
+        "envoy.config.metrics.v3.StatsConfig",
+        use_all_default_tags={"value": False},
+        stats_tags=[_CLUSTER_TAG, *({"tag_name": name} for name in _TAGS)],
+        stats_matcher={"inclusion_list": {"patterns": patterns}},
+    )
+
+
+def _pattern(prefix: str, names: Iterable[str]) -> str:
+    return f"{prefix}({'|'.join(map(re.escape, names))})"
+
+
+def exported() -> dict[str, str]:
+    """Every figure of Envoy's as Prometheus names it, and what it tells."""
+    # A label's value is no part of the name.
+    port = {re.sub(r"\.(edge_|blocks_|tools)\.", ".", name): text for name, text in PORT.items()}
+    return {
+        **{f"envoy_{name.replace('.', '_')}": text for name, text in SERVER.items()},
+        **{f"envoy_http_{name.replace('.', '_')}": text for name, text in port.items()},
+        **{f"envoy_cluster_{name}": text for name, text in TOOL.items()},
+    }
