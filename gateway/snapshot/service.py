@@ -9,7 +9,7 @@ from typing import Any as Untyped
 from google.protobuf.message import Message
 
 from gateway.catalog import Endpoint, Method, Tool
-from gateway.snapshot import access, refusals
+from gateway.snapshot import access, refusals, tls
 from gateway.xds.messages import make, pack
 from governance.residue import Residue
 from llmesh.api.options.v1 import options_pb2 as options
@@ -32,8 +32,13 @@ _EFFECTS: Mapping[int, str] = {
 }
 
 
-def cluster(tool: Tool) -> Message:
-    """The tool's endpoints as one upstream: balancing, health, ejection, concurrency."""
+def cluster(tool: Tool, *, over_tls: bool = False) -> Message:
+    """The tool's endpoints as one upstream: balancing, health, ejection, concurrency.
+
+    over_tls: whether the mesh reaches tools over TLS. Then each cluster can,
+    whatever its endpoints are now: Envoy would call one that comes later in
+    the clear until it has taken up a changed cluster.
+    """
     return make(
         "envoy.config.cluster.v3.Cluster",
         name=tool.service,
@@ -48,7 +53,8 @@ def cluster(tool: Tool) -> Message:
         circuit_breakers={"thresholds": [_thresholds(tool)]},
         outlier_detection=_outlier_detection(),
         health_checks=[_health_check(tool)] if tool.health_checked else [],
-        typed_extension_protocol_options={"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": pack(_http2())},
+        transport_socket_matches=tls.to_tools() if over_tls else [],
+        typed_extension_protocol_options={"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": pack(http2())},
     )
 
 
@@ -98,7 +104,8 @@ def _health_check(tool: Tool) -> dict[str, Untyped]:
     }
 
 
-def _http2() -> Message:
+def http2() -> Message:
+    """How Envoy speaks to a tool."""
     return make(
         "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
         explicit_http_config={
@@ -121,15 +128,18 @@ def endpoints(tool: Tool) -> Message:
         endpoints=[
             {
                 "lb_endpoints": [
-                    {
-                        "endpoint": {"address": address(endpoint)},
-                        "health_status": "UNKNOWN" if endpoint in tool.ready else "UNHEALTHY",
-                    }
+                    _reached(endpoint) | {"health_status": "UNKNOWN" if endpoint in tool.ready else "UNHEALTHY"}
                     for endpoint in tool.endpoints
                 ]
             }
         ],
     )
+
+
+def _reached(endpoint: Endpoint) -> dict[str, Untyped]:
+    if not endpoint.tls_name:
+        return {"endpoint": {"address": address(endpoint)}}
+    return {"endpoint": {"address": address(endpoint), "hostname": endpoint.tls_name}, "metadata": tls.picked()}
 
 
 def address(endpoint: Endpoint) -> dict[str, Untyped]:
