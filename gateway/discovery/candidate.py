@@ -14,6 +14,7 @@ from google.protobuf import json_format
 from google.protobuf.descriptor_pb2 import MethodDescriptorProto, ServiceDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from gateway.catalog import Contract, Grant, Method, Step
@@ -32,6 +33,8 @@ TITLE_MAX = 80
 OPTIONS_BYTES = 64 << 10
 SPAN_MIN_NANOS = SPAN_MIN.microseconds * 1000
 USES = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+/[A-Za-z_][A-Za-z0-9_]*")
+# What acts on a terminal, or turns the direction of what follows. Lines may end.
+UNSHOWABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 LABEL = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 
 
@@ -168,6 +171,9 @@ def _check(service: str, definition: ServiceDescriptorProto, sheet: options.Tool
             f"the service with its options and those of its methods comes to {size} bytes, of {OPTIONS_BYTES}: "
             "shorten the summaries and examples, or make it two services",
         )
+    _check_texts(sheet)
+    if "\n" in sheet.name:
+        raise Refusal("BAD_OPTION", f"the tool's name has several lines: `{sheet.name}`")
     _check_lifecycle(sheet.lifecycle)
     known = {each.name for each in definition.method}
     for name, _ in granted.effects if granted is not None else ():
@@ -175,6 +181,25 @@ def _check(service: str, definition: ServiceDescriptorProto, sheet: options.Tool
             raise Refusal(
                 "UNKNOWN_METHOD", f"the mesh file states an effect for `{name}`, which the service does not have"
             )
+
+
+def _check_texts(stated: Message) -> None:
+    for text in _texts(stated):
+        if found := UNSHOWABLE.search(text):
+            where = text[max(0, found.start() - 20) : found.end() + 20]
+            raise Refusal(
+                "BAD_OPTION", f"a text has the character U+{ord(found[0]):04X}, which is not shown: `{where}`"
+            )
+
+
+def _texts(message: Message) -> Iterator[str]:
+    """Every text in it, however deep; our own options nest no deeper than they are defined."""
+    for field, value in message.ListFields():
+        for each in value if field.is_repeated else [value]:
+            if isinstance(each, str):
+                yield each
+            elif isinstance(each, Message):
+                yield from _texts(each)
 
 
 def _check_lifecycle(lifecycle: options.Lifecycle) -> None:
@@ -191,6 +216,7 @@ def _check_lifecycle(lifecycle: options.Lifecycle) -> None:
 
 def _check_options(method: Method) -> None:
     stated = method.options
+    _check_texts(stated)
     for each in stated.uses:
         if not USES.fullmatch(each) or len(each) > 2 * NAME_MAX:
             raise Refusal(

@@ -20,6 +20,8 @@ from governance.contract.types import relative_names, service_in
 
 __all__ = ["Linked", "gather", "link", "make_pool"]
 
+NAME_MAX = 255
+
 
 @dataclass(frozen=True, slots=True)
 class Linked:
@@ -56,11 +58,20 @@ def gather(
     except CircularImportError as err:
         raise Refusal("CIRCULAR_IMPORT", str(err)) from err
     for file in ordered.file:
+        if not _is_path(file.name):
+            name = file.name[:NAME_MAX]
+            raise Refusal("BAD_FILE_NAME", f"`{name}` is no file's name: give protoc paths below one of its -I folders")
         for name in relative_names(file):
             raise Refusal(
                 "RELATIVE_NAME", f"`{file.name}` names the type `{name}` without its package; protoc never does"
             )
     return Contract(digest(ordered), ordered)
+
+
+def _is_path(name: str) -> bool:
+    """Whether a file's name is a path below some folder, for those who write the file there."""
+    parts = name.split("/")
+    return len(name) <= NAME_MAX and name.isprintable() and "\\" not in name and not {"", ".", ".."} & {*parts}
 
 
 def make_pool(files: Iterable[FileDescriptorProto]) -> DescriptorPool:
