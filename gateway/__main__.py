@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import Coroutine
@@ -20,6 +21,7 @@ from google.protobuf import json_format
 from pydantic import ValidationError
 
 from gateway.catalog import CatalogBoard
+from gateway.certificates import Certificates, read_port, read_tools
 from gateway.clock import SystemClock
 from gateway.config import Config
 from gateway.control import Control
@@ -36,10 +38,11 @@ from gateway.xds.delta import MAX_MESSAGE_BYTES, DeltaDiscovery
 from gateway.xds.messages import pool
 from gateway.xds.publish import Publisher
 from llmesh.document import DocumentError
-from llmesh.home import Home, HomeError
+from llmesh.home import SUCCEEDS, Home, HomeError
 from llmesh.log import configure_logging
-from llmesh.mesh_file import read_mesh_file
+from llmesh.mesh_file import read_mesh_file, split_host_port
 
+from llmesh.certificates import CertificateError
 log = logging.getLogger("gateway")
 
 
@@ -58,6 +61,8 @@ def read_config(home: str, mesh_file: str) -> Config:
     )
 
 
+        tls=read.tls,
+        tool_tls=read.tool_tls,
 def policy_files(config: Config) -> PolicyFiles:
     """The policy files of the mesh."""
     return PolicyFiles(config.policies, Home(config.home), development=is_loopback(config.host))
@@ -101,6 +106,10 @@ async def run(config: Config) -> None:
     policies = policy_files(config)
 
     def refused(name: str, words: str) -> None:
+    if config.tls:
+        read_port(config.tls)
+    if config.tool_tls:
+        read_tools(config.tool_tls)
         discovery.refuse(name, "ENVOY_REFUSED", words)
 
     def accepted(name: str) -> None:
@@ -108,7 +117,8 @@ async def run(config: Config) -> None:
 
     publisher = Publisher(on_refused=refused, on_accepted=accepted)
     platform = platform_tools(f"unix:{home.services_socket}")
-    control = Control(found, shown, publisher, policies, platform)
+    certificates = Certificates(config.tls, config.tool_tls, home)
+    control = Control(found, shown, publisher, policies, platform, certificates=certificates)
     discovery = Discovery(
         found,
         [FileSource(config.mesh_file, clock=clock), leases],
@@ -140,6 +150,7 @@ async def run(config: Config) -> None:
 
 
 async def _without_end(part: Coroutine[None, None, None]) -> None:
+        credentials=certificates.credentials,
     """Run a part of the gateway. One that ends, however, takes the gateway with it, which is then started anew."""
     await part
     raise RuntimeError(f"a part of the gateway ended: {part.__qualname__}")
@@ -150,12 +161,11 @@ def _package(service: str) -> str:
 
 
 async def serve_xds(home: Home, publisher: Publisher) -> grpc.aio.Server:
-    """The server that programs Envoy, on its Unix socket."""
-    home.xds_socket.unlink(missing_ok=True)
+    """The server that programs Envoy, on this process's own Unix socket."""
     size = ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)
     server = grpc.aio.server(options=[size, ("grpc.max_send_message_length", MAX_MESSAGE_BYTES)])
     server.add_generic_rpc_handlers((DeltaDiscovery(publisher).handler(),))
-    server.add_insecure_port(f"unix:{home.xds_socket}")
+    server.add_insecure_port(f"unix:{home.own(home.xds_socket)}")
     await server.start()
     return server
 
@@ -174,7 +184,7 @@ def main() -> None:
             return
         configure_logging()
         asyncio.run(run(config))
-    except (HomeError, DocumentError, PolicyError) as error:
+    except (HomeError, DocumentError, PolicyError, CertificateError) as error:
         sys.exit(f"gateway: {error}")
     except ValidationError as error:
         sys.exit(f"gateway: {error.errors()[0]['msg'].removeprefix('Value error, ')}")

@@ -24,17 +24,19 @@ class Endpoint:
 
     address: "unix:/absolute/path.sock" or "host:port". source: who named it.
     grants: what the mesh file states for a server that carries no LL-Mesh
-    options: service name -> its grant.
+    options: service name -> its grant. tls_name: the DNS name that its
+    certificate must have; empty where it is reached without TLS.
     """
 
     address: str
     source: str
     grants: tuple[Grant, ...] = ()
+    tls_name: str = ""
 
     @property
     def protected(self) -> bool:
-        """Whether the transport is protected: a Unix socket in a 0700 directory."""
-        return self.address.startswith("unix:")
+        """Whether the transport is protected: mutual TLS, or a Unix socket in a 0700 directory."""
+        return bool(self.tls_name) or self.address.startswith("unix:")
 
     def grant_for(self, service: str) -> Grant | None:
         """What the mesh file states for a service here; None if nothing."""

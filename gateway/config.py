@@ -6,11 +6,12 @@ Precedence: flags, then LLMESH_* variables, then the mesh file, then defaults.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gateway.policy import is_loopback
-from llmesh.mesh_file import LimitSettings
+from llmesh.mesh_file import LimitSettings, TlsSettings, ToolTlsSettings, TraceSettings
 
 
 class Config(BaseModel):
@@ -20,16 +21,15 @@ class Config(BaseModel):
 
     home: Path = Field(description="the mesh directory")
     mesh_file: Path = Field(description="the mesh file: address, policies, endpoints")
-    host: str = Field("127.0.0.1", description="address of the mesh port; loopback until the port has TLS")
+    host: str = Field("127.0.0.1", description="address of the mesh port; beyond loopback only with tls")
     port: int = Field(8700, ge=1, le=65535, description="the mesh port")
+    tls: TlsSettings | None = Field(None, description="what the mesh port shows")
+    tool_tls: ToolTlsSettings | None = Field(None, description="what tools that are called over TLS are shown")
     policies: Path = Field(description="folder of the policy files")
     limits: LimitSettings = Field(LimitSettings(), description="what nobody may exceed")
 
-    @field_validator("host")
-    @classmethod
-    def _stays_on_this_machine(cls, host: str) -> str:
-        if not is_loopback(host):
-            raise ValueError(
-                f"`{host}` is reachable from other machines, and the mesh port has no TLS yet; listen on 127.0.0.1"
-            )
-        return host
+    @model_validator(mode="after")
+    def _stays_on_this_machine(self) -> Self:
+        if self.tls is None and not is_loopback(self.host):
+            raise ValueError(f"`{self.host}` is reachable from other machines: the mesh port needs `tls` there")
+        return self

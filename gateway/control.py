@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import aclosing
 
 from gateway.catalog import CatalogBoard, Tool
+from gateway.certificates import Certificates
 from gateway.clock import Clock
 from gateway.policy import Loaded, PolicyFiles
 from gateway.snapshot.build import Resource, Resources, assemble, build_tool, residues
@@ -40,12 +41,15 @@ class Control:
         policies: PolicyFiles,
         platform: tuple[Tool, ...],
     ) -> None:
-        """Load the policy. platform: the gateway's own tools. Raises PolicyError."""
+        *,
+        certificates: Certificates | None = None,
+        """Load the policy. platform: the gateway's own tools. certificates: None for no TLS. Raises PolicyError."""
         self._found = found
         self._shown = shown
         self._publisher = publisher
         self._policies = policies
         self._platform = {tool.service: tool for tool in platform}
+        self._certificates = certificates
         self._loaded = policies.load()
         # What a tool was compiled to; None if it could not be.
         self._built: dict[str, tuple[Tool, Bundle, Mapping[str, Resource] | None]] = {}
@@ -82,6 +86,7 @@ class Control:
             tasks.create_task(self._follow_catalog())
             while True:
                 await self._stale.wait()
+            tasks.create_task(self._follow_certificates(clock))
                 self._stale.clear()
                 await self._step()
 
@@ -95,6 +100,12 @@ class Control:
     async def _follow_catalog(self) -> None:
         async with aclosing(self._found.watch()) as catalogs:
             async for _ in catalogs:
+    async def _follow_certificates(self, clock: Clock) -> None:
+        if self._certificates is not None:
+            async with aclosing(self._certificates.watch(clock)) as changes:
+                async for _ in changes:
+                    self._stale.set()
+
                 self._stale.set()
 
     async def _step(self) -> None:
@@ -121,11 +132,12 @@ class Control:
                 if built is not None and kept is not None and kept[2] is None:
                     self.on_mended(service)
         made = {service: built for service, (_, _, built) in self._built.items() if built is not None}
-        return assemble(made, self._loaded.policy)
+        return assemble(made, self._loaded.policy, secrets=self._certificates.secrets if self._certificates else {})
 
     def _build(self, tool: Tool) -> Mapping[str, Resource] | None:
         try:
-            return build_tool(tool, self._residues_of(tool))
+            over_tls = self._certificates is not None and self._certificates.over_tls
+            return build_tool(tool, self._residues_of(tool), over_tls=over_tls)
         except Exception:
             # Whatever it is about this tool, the others go on.
             log.exception("tool not compiled", extra={"service": tool.service})

@@ -14,10 +14,12 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["SOCKET_PATH_MAX_BYTES", "Home", "HomeError", "close_directory", "write_atomically"]
+__all__ = ["SOCKET_PATH_MAX_BYTES", "SUCCEEDS", "Home", "HomeError", "close_directory", "write_atomically"]
 
 # sun_path holds 108 bytes on Linux and 104 elsewhere, a closing NUL included (unix(7)).
 SOCKET_PATH_MAX_BYTES = 103
+# Set for a process that is to take the place of one that runs.
+SUCCEEDS = "LLMESH_SUCCEEDS"
 # Leaves room for "/run/tools/<one letter or more>-1234567.sock".
 _HOME_PATH_MAX_BYTES = 76
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -148,6 +150,16 @@ class Home:
     def dev_key(self) -> Path:
         """The development issuer's private key, PEM."""
         return self.keys / "dev.key.pem"
+    @property
+    def port_certificate(self) -> Path:
+        """What the mesh port shows, PEM; not there while it speaks no TLS."""
+        return self.state / "port.crt.pem"
+
+    @property
+    def tls_error(self) -> Path:
+        """What is wrong with the files of certificates; not there while nothing is."""
+        return self.state / "tls_error.txt"
+
 
     @property
     def dev_jwks(self) -> Path:

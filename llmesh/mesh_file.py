@@ -8,9 +8,9 @@ from __future__ import annotations
 import ipaddress
 import re
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from llmesh.document import Document, DocumentError, parse_document
 
@@ -19,6 +19,8 @@ __all__ = [
     "MeshFile",
     "ProcessEntry",
     "ServiceEntry",
+    "TlsSettings",
+    "ToolTlsSettings",
     "join_host_port",
     "read_mesh_file",
     "split_host_port",
@@ -27,6 +29,7 @@ __all__ = [
 HOST_PORT = re.compile(r"(?P<host>[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
 PORT_MAX = 65535
 IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
+LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 UNIX = "unix:"
 
 
@@ -50,11 +53,13 @@ def join_host_port(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _check_listen(address: str) -> str:
+def _check_listen(address: str, info: ValidationInfo) -> str:
     host, port = split_host_port(address)
-    if not ipaddress.ip_address(host).is_loopback:
+    # A section that is wrong is not among the data, and told by itself.
+    if not ipaddress.ip_address(host).is_loopback and info.data.get("tls", True) is None:
         raise ValueError(
-            f"`{host}` is reachable from other machines, and the mesh port has no TLS yet; listen on 127.0.0.1"
+            f"`{host}` is reachable from other machines, and tokens would travel there in the clear: "
+            "name a certificate and a key under `tls`, or listen on 127.0.0.1"
         )
     return join_host_port(host, port)
 
@@ -113,6 +118,18 @@ class EndpointEntry(Entry):
 
 class TlsSettings(Entry):
     """What the mesh port shows its clients. Read again when the files change."""
+    tls_name: str = Field(
+        "",
+        pattern=rf"^({LABEL}(\.{LABEL})*)?$",
+        max_length=253,
+        description="the DNS name in its certificate; none: it is called over plain TCP, without protection",
+    )
+
+    @model_validator(mode="after")
+    def _has_a_certificate_where_it_can(self) -> Self:
+        if self.tls_name and self.address.startswith(UNIX):
+            raise ValueError(f"`{self.address}` is a socket of this machine, which has no certificate")
+        return self
 
     certificate: Path = Field(strict=False, description="PEM file: the certificate, then those that vouch for it")
     key: Path = Field(strict=False, description="PEM file of its private key")
@@ -130,6 +147,9 @@ class LimitSettings(Entry):
     """How much one endpoint, or one address of callers, may take of the mesh."""
 
     file_bytes: int = Field(default=1 << 20, ge=1024, description="largest file of a contract")
+SettingsT = TypeVar("SettingsT", TlsSettings | None, ToolTlsSettings | None)
+
+
     files: int = Field(default=1024, ge=1, description="most files of an endpoint's contracts")
     endpoint_bytes: int = Field(default=8 << 20, ge=1024, description="most bytes of an endpoint's contracts together")
     look_timeout_s: float = Field(
@@ -161,6 +181,9 @@ class MeshFile(Entry):
         "127.0.0.1:8700", description="the one port of the mesh"
     )
     policies: Path = Field(Path("governance/policies"), strict=False, description="the folder of the policy files")
+    # Before `listen`, which is judged by it.
+    tls: TlsSettings | None = Field(None, description="what the mesh port shows; needed to listen beyond loopback")
+    tool_tls: ToolTlsSettings | None = Field(None, description="what tools with a `tls_name` are shown")
     processes: tuple[ProcessEntry, ...] = Field((), strict=False, description="what `llmesh up` starts")
     endpoints: tuple[EndpointEntry, ...] = Field((), strict=False, description="servers known by address")
     limits: LimitSettings = Field(LimitSettings(), description="what nobody may exceed")
@@ -190,11 +213,30 @@ class MeshFile(Entry):
     def below(self, folder: Path) -> MeshFile:
         """The same with every relative path taken from the folder."""
         processes = tuple(each.model_copy(update={"folder": folder / each.folder}) for each in self.processes)
-        return self.model_copy(update={"policies": folder / self.policies, "processes": processes})
+        changed = {"policies": folder / self.policies, "processes": processes}
+        return self.model_copy(
+            update={**changed, "tls": _below(self.tls, folder), "tool_tls": _below(self.tool_tls, folder)}
+        )
+
+
+def _below(settings: SettingsT, folder: Path) -> SettingsT:
+    """The same settings, their paths taken from the folder."""
+    if settings is None:
+        return settings
+    return settings.model_copy(update={name: folder / path for name, path in settings})
 
 
 def read_mesh_file(path: Path) -> MeshFile:
     """The mesh file at a path, its relative paths made absolute. Raises DocumentError."""
+    @model_validator(mode="after")
+    def _can_call_over_tls(self) -> Self:
+        for each in self.endpoints:
+            if each.tls_name and self.tool_tls is None:
+                raise ValueError(
+                    f"endpoint `{each.address}` has a `tls_name`: say under `tool_tls` what the mesh shows it"
+                )
+        return self
+
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as err:

@@ -3,25 +3,61 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TypeVar
 
 import grpc
 import grpc.aio
 
-from gateway.discovery.refusal import Refusal
+from gateway.discovery.refusal import Refusal, Unreachable
 
-__all__ = ["as_sent", "open_channel", "read_next"]
+__all__ = ["Credentials", "as_sent", "no_credentials", "open_channel", "read_next", "tls_failure"]
 
 Request = TypeVar("Request")
 
+WHY_S = 1.0
+_NOT_VERIFIED = "CERTIFICATE_VERIFY_FAILED"
+# What gRPC says of a handshake that failed, and what that means; the first that fits.
+_TLS_FAILURES = (
+    (
+        _NOT_VERIFIED,
+        "CERTIFICATE_NOT_BELIEVED",
+        "the certificate at {address} is not believed ({told}): it must be of an authority in `tool_tls`, and in force",
+    ),
+    (
+        "Hostname Verification",
+        "CERTIFICATE_OF_ANOTHER",
+        "the certificate at {address} does not name `{name}`, the endpoint's `tls_name`",
+    ),
+    (
+        "Socket closed",
+        "TLS_REFUSED",
+        "{address} ended the TLS handshake: it does not believe the mesh's certificate, or needs another one",
+    ),
+    ("andshake failed", "NO_TLS", "{address} does not speak TLS as the mesh does: serve it with `tls=`"),
+)
 # 2^31 - 1: never, in options that count milliseconds.
 NEVER_MS = 2147483647
 IDENTITY_ONLY = 1
 
 
-def open_channel(address: str, *, message_bytes: int) -> grpc.aio.Channel:
-    """A channel of its own to one endpoint. message_bytes: the largest message it receives."""
-    options = (
+# How the gateway calls over TLS, now; None: it cannot.
+Credentials = Callable[[], grpc.ChannelCredentials | None]
+
+
+def no_credentials() -> None:
+    """There is no TLS."""
+
+
+def open_channel(
+    address: str, *, message_bytes: int, tls_name: str = "", credentials: Credentials = no_credentials
+) -> grpc.aio.Channel:
+    """A channel of its own to one endpoint. message_bytes: the largest message it receives.
+
+    tls_name: what the endpoint's certificate must name; empty for no TLS. Raises Unreachable if there are no
+    credentials for it.
+    """
+    options: tuple[tuple[str, int | str], ...] = (
         ("grpc.max_receive_message_length", message_bytes),
         ("grpc.max_metadata_size", 16 << 10),
         # A connection that is shared with another channel shares its back-off.
@@ -35,7 +71,28 @@ def open_channel(address: str, *, message_bytes: int) -> grpc.aio.Channel:
         # Nothing that unpacks to more than was received.
         ("grpc.compression_enabled_algorithms_bitset", IDENTITY_ONLY),
     )
-    return grpc.aio.insecure_channel(address, options=options)
+    if not tls_name:
+        return grpc.aio.insecure_channel(address, options=options)
+    shown = credentials()
+    if shown is None:
+        raise Unreachable("NO_CREDENTIALS", "the mesh has no certificate to show: see `tool_tls` in the mesh file")
+    return grpc.aio.secure_channel(address, shown, options=(*options, ("grpc.ssl_target_name_override", tls_name)))
+
+
+async def tls_failure(channel: grpc.aio.Channel, *, address: str, tls_name: str) -> Unreachable:
+    """Why no connection over TLS came about, of a channel that has just failed to make one."""
+    try:
+        # It is told to calls alone; this one fails at once.
+        await channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=WHY_S)
+    except grpc.aio.AioRpcError as err:
+        words = err.details() or ""
+    else:
+        words = ""
+    for sign, reason, message in _TLS_FAILURES:
+        if sign in words:
+            told = words.rpartition(f"{sign}: ")[2].removesuffix(": OK") if sign == _NOT_VERIFIED else ""
+            return Unreachable(reason, message.format(address=address, name=tls_name, told=told))
+    return Unreachable("UNREACHABLE", f"nothing answers at {address}: start the tool, or take the endpoint out")
 
 
 async def read_next(

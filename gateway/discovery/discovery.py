@@ -18,6 +18,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from gateway.catalog import Catalog, CatalogBoard, Endpoint, Step
 from gateway.clock import Clock
 from gateway.discovery.admit import Sighting
+from gateway.discovery.calls import Credentials, no_credentials
 from gateway.discovery.candidate import Candidate, read_candidate
 from gateway.discovery.descriptors import gather
 from gateway.discovery.judge import Judge, View
@@ -89,6 +90,7 @@ class Discovery:
         limits: Limits,
         store: Store | None,
         clock: Clock,
+        credentials: Credentials = no_credentials,
     ) -> None:
         """ownership: the one in force now; call recheck when it changes. store: None keeps nothing."""
         self.settled = asyncio.Event()
@@ -98,6 +100,7 @@ class Discovery:
         self._limits = limits
         self._store = store
         self._clock = clock
+        self._credentials = credentials
         self._named: dict[int, frozenset[Endpoint]] = {}
         self._places: dict[str, _Place] = {}
         self._remembered: dict[str, Remembered] = {}
@@ -183,7 +186,14 @@ class Discovery:
             else:
                 fresh.sighting = restored.get(address)
             self._places[address] = fresh
-            watcher = Watcher(endpoint, fresh, limits=self._limits, lanes=self._lanes, clock=self._clock)
+            watcher = Watcher(
+                endpoint,
+                fresh,
+                limits=self._limits,
+                lanes=self._lanes,
+                clock=self._clock,
+                credentials=self._credentials,
+            )
             fresh.task = group.create_task(watcher.run(), name=f"watch {address}")
 
     def tidy(self, size_bytes: int) -> None:

@@ -19,7 +19,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 from gateway.catalog import Endpoint, Step
 from gateway.clock import Clock
-from gateway.discovery.calls import open_channel
+from gateway.discovery.calls import Credentials, no_credentials, open_channel, tls_failure
 from gateway.discovery.candidate import Candidate, ContractReader
 from gateway.discovery.descriptors import link
 from gateway.discovery.health import Health, health_checked, watch_health
@@ -41,6 +41,7 @@ ASK_AGAIN_S = (1.0, 30.0)
 # Reasons that say nothing of what the endpoint serves.
 UNSURE = ("TIMEOUT", "NO_ANSWER", "REFLECTION_FAILED", "INTERNAL")
 # A connection that ends sooner than this was never a good one.
+UNPROTECTED = "unprotected transport: plain TCP"
 STEADY_S = 1.0
 # Who changes its contracts so often in so short a time is left alone for a while.
 CHANGES_MAX = 5
@@ -116,7 +117,16 @@ class Observer(Protocol):
 class Watcher:
     """Follows one endpoint for as long as its task runs."""
 
-    def __init__(self, endpoint: Endpoint, observer: Observer, *, limits: Limits, lanes: Lanes, clock: Clock) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        observer: Observer,
+        *,
+        limits: Limits,
+        lanes: Lanes,
+        clock: Clock,
+        credentials: Credentials = no_credentials,
+    ) -> None:
         """lanes: shared by all watchers."""
         self._endpoint = endpoint
         self._observer = observer
@@ -125,6 +135,7 @@ class Watcher:
         self._clock = clock
         self._late = False
         self._contracts: frozenset[tuple[str, str]] | None = None
+        self._credentials = credentials
         self._changes_s: deque[float] = deque(maxlen=CHANGES_MAX)
 
     async def run(self) -> None:
@@ -147,8 +158,13 @@ class Watcher:
     async def _visit(self, patience_s: float) -> None:
         """Connect, look, and stay. Returns when a good connection was lost. Raises Unreachable."""
         began_s = self._clock.monotonic_s()
-        async with open_channel(self._endpoint.address, message_bytes=self._limits.message_bytes) as channel:
-            await _connect(channel, self._endpoint.address, patience_s)
+        async with open_channel(
+            self._endpoint.address,
+            message_bytes=self._limits.message_bytes,
+            tls_name=self._endpoint.tls_name,
+            credentials=self._credentials,
+        ) as channel:
+            await _connect(channel, self._endpoint, patience_s)
             lost = False
             again_s, longest_s = ASK_AGAIN_S
             while not lost:
@@ -188,7 +204,8 @@ class Watcher:
 
     async def _look(self, channel: grpc.aio.Channel, health: Health | None, limits: Limits) -> Look:
         size_bytes = 0
-        steps = [Step("connect", passed=True)]
+        told = "" if self._endpoint.protected else UNPROTECTED
+        steps = [Step("connect", passed=True, message=told)]
         candidates: list[Candidate] = []
         try:
             reflected = await reflect(channel, limits, pinned=pinned())
@@ -278,17 +295,20 @@ def _unstable() -> Refusal:
     )
 
 
-async def _connect(channel: grpc.aio.Channel, address: str, patience_s: float) -> None:
+async def _connect(channel: grpc.aio.Channel, endpoint: Endpoint, patience_s: float) -> None:
     """Return when connected. Raises Unreachable."""
     failure = Unreachable("UNREACHABLE", f"nothing answers at {address}: start the tool, or take the endpoint out")
     try:
         async with asyncio.timeout(patience_s):
+    address = endpoint.address
             state = channel.get_state(try_to_connect=True)
             while state is not grpc.ChannelConnectivity.READY:
                 if state in (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN):
                     raise failure
                 await channel.wait_for_state_change(state)
                 state = channel.get_state(try_to_connect=True)
+                    if endpoint.tls_name:
+                        failure = await tls_failure(channel, address=address, tls_name=endpoint.tls_name)
     except TimeoutError:
         raise failure from None
 

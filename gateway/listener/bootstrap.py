@@ -10,7 +10,8 @@ from google.protobuf.message import Message
 
 from gateway.listener.listener import listener
 from gateway.listener.stats import stats_config
-from gateway.snapshot.service import ADS
+from gateway.listener.tracing import Traces, traces_cluster
+from gateway.snapshot.ads import ADS
 from gateway.xds.messages import make, pack
 
 XDS_CLUSTER = "llmesh.xds"
@@ -22,7 +23,7 @@ _RECONNECT: Mapping[str, Untyped] = {
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """Where Envoy listens and writes. host, port: the mesh port. The rest are absolute paths."""
+    """Where Envoy listens and writes. host, port: the mesh port; tls: whether it speaks TLS. Paths are absolute."""
 
     host: str
     port: int
@@ -47,8 +48,8 @@ def bootstrap(edge: Edge) -> Message:
             "cds_config": ADS,
         },
         static_resources={
-            "listeners": [listener(edge.host, edge.port, call_log=edge.call_log)],
-            "clusters": [_xds_cluster(edge)],
+            "listeners": _listeners(edge),
+            "clusters": _clusters(edge),
         },
         stats_config=stats_config(),
         layered_runtime={"layers": [{"name": "static", "static_layer": {}}]},

@@ -15,10 +15,12 @@ from google.protobuf.message import Message
 from gateway.listener import edge
 from gateway.listener.call_log import call_log as json_call_log
 from gateway.listener.replies import local_replies
+from gateway.listener.tracing import Traces, tracing
 from gateway.snapshot.access import deny_all
+from gateway.snapshot.ads import ADS
 from gateway.snapshot.blocks import BLOCKS
 from gateway.snapshot.caller import CALLER, VERIFY
-from gateway.snapshot.service import ADS
+from gateway.snapshot.tls import of_callers
 from gateway.xds.messages import make, pack, type_url
 
 _JWT = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
@@ -27,20 +29,28 @@ _RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC"
 
 MAX_STREAMS = 1024
 MAX_HEADERS_KB = 60
+HANDSHAKE_S = 10
 
 
-def listener(host: str, port: int, *, call_log: str) -> dict[str, Untyped]:
-    """The one listener of the mesh. call_log: the path of the call log."""
-    manager = {"name": "envoy.filters.network.http_connection_manager", "typed_config": pack(_manager(call_log))}
+def listener(
+    host: str, port: int, *, call_log: str, tls: bool = False, traces: Traces | None = None
+) -> dict[str, Untyped]:
+    """The one listener of the mesh. call_log: the path of the call log. tls: whether it speaks TLS alone."""
+    manager = {"name": "envoy.filters.network.http_connection_manager", "typed_config": pack(_manager(call_log, traces))}
     return {
         "name": "llmesh",
         "address": {"socket_address": {"address": host, "port_value": port}},
-        "filter_chains": [{"filters": [manager]}],
+        "filter_chains": [{"filters": [manager], **(_secured() if tls else {})}],
         "per_connection_buffer_limit_bytes": {"value": 1 << 20},
     }
 
 
-def _manager(call_log: str) -> Message:
+def _secured() -> dict[str, Untyped]:
+    # Whoever connects and shakes no hands is let go.
+    return {"transport_socket": of_callers(), "transport_socket_connect_timeout": {"seconds": HANDSHAKE_S}}
+
+
+def _manager(call_log: str, traces: Traces | None) -> Message:
     return make(
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         stat_prefix="llmesh",
@@ -64,6 +74,7 @@ def _manager(call_log: str) -> Message:
         http_filters=_filters(),
         local_reply_config={"mappers": local_replies()},
         access_log=[json_call_log(call_log)],
+        tracing=tracing(traces) if traces else None,
     )
 
 

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from google.protobuf.message import Message
 
 from gateway.catalog import Method, Tool
-from gateway.snapshot import caller, service
+from gateway.snapshot import caller, service, tls
 from gateway.snapshot.blocks import BLOCKS, blocks
 from gateway.snapshot.caller import CALLER, VERIFY
 from gateway.xds.messages import make, pack, serialize, type_url
@@ -38,6 +38,8 @@ class Resource:
     version: str
     value: bytes
 
+
+NO_SECRETS: Mapping[str, Message] = MappingProxyType({})
 
 # Type URL -> name -> resource.
 Resources = Mapping[str, Mapping[str, Resource]]
@@ -74,14 +76,19 @@ def residues(tool: Tool, bundle: Bundle) -> Mapping[str, Residue]:
     return {method.name: specialise(bundle, facts(tool, method)) for method in tool.methods}
 
 
-def build(tools: Mapping[str, Tool], policy: Policy) -> Resources:
+def build(tools: Mapping[str, Tool], policy: Policy, *, secrets: Mapping[str, Message] = NO_SECRETS) -> Resources:
     """The resources that route to every tool and let in whom the policy permits."""
-    built = {service: build_tool(tool, residues(tool, policy.bundle)) for service, tool in tools.items()}
-    return assemble(built, policy)
+    over_tls = tls.TOOLS in secrets
+    built = {
+        service: build_tool(tool, residues(tool, policy.bundle), over_tls=over_tls) for service, tool in tools.items()
+    }
+    return assemble(built, policy, secrets=secrets)
 
 
-def assemble(built: Mapping[str, Mapping[str, Resource]], policy: Policy) -> Resources:
-    """The whole snapshot from each tool's resources. built: service -> what build_tool made."""
+def assemble(
+    built: Mapping[str, Mapping[str, Resource]], policy: Policy, *, secrets: Mapping[str, Message] = NO_SECRETS
+) -> Resources:
+    """The whole snapshot from each tool's resources. built: service -> what build_tool made. secrets: by name."""
     snapshot: dict[str, dict[str, Resource]] = {
         EXTENSION: _filters(policy),
         CLUSTER: {},
@@ -92,13 +99,18 @@ def assemble(built: Mapping[str, Mapping[str, Resource]], policy: Policy) -> Res
     for service_name, resources in built.items():
         for url, resource in resources.items():
             snapshot[url][service_name] = resource
+    if secrets:
+        snapshot[tls.SECRET] = {name: _resource(secret) for name, secret in secrets.items()}
     return snapshot
 
 
-def build_tool(tool: Tool, residues: Mapping[str, Residue]) -> Mapping[str, Resource]:
-    """One tool's resources by type URL; each is named for its service. residues: method name -> residue."""
+def build_tool(tool: Tool, residues: Mapping[str, Residue], *, over_tls: bool = False) -> Mapping[str, Resource]:
+    """One tool's resources by type URL; each is named for its service.
+
+    residues: method name -> residue. over_tls: whether the mesh reaches tools over TLS.
+    """
     return {
-        CLUSTER: _resource(service.cluster(tool)),
+        CLUSTER: _resource(service.cluster(tool, over_tls=over_tls)),
         ENDPOINTS: _resource(service.endpoints(tool)),
         ROUTES: _resource(service.routes(tool, residues)),
         SCOPE: _resource(service.scope(tool)),

@@ -10,11 +10,10 @@ from google.protobuf.message import Message
 
 from gateway.catalog import Endpoint, Method, Tool
 from gateway.snapshot import access, refusals, tls
+from gateway.snapshot.ads import ADS
 from gateway.xds.messages import make, pack
 from governance.residue import Residue
 from llmesh.api.options.v1 import options_pb2 as options
-
-ADS: dict[str, Untyped] = {"ads": {}, "resource_api_version": "V3"}
 
 CONNECT_TIMEOUT_S = 2
 HEALTH_INTERVAL_S = 1

@@ -73,4 +73,4 @@ def _endpoint(entry: EndpointEntry) -> Endpoint:
         Grant(each.service, each.domain, each.owner_team, tuple(sorted(each.effects.items())))
         for each in entry.services
     )
-    return Endpoint(entry.address, NAME, tuple(sorted(grants)))
+    return Endpoint(entry.address, NAME, tuple(sorted(grants)), entry.tls_name)

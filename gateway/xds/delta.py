@@ -21,6 +21,7 @@ import grpc
 import grpc.aio
 
 from gateway.snapshot.build import CLUSTER, ENDPOINTS, EXTENSION, ROUTES, SCOPE, Resource
+from gateway.snapshot.tls import SECRET
 from gateway.xds.messages import ENVOY_VERSION, make, message_type
 from gateway.xds.publish import Publisher
 
@@ -28,9 +29,10 @@ log = logging.getLogger(__name__)
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 # What is asked for by name, once something that is held names it: sent at any time.
-LEAVES = (EXTENSION, ENDPOINTS, ROUTES)
+LEAVES = (SECRET, EXTENSION, ENDPOINTS, ROUTES)
 # What names those: sent in this order, each when everything before is answered.
 HOLDERS = (CLUSTER, SCOPE)
+# Secrets are not among these: where the gateway has none to give, Envoy keeps what it has.
 REMOVAL = (SCOPE, ROUTES, ENDPOINTS, CLUSTER, EXTENSION)
 MAX_MESSAGE_BYTES = 64 << 20
 # A response this large is split, so that a cold start of many tools streams.
@@ -75,7 +77,7 @@ class _Stream:
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
-        self._types = {url: _Type() for url in REMOVAL}
+        self._types = {url: _Type() for url in (SECRET, *REMOVAL)}
         self._waiting: dict[str, _Sent] = {}
         self._nonce = 0
         # Resources to be sent one by one, to find the one that Envoy refuses.
@@ -246,7 +248,6 @@ class DeltaDiscovery:
                 wake.set()
             sender.cancel()
             watcher.cancel()
-        log.info("Envoy disconnected")
 
     async def _watch(self, wake: asyncio.Event) -> None:
         async with aclosing(self._publisher.revisions()) as revisions:

@@ -142,10 +142,10 @@ async def test_a_tool_cannot_take_the_place_of_the_platforms(tmp_path: Path) -> 
 async def test_a_tool_that_cannot_be_compiled_is_refused_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build_tool, broken = gateway_control.build_tool, {TICKETS}
 
-    def build(tool: Tool, residues: Mapping[str, Residue]) -> Mapping[str, Resource]:
+    def build(tool: Tool, residues: Mapping[str, Residue], *, over_tls: bool) -> Mapping[str, Resource]:
         if tool.service in broken:
             raise ValueError("nobody thought of this")
-        return build_tool(tool, residues)
+        return build_tool(tool, residues, over_tls=over_tls)
 
     monkeypatch.setattr(gateway_control, "build_tool", build)
     async with controlled(tmp_path) as made:
