@@ -27,7 +27,12 @@ from gateway.config import Config
 from gateway.control import Control
 from gateway.discovery.discovery import Discovery
 from gateway.discovery.reflect import Limits
+from gateway.doors import Doors, check_alone
 from gateway.listener.bootstrap import Edge, bootstrap
+from gateway.listener.operations import Operations
+from gateway.listener.tracing import Traces
+from gateway.operations.metrics import Metrics, Parts
+from gateway.operations.server import serve_operations
 from gateway.policy import PolicyError, PolicyFiles, is_loopback
 from gateway.services.platform import platform_tools
 from gateway.services.serve import Policy, serve
@@ -37,12 +42,12 @@ from gateway.state import Store
 from gateway.xds.delta import MAX_MESSAGE_BYTES, DeltaDiscovery
 from gateway.xds.messages import pool
 from gateway.xds.publish import Publisher
+from llmesh.certificates import CertificateError
 from llmesh.document import DocumentError
 from llmesh.home import SUCCEEDS, Home, HomeError
 from llmesh.log import configure_logging
 from llmesh.mesh_file import read_mesh_file, split_host_port
 
-from llmesh.certificates import CertificateError
 log = logging.getLogger("gateway")
 
 
@@ -56,13 +61,15 @@ def read_config(home: str, mesh_file: str) -> Config:
         mesh_file=path,
         host=read.host,
         port=read.port,
+        tls=read.tls,
+        tool_tls=read.tool_tls,
         policies=policies,
+        operations=read.operations,
+        traces=read.traces,
         limits=read.limits,
     )
 
 
-        tls=read.tls,
-        tool_tls=read.tool_tls,
 def policy_files(config: Config) -> PolicyFiles:
     """The policy files of the mesh."""
     return PolicyFiles(config.policies, Home(config.home), development=is_loopback(config.host))
@@ -80,11 +87,29 @@ def look_limits(config: Config) -> Limits:
     )
 
 
+def operations_of(config: Config, home: Home) -> Operations | None:
+    """The operations port, if there is to be one."""
+    if not config.operations:
+        return None
+    return Operations(*split_host_port(config.operations), socket=str(home.operations_socket))
+
+
+def traces_of(config: Config) -> Traces | None:
+    """Where traces go, if calls are to be traced."""
+    if config.traces is None:
+        return None
+    return Traces(*split_host_port(config.traces.otlp), sample_percent=config.traces.sample_percent)
+
+
 def print_bootstrap(config: Config) -> None:
     """Print Envoy's static configuration as JSON. Raises PolicyError if no policy could be in force."""
     # Nothing else is logged before the mesh starts; the error itself is raised.
     log.addHandler(logging.NullHandler())
     policy_files(config).load()
+    if config.tls:
+        read_port(config.tls)
+    if config.tool_tls:
+        read_tools(config.tool_tls)
     home = Home(config.home)
     edge = Edge(
         host=config.host,
@@ -92,6 +117,9 @@ def print_bootstrap(config: Config) -> None:
         admin_socket=str(home.admin_socket),
         xds_socket=str(home.xds_socket),
         call_log=str(home.logs / "calls.jsonl"),
+        tls=config.tls is not None,
+        operations=operations_of(config, home),
+        traces=traces_of(config),
     )
     message = bootstrap(edge)
     print(json_format.MessageToJson(message, descriptor_pool=pool(), preserving_proto_field_name=True))  # noqa: T201
@@ -106,10 +134,6 @@ async def run(config: Config) -> None:
     policies = policy_files(config)
 
     def refused(name: str, words: str) -> None:
-    if config.tls:
-        read_port(config.tls)
-    if config.tool_tls:
-        read_tools(config.tool_tls)
         discovery.refuse(name, "ENVOY_REFUSED", words)
 
     def accepted(name: str) -> None:
@@ -126,6 +150,7 @@ async def run(config: Config) -> None:
         limits=look_limits(config),
         store=Store(home.catalog),
         clock=clock,
+        credentials=certificates.credentials,
     )
 
     control.on_policy = discovery.recheck
@@ -137,20 +162,25 @@ async def run(config: Config) -> None:
     governance = Policy(
         control.permitted, owner_of=lambda service: control.loaded.ownership.domain_of(_package(service))
     )
-    async with serve(home, shown, leases, policy=governance), asyncio.TaskGroup() as tasks:
+    doors, succeeds = Doors(home), bool(os.environ.get(SUCCEEDS))
+    if not succeeds:
+        check_alone(home)
+    parts = Parts(shown, control, discovery, publisher, policies, leases)
+    operations = serve_operations(home.operations_socket, home.admin_socket, Metrics(parts))
+    async with serve(home, shown, leases, policy=governance), operations, asyncio.TaskGroup() as tasks:
         xds = await serve_xds(home, publisher)
-        parts = (leases.run(), discovery.run(), control.run(clock))
-        running = [tasks.create_task(_without_end(part)) for part in parts]
+        opening = tasks.create_task(doors.open(shown, succeeds=succeeds))
+        running = [tasks.create_task(_without_end(part)) for part in (leases.run(), discovery.run(), control.run(clock))]
         log.info("gateway started", extra={"home": str(home.path)})
         await stopping.wait()
-        for task in running:
+        doors.close()
+        for task in (opening, *running):
             task.cancel()
         await xds.stop(0)
     log.info("gateway stopped")
 
 
 async def _without_end(part: Coroutine[None, None, None]) -> None:
-        credentials=certificates.credentials,
     """Run a part of the gateway. One that ends, however, takes the gateway with it, which is then started anew."""
     await part
     raise RuntimeError(f"a part of the gateway ended: {part.__qualname__}")

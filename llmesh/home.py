@@ -99,9 +99,23 @@ class Home:
         return self.run / "xds.sock"
 
     @property
+    def operations_socket(self) -> Path:
+        """Where the gateway tells its figures, for Envoy to serve on the operations port."""
+        return self.run / "operations.sock"
+
+    @property
     def admin_socket(self) -> Path:
         """Envoy's own administration."""
         return self.run / "admin.sock"
+
+    def own(self, socket: Path, *, pid: int | None = None) -> Path:
+        """Where the process pid (this one if None) listens itself, of those that succeed one another at a socket."""
+        return socket.with_name(f"{socket.stem}-{os.getpid() if pid is None else pid}.sock")
+
+    @property
+    def control_socket(self) -> Path:
+        """Where the supervisor is told to restart what it runs."""
+        return self.run / "supervisor.sock"
 
     @property
     def tools(self) -> Path:
@@ -137,6 +151,16 @@ class Home:
         return self.state / "catalog.binpb"
 
     @property
+    def port_certificate(self) -> Path:
+        """What the mesh port shows, PEM; not there while it speaks no TLS."""
+        return self.state / "port.crt.pem"
+
+    @property
+    def tls_error(self) -> Path:
+        """What is wrong with the files of certificates; not there while nothing is."""
+        return self.state / "tls_error.txt"
+
+    @property
     def supervisor(self) -> Path:
         """What `llmesh up` runs, as JSON."""
         return self.state / "supervisor.json"
@@ -150,16 +174,6 @@ class Home:
     def dev_key(self) -> Path:
         """The development issuer's private key, PEM."""
         return self.keys / "dev.key.pem"
-    @property
-    def port_certificate(self) -> Path:
-        """What the mesh port shows, PEM; not there while it speaks no TLS."""
-        return self.state / "port.crt.pem"
-
-    @property
-    def tls_error(self) -> Path:
-        """What is wrong with the files of certificates; not there while nothing is."""
-        return self.state / "tls_error.txt"
-
 
     @property
     def dev_jwks(self) -> Path:

@@ -36,25 +36,24 @@ class Policy:
 
 @asynccontextmanager
 async def serve(home: Home, board: CatalogBoard, leases: Leases, *, policy: Policy) -> AsyncGenerator[View]:
-    """Serve run/services.sock and run/registry.sock for as long as the block lasts.
+    """Serve services and registry, at this process's own sockets, for as long as the block lasts.
 
     The view is what the services answer from. The platform's own tools are in
     it whether or not the board has them.
     """
-    address = f"unix:{home.services_socket}"
-    view = View(board, policy.permitted, own=platform_tools(address))
+    view = View(board, policy.permitted, own=platform_tools(f"unix:{home.services_socket}"))
     async with AsyncExitStack() as running:
         catalog = CatalogServicer(view, owner_of=policy.owner_of)
         services = Server(
             catalog,
             MeshHealthServicer(view),
             MeshReflectionServicer(view),
-            address=address,
+            address=f"unix:{home.own(home.services_socket)}",
             drain_limit_s=_DRAIN_LIMIT_S,
         )
         await running.enter_async_context(services)
         registry = Server(
-            RegistryServicer(leases), address=f"unix:{home.registry_socket}", drain_limit_s=_DRAIN_LIMIT_S
+            RegistryServicer(leases), address=f"unix:{home.own(home.registry_socket)}", drain_limit_s=_DRAIN_LIMIT_S
         )
         await running.enter_async_context(registry)
         yield view

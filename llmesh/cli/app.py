@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from llmesh.cli import call, contract, identity, mesh, tools
+from llmesh.cli import call, contract, identity, mesh, restart, tools
 from llmesh.cli.output import say
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ TOOLS = "What is on the mesh"
 app.command("up", rich_help_panel=MESH)(mesh.up)
 app.command("down", rich_help_panel=MESH)(mesh.down)
 app.command("status", rich_help_panel=MESH)(mesh.status)
+app.command("restart", rich_help_panel=MESH)(restart.restart)
 app.command("login", rich_help_panel=YOU)(identity.login)
 app.command("token", rich_help_panel=YOU)(identity.token)
 app.add_typer(tools.app, name="tools", rich_help_panel=TOOLS)

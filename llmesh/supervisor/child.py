@@ -1,47 +1,28 @@
-"""One program, kept running: started, watched, brought back with growing pauses."""
+"""One program, kept running: started, watched, brought back with growing pauses, replaced without a gap."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import sys
 import time
-from asyncio import StreamReader
-from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from errno import ENOENT
-from pathlib import Path
-from typing import cast
+from dataclasses import dataclass, replace
 
-from llmesh.supervisor.logs import LogFile, Sink, lines
-from llmesh.supervisor.processes import ProcessId, group_of
+from llmesh.problem import Problem
+from llmesh.supervisor.life import Life
+from llmesh.supervisor.logs import LogFile, Sink
+from llmesh.supervisor.program import Probe, Program
 from llmesh.supervisor.state import ChildState, Condition
 
 AFTER_MOST_S = 30.0
 AFTER_POLL_S = 0.02
-LAUNCH = Path(__file__).with_name("launch.py")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Program:
-    """What to run: argv in cwd with exactly this environment.
-
-    stop_rank orders the end: programs of a lower rank have ended before those
-    of the next are asked to. grace_s is what one gets to end by itself. It is
-    not started before the file `after` exists (None: at once), but for
-    AFTER_MOST_S: without it, it may at least say what is wrong.
-    """
-
-    name: str
-    argv: tuple[str, ...]
-    cwd: Path
-    env: Mapping[str, str] = field(default_factory=dict[str, str])
-    stop_rank: int = 0
-    grace_s: float = 5.0
-    after: Path | None = None
+# How often a process is asked whether it answers; one that is silent is asked again at once.
+ASK_EVERY_S = 1.0
+ASK_MOST_S = 2.0
+READY_POLL_S = 0.1
+# How long a process is given to end those whose place it takes, where it does that itself.
+HAND_OVER_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,25 +57,30 @@ class Child:
         self._backoff = backoff
         self._stopping = asyncio.Event()
         self._ended = asyncio.Event()
-        self._process: Process | None = None
+        # Every process that runs; of those, the one that does the program's work.
+        self._lives: set[Life] = set()
+        self._current: Life | None = None
+        self._succession = asyncio.Lock()
+        self._group: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
         """Keep the program running; returns after `stop`."""
         pause_s = 0.0
-        while not self._stopping.is_set():
-            await self._wait_for_file()
-            if self._stopping.is_set():
-                break
-            began = time.monotonic()
-            exit_text = await self._run_once()
-            if self._stopping.is_set():
-                self._become(Condition.STOPPED, last_exit=exit_text)
-                break
-            pause_s = self._backoff.next(pause_s, lived_s=time.monotonic() - began)
-            self._become(Condition.BACKING_OFF, last_exit=exit_text, restarts=self.state.restarts + 1)
-            self._say(f"{exit_text}; starting again in {pause_s:g} s")
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), pause_s)
+        async with asyncio.TaskGroup() as self._group:
+            while not self._stopping.is_set():
+                await self._wait_for_file()
+                if self._stopping.is_set():
+                    break
+                began = time.monotonic()
+                exit_text = await self._live()
+                if self._stopping.is_set():
+                    self._become(Condition.STOPPED, last_exit=exit_text)
+                    break
+                pause_s = self._backoff.next(pause_s, lived_s=time.monotonic() - began)
+                self._become(Condition.BACKING_OFF, last_exit=exit_text, restarts=self.state.restarts + 1)
+                self._say(f"{exit_text}; starting again in {pause_s:g} s")
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), pause_s)
         self._become(Condition.STOPPED)
         self._ended.set()
 
@@ -114,6 +100,117 @@ class Child:
         self._stopping.set()
         self._signal(signal.SIGKILL)
 
+    async def succeed(self, *, within_s: float) -> None:
+        """Put a new process in the place of the one that runs: beside it until it is ready, then alone.
+
+        Returns when the old one has ended. Raises Problem, and leaves the old one, if the new one isn't ready in time.
+        """
+        async with self._succession:
+            old = self._current
+            if old is None or self._stopping.is_set() or self.program.probe is None:
+                why = "has nothing to show when it is ready" if old else f"does not run: {self.state.last_exit}"
+                raise Problem(f"{self.program.name} {why}", "see how it is: llmesh status")
+            try:
+                new = await self._begin(old.epoch + 1)
+            except (OSError, ValueError) as err:
+                raise Problem(f"{self.program.name} is not replaced: it {_cannot(err)}") from err
+            fault = await self._wait_ready(new, self.program.probe(new.id.pid, new.epoch), within_s)
+            if fault:
+                await new.end()
+                raise Problem(
+                    f"{self.program.name} is not replaced: the new process {fault}",
+                    f"the old one goes on; see what the new one said: logs/{self.program.name}.log",
+                )
+            self._take(new)
+        if self.program.epoch:
+            await old.end_within(HAND_OVER_S)
+        else:
+            await old.end()
+
+    async def _live(self) -> str:
+        """Start the program, and follow it and those that succeed it until the last has ended; how that did."""
+        try:
+            life = await self._begin(0)
+        except (OSError, ValueError) as err:
+            # A machine short of processes or memory must not end the programs that run.
+            return _cannot(err)
+        self._take(life)
+        while True:
+            await life.ended.wait()
+            # One that is to succeed it may be ready in a moment.
+            async with self._succession:
+                if self._current is life:
+                    self._current = None
+                    return life.exit_text
+                life = self._current or life
+
+    async def _begin(self, epoch: int) -> Life:
+        """Start a process, and look after it until it has ended. Raises OSError or ValueError."""
+        life = await Life.begin(self.program, epoch=epoch, tell=self._print)
+        self._lives.add(life)
+        if self._stopping.is_set():
+            life.signal(signal.SIGTERM)
+        if self._group is not None:
+            self._group.create_task(self._follow(life), name=f"{self.program.name} {life.id.pid}")
+        return life
+
+    async def _follow(self, life: Life) -> None:
+        """Run a process, and ask it whether it answers."""
+        async with asyncio.TaskGroup() as beside:
+            asking = beside.create_task(self._ask(life)) if self.program.probe else None
+            await life.run()
+            self._lives.discard(life)
+            if asking:
+                asking.cancel()
+
+    async def _ask(self, life: Life) -> None:
+        """Ask a process for as long as it lives; one that once answered and then is silent for too long is killed."""
+        if self.program.probe is None:
+            return
+        probe = self.program.probe(life.id.pid, life.epoch)
+        known, silent_s = False, 0.0
+        try:
+            while True:
+                if not silent_s:
+                    await asyncio.sleep(ASK_EVERY_S)
+                asked = time.monotonic()
+                answer = await probe.answers()
+                known = known or answer is True
+                if answer is not False or not known:
+                    silent_s = 0.0
+                    self._hear(life, Condition.RUNNING)
+                    continue
+                # A supervisor that was stopped itself must not take its own sleep for theirs.
+                silent_s += min(time.monotonic() - asked, ASK_MOST_S)
+                self._hear(life, Condition.UNRESPONSIVE)
+                if silent_s >= self.program.patience_s:
+                    life.killed_for = f"did not answer for {self.program.patience_s:g} s: killed"
+                    life.signal(signal.SIGKILL)
+                    return
+        finally:
+            await probe.close()
+
+    def _hear(self, life: Life, condition: Condition) -> None:
+        """Say whether the process that does the work answers, where that has changed."""
+        if life is self._current and self.state.state is not condition and self.state.pid:
+            self._become(condition)
+            self._say("answers again" if condition is Condition.RUNNING else "does not answer")
+
+    async def _wait_ready(self, life: Life, probe: Probe, within_s: float) -> str:
+        """Wait until the process can take over; what is missing if it can't in time."""
+        deadline = time.monotonic() + within_s
+        missing = "was not looked at"
+        try:
+            while missing and time.monotonic() < deadline:
+                if life.ended.is_set():
+                    return life.exit_text
+                missing = await probe.missing()
+                if missing:
+                    await asyncio.sleep(READY_POLL_S)
+        finally:
+            await probe.close()
+        return missing
+
     async def _wait_for_file(self) -> None:
         """Return when the program may be started, or is to stop."""
         deadline = time.monotonic() + AFTER_MOST_S
@@ -122,66 +219,18 @@ class Child:
                 await asyncio.wait_for(self._stopping.wait(), AFTER_POLL_S)
                 return
 
-    async def _run_once(self) -> str:
-        """One life of the program; how it ended, in words."""
-        try:
-            process = await self._spawn()
-        except (OSError, ValueError) as err:
-            # A machine short of processes or memory must not end the programs that run.
-            return f"cannot be started: {getattr(err, 'strerror', None) or err}"
-        self._process = process
-        started = ProcessId.of(process.pid)
-        self._become(Condition.RUNNING, pid=process.pid, start_ticks=started.start_ticks if started else 0)
-        if self._stopping.is_set():
-            self._signal(signal.SIGTERM)
-        stream = cast("StreamReader", process.stdout)
-        reading = asyncio.create_task(self._read(stream), name=f"output of {self.program.name}")
-        try:
-            code = await process.wait()
-        except asyncio.CancelledError:
-            self.kill()
-            await process.wait()
-            raise
-        finally:
-            await self._sweep(process.pid, reading)
-            self._process = None
-        return exit_text(code)
-
-    async def _spawn(self) -> Process:
-        """Start the program. Raises OSError or ValueError if that can't be done now."""
-        program = self.program
-        if not program.cwd.is_dir():
-            raise FileNotFoundError(ENOENT, f"its folder `{program.cwd}` is not there")
-        return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", str(LAUNCH), str(os.getpid()), *program.argv),
-            cwd=program.cwd,
-            env=dict(program.env),
-            stdin=DEVNULL,
-            stdout=PIPE,
-            stderr=STDOUT,
-            process_group=0,
-        )
-
-    async def _read(self, stream: StreamReader) -> None:
-        async for line in lines(stream):
-            self._print(line)
-
-    async def _sweep(self, group: int, reading: asyncio.Task[None]) -> None:
-        """End what the program itself started, and read what it had still to say."""
-        if group_of(group):
-            with suppress(ProcessLookupError):
-                os.killpg(group, signal.SIGKILL)
-        await asyncio.wait([reading], timeout=1)
-        reading.cancel()
+    def _take(self, life: Life) -> None:
+        """Let this process be the one that does the work."""
+        self._current = life
+        self._become(Condition.RUNNING, pid=life.id.pid, start_ticks=life.id.start_ticks)
 
     def _signal(self, number: signal.Signals) -> None:
-        if self._process and self._process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, number)
+        for life in self._lives:
+            life.signal(number)
 
     def _become(self, state: Condition, **facts: object) -> None:
-        pid = {} if state is Condition.RUNNING else {"pid": 0, "start_ticks": 0}
-        self.state = replace(self.state, state=state, since=time.time(), **{**pid, **facts})  # pyright: ignore[reportArgumentType] one dataclass's own fields
+        gone = {"pid": 0, "start_ticks": 0} if state in (Condition.BACKING_OFF, Condition.STOPPED) else {}
+        self.state = replace(self.state, state=state, since=time.time(), **{**gone, **facts})  # pyright: ignore[reportArgumentType] one dataclass's own fields
         self._changed()
 
     def _say(self, text: str) -> None:
@@ -193,12 +242,5 @@ class Child:
         self._sink(self.program.name, line)
 
 
-def exit_text(code: int) -> str:
-    """How a process ended: "ended by SIGKILL", "exited with 1"."""
-    if code >= 0:
-        return f"exited with {code}"
-    try:
-        return f"ended by {signal.Signals(-code).name}"
-    except ValueError:
-        # Most real-time signals have no name.
-        return f"ended by signal {-code}"
+def _cannot(err: OSError | ValueError) -> str:
+    return f"cannot be started: {getattr(err, 'strerror', None) or err}"

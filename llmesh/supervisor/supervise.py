@@ -7,7 +7,8 @@ import fcntl
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Generator, Sequence
+import zlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
@@ -15,9 +16,11 @@ from typing import IO
 
 from llmesh.home import Home
 from llmesh.problem import Problem
-from llmesh.supervisor.child import Backoff, Child, Program
+from llmesh.supervisor.child import Backoff, Child
+from llmesh.supervisor.control import Restarted, serve_control
 from llmesh.supervisor.logs import LogFile, Sink
 from llmesh.supervisor.processes import ProcessId, end, marked
+from llmesh.supervisor.program import Program
 from llmesh.supervisor.state import SupervisorState, read_state
 
 # Says of a process whose supervisor started it, whatever it did since.
@@ -25,6 +28,10 @@ MARK = "LLMESH_UP"
 LEFTOVER_GRACE_S = 3.0
 LOCK_TRIES = 10
 LOCK_PAUSE_S = 0.01
+# Envoy takes 32 bits, and writes a digit after them.
+BASE_IDS = 200_000_000
+# How long a program that takes another's place has to become ready.
+READY_WITHIN_S = 60.0
 
 
 @contextmanager
@@ -82,14 +89,28 @@ def clear_leftovers(home: Home) -> list[str]:
     return list(alive.values())
 
 
+def base_id(home: Home) -> int:
+    """What sets the Envoys of this mesh apart from others on the machine: they share memory by its name."""
+    return zlib.crc32(os.fsencode(home.path)) % BASE_IDS
+
+
+def shared_memory(home: Home) -> Path:
+    """What Envoys that succeed one another share; the last one leaves it."""
+    # Ten times the base id: Envoy counts successors in the last digit of its sockets' names.
+    return Path(f"/dev/shm/envoy_shared_memory_{base_id(home)}0")  # noqa: S108 Envoy's own place for it
+
+
 def _forget_dead(home: Home) -> None:
     """Remove what programs that were killed left: sockets, and the leases of tools.
 
     The gateway would wait for each lease to run out. A tool that lives, started
     by someone else, registers again by itself.
     """
-    for socket in home.run.glob("*.sock"):
-        socket.unlink(missing_ok=True)
+    for socket in home.run.iterdir():
+        if not socket.is_dir():
+            socket.unlink(missing_ok=True)
+    with suppress(OSError):
+        shared_memory(home).unlink()
     for socket in home.tools.glob("*-*.sock"):
         pid = socket.stem.rpartition("-")[2]
         if pid.isdigit() and not ProcessId.of(int(pid)):
@@ -115,9 +136,10 @@ class Supervisor:
         self._mesh_file = mesh_file
         self._since = time.time()
         self._stop = asyncio.Event()
+        self._unwritten = asyncio.Event()
         self._logs = [LogFile(home.logs / f"{program.name}.log") for program in programs]
         self._children = [
-            Child(program, log=log, sink=sink, changed=self._write_state, backoff=backoff or Backoff())
+            Child(program, log=log, sink=sink, changed=self._unwritten.set, backoff=backoff or Backoff())
             for program, log in zip(programs, self._logs, strict=True)
         ]
 
@@ -130,14 +152,16 @@ class Supervisor:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._on_signal)
         try:
-            async with asyncio.TaskGroup() as group:
+            async with serve_control(self._home, self.restart), asyncio.TaskGroup() as group:
                 for child in self._children:
                     group.create_task(child.run(), name=child.program.name)
+                writing = group.create_task(self._write_state(), name="state")
                 extra = group.create_task(_run(beside), name="beside") if beside else None
                 await self._stop.wait()
                 if extra:
                     extra.cancel()
                 await self._stop_in_order()
+                writing.cancel()
         finally:
             for log in self._logs:
                 log.close()
@@ -146,6 +170,23 @@ class Supervisor:
     def stop(self) -> None:
         """End everything, in order."""
         self._stop.set()
+
+    async def restart(self, names: Sequence[str]) -> AsyncGenerator[Restarted]:
+        """Replace programs by their names, or all, one after another, without a gap; tells of each when it is done.
+
+        Raises Problem, before anything is done, if there is none of a name.
+        """
+        known = {child.program.name: child for child in self._children}
+        for name in names:
+            if name not in known:
+                raise Problem(f"nothing that runs here is called `{name}`", f"there are: {', '.join(known)}")
+        for name in names or known:
+            try:
+                await known[name].succeed(within_s=READY_WITHIN_S)
+            except Problem as problem:
+                yield Restarted(name, problem.message, problem.step)
+            else:
+                yield Restarted(name)
 
     def _on_signal(self) -> None:
         if self._stop.is_set():
@@ -158,9 +199,24 @@ class Supervisor:
         for _, same in groupby(ranked, key=lambda child: child.program.stop_rank):
             await asyncio.gather(*(child.stop() for child in same))
 
-    def _write_state(self) -> None:
+    async def _write_state(self) -> None:
+        """Keep supervisor.json up to date, the newest state where the disk is slower."""
+        while True:
+            await self._unwritten.wait()
+            self._unwritten.clear()
+            writing = asyncio.ensure_future(asyncio.to_thread(self._state().write, self._home))
+            try:
+                # A full disk must not end the mesh; `status` shows what was written last.
+                with suppress(OSError):
+                    await asyncio.shield(writing)
+            except asyncio.CancelledError:
+                # A thread cannot be stopped, and must not write when we have ended.
+                await asyncio.wait([writing])
+                raise
+
+    def _state(self) -> SupervisorState:
         own = ProcessId.of(os.getpid())
-        state = SupervisorState(
+        return SupervisorState(
             pid=os.getpid(),
             start_ticks=own.start_ticks if own else 0,
             address=self._address,
@@ -168,9 +224,6 @@ class Supervisor:
             since=self._since,
             children=tuple(child.state for child in self._children),
         )
-        # A full disk must not end the mesh; `status` shows what was written last.
-        with suppress(OSError):
-            state.write(self._home)
 
 
 async def _run(work: Callable[[], Awaitable[None]]) -> None:

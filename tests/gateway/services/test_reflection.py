@@ -208,7 +208,7 @@ async def test_tool_that_goes_is_gone_on_a_stream_that_is_open() -> None:
 
 async def test_contract_read_by_a_reflection_client_links_and_is_the_same() -> None:
     async with mesh(*small_mesh().values()) as running:
-        address = f"unix:{running.home.services_socket}"
+        address = f"unix:{running.home.own(running.home.services_socket)}"
         name, read = await asyncio.to_thread(_read_as_client, address)
     assert name == DOC_SEARCH
     assert read == digest(tool_of(DOC_SEARCH, COMMON, DOCS).contract.files)

@@ -196,8 +196,8 @@ async def mesh(*tools: Tool, reports: Iterable[Report] = ()) -> AsyncGenerator[M
         policy = Policy(permitted, owner_of)
         async with (
             serve(home, board, Leases(home.leases, clock=SystemClock()), policy=policy),
-            grpc.aio.insecure_channel(f"unix:{home.services_socket}") as services,
-            grpc.aio.insecure_channel(f"unix:{home.registry_socket}") as registry,
+            grpc.aio.insecure_channel(f"unix:{home.own(home.services_socket)}") as services,
+            grpc.aio.insecure_channel(f"unix:{home.own(home.registry_socket)}") as registry,
         ):
             made = Mesh(home, board, services, registry)
             await made.post(*tools, reports=reports)

@@ -19,8 +19,9 @@ import pytest
 from llmesh.home import Home
 from llmesh.problem import Problem
 from llmesh.supervisor import supervise
-from llmesh.supervisor.child import Backoff, Program
+from llmesh.supervisor.child import Backoff
 from llmesh.supervisor.processes import ProcessId, end, marked
+from llmesh.supervisor.program import Program
 from llmesh.supervisor.state import ChildState, Condition, SupervisorState, read_state
 from llmesh.supervisor.supervise import MARK, Supervisor, clear_leftovers, held, is_up
 from tests.eventually import eventually as bounded
@@ -274,7 +275,7 @@ BOSS = """
 import asyncio, sys
 from pathlib import Path
 from llmesh.home import Home
-from llmesh.supervisor.child import Program
+from llmesh.supervisor.program import Program
 from llmesh.supervisor.supervise import MARK, Supervisor, held
 home = Home.find(sys.argv[1])
 env = {MARK: str(home.path)}

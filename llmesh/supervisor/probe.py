@@ -1,0 +1,161 @@
+"""How each kind of program is asked whether it answers, and whether it can take over from the one before it.
+
+All of it by Unix sockets in the mesh directory: neither a token nor the mesh's
+port has a part in it, so that what ails those ends no process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from llmesh.caller import Caller, caller_to_metadata
+from llmesh.home import Home
+
+if TYPE_CHECKING:
+    import grpc.aio
+
+ASK_S = 1.0
+# Sees every endpoint.
+SUPERVISOR = Caller("dev", "llmesh-supervisor", roles=("platform",), domain="platform")
+
+
+class EnvoyProbe:
+    """Asks Envoy at its admin socket."""
+
+    def __init__(self, home: Home, epoch: int) -> None:
+        """epoch: which of the Envoys that succeed one another is meant."""
+        self._socket = home.admin_socket
+        self._epoch = epoch
+
+    async def answers(self) -> bool | None:
+        """Any answer will do: one that waits for the gateway says that it isn't ready."""
+        try:
+            return bool(await _get(self._socket, "/ready"))
+        except TimeoutError:
+            return False
+        except OSError:
+            # It starts, or its successor has taken the socket.
+            return None
+
+    async def missing(self) -> str:
+        """Its listener opens once it has everything from the gateway."""
+        try:
+            info = json.loads((await _get(self._socket, "/server_info")).partition(b"\r\n\r\n")[2])
+            state, epoch = info["state"], info["command_line_options"].get("restart_epoch", 0)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return "does not answer"
+        return "" if (state, epoch) == ("LIVE", self._epoch) else f"is {state.lower()}"
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+class ServerProbe:
+    """Asks a gRPC server at its Unix socket for its health."""
+
+    def __init__(self, socket: Path) -> None:
+        """Nothing is opened yet."""
+        self._socket = socket
+        self._channel: grpc.aio.Channel | None = None
+
+    async def answers(self) -> bool | None:
+        """Any answer will do: one that leaves says that it doesn't serve."""
+        import grpc  # loaded when the mesh is up, lest the start of it wait
+
+        if not self._socket.exists():
+            return None
+        check = cast("Callable[..., Awaitable[bytes]]", self._open().unary_unary("/grpc.health.v1.Health/Check"))
+        try:
+            # The empty message asks about the server as a whole.
+            await check(b"", timeout=ASK_S)
+        except grpc.aio.AioRpcError as err:
+            if err.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                return False
+            return None if err.code() is grpc.StatusCode.UNAVAILABLE else True
+        return True
+
+    async def missing(self) -> str:
+        """What answers can take over."""
+        return "" if await self.answers() else "does not answer"
+
+    async def close(self) -> None:
+        """Close the channel."""
+        if self._channel:
+            await self._channel.close()
+
+    def _open(self) -> grpc.aio.Channel:
+        import grpc.aio
+
+        # A channel of its own: gRPC would share the connection, and its pauses, with others of the process.
+        options = (("grpc.use_local_subchannel_pool", 1), ("grpc.default_authority", "localhost"))
+        self._channel = self._channel or grpc.aio.insecure_channel(f"unix:{self._socket}", options=options)
+        return self._channel
+
+
+class GatewayProbe(ServerProbe):
+    """Asks a gateway at its own socket."""
+
+    def __init__(self, home: Home, pid: int) -> None:
+        """pid: its process."""
+        self._known, own = home.services_socket, home.own(home.services_socket, pid=pid)
+        self._own = own.name
+        super().__init__(own)
+
+    async def missing(self) -> str:
+        """It takes the known paths when it has a catalog to show."""
+        leads_there = self._known.is_symlink() and self._known.readlink().name == self._own
+        return await super().missing() or ("" if leads_there else "has no catalog to show")
+
+
+class ToolProbe(ServerProbe):
+    """Asks a tool, and the gateway whether what the tool serves can be called."""
+
+    def __init__(self, home: Home, socket: Path) -> None:
+        """socket: the tool's."""
+        super().__init__(socket)
+        self._gateway = ServerProbe(home.services_socket)
+
+    async def missing(self) -> str:
+        """Its endpoint must be shown, and shown to be ready: then Envoy calls it."""
+        import grpc
+
+        from llmesh.api.catalog.v1 import catalog_pb2 as pb
+        from llmesh.api.catalog.v1.catalog_pb2_grpc import CatalogServiceStub
+
+        request = pb.ListEndpointsRequest(address=f"unix:{self._socket}")
+        stub = CatalogServiceStub(self._gateway._open())  # noqa: SLF001 one kind of probe asks as another does
+        try:
+            asked = stub.ListEndpoints(request, metadata=caller_to_metadata(SUPERVISOR), timeout=ASK_S)
+            endpoints = (await asked).endpoints
+        except grpc.aio.AioRpcError as err:
+            return f"cannot be looked up: {err.details()}"
+        if not endpoints:
+            return "has not registered"
+        failed = next((step for step in endpoints[0].steps if not step.passed), None)
+        if failed:
+            return f"was refused at `{failed.name}`: {failed.reason}: {failed.message}"
+        state = endpoints[0].state
+        return "" if state == pb.Endpoint.STATE_READY else f"is {pb.Endpoint.State.Name(state)[6:].lower()}"
+
+    async def close(self) -> None:
+        """Close the channels."""
+        await self._gateway.close()
+        await super().close()
+
+
+async def _get(socket: Path, path: str) -> bytes:
+    """The whole answer of an HTTP server. Raises OSError; TimeoutError if there is none in time."""
+    async with asyncio.timeout(ASK_S):
+        reader, writer = await asyncio.open_unix_connection(socket)
+        try:
+            writer.write(f"GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".encode())
+            return await reader.read()
+        finally:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()

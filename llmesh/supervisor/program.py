@@ -1,0 +1,54 @@
+"""What the supervisor runs, and how it asks what runs whether it still answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+
+class Probe(Protocol):
+    """Asks one process, for as long as it lives."""
+
+    async def answers(self) -> bool | None:
+        """Whether it answers in time; None if there is nobody to ask, which says nothing of the process."""
+        ...
+
+    async def missing(self) -> str:
+        """What keeps it from taking over from the process before it; empty if nothing does."""
+        ...
+
+    async def close(self) -> None:
+        """Ask no more."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """What to run: argv in cwd with exactly this environment.
+
+    stop_rank orders the end: programs of a lower rank have ended before those
+    of the next are asked to. grace_s is what one gets to end by itself. It is
+    not started before the file `after` exists.
+
+    probe: given a process id and an epoch, whom to ask; None: nobody can be.
+    Once it has answered, it is killed when it doesn't for patience_s. epoch:
+    the option that tells a process how many others it succeeds without a gap;
+    given one, the process before it is ended by it, not by us.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    cwd: Path
+    env: Mapping[str, str] = field(default_factory=dict[str, str])
+    stop_rank: int = 0
+    grace_s: float = 5.0
+    after: Path | None = None
+    probe: Callable[[int, int], Probe] | None = None
+    patience_s: float = 30.0
+    epoch: str = ""
+
+    def line(self, epoch: int) -> tuple[str, ...]:
+        """The command line of the process that succeeds that many others."""
+        return (*self.argv, self.epoch, str(epoch)) if self.epoch else self.argv
