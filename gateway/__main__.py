@@ -170,7 +170,9 @@ async def run(config: Config) -> None:
     async with serve(home, shown, leases, policy=governance), operations, asyncio.TaskGroup() as tasks:
         xds = await serve_xds(home, publisher)
         opening = tasks.create_task(doors.open(shown, succeeds=succeeds))
-        running = [tasks.create_task(_without_end(part)) for part in (leases.run(), discovery.run(), control.run(clock))]
+        running = [
+            tasks.create_task(_without_end(part)) for part in (leases.run(), discovery.run(), control.run(clock))
+        ]
         log.info("gateway started", extra={"home": str(home.path)})
         await stopping.wait()
         doors.close()

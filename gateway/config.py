@@ -26,6 +26,8 @@ class Config(BaseModel):
     tls: TlsSettings | None = Field(None, description="what the mesh port shows")
     tool_tls: ToolTlsSettings | None = Field(None, description="what tools that are called over TLS are shown")
     policies: Path = Field(description="folder of the policy files")
+    operations: str = Field("", description="the operations port, IP:port; none if empty")
+    traces: TraceSettings | None = Field(None, description="where traces of calls go")
     limits: LimitSettings = Field(LimitSettings(), description="what nobody may exceed")
 
     @model_validator(mode="after")

@@ -18,6 +18,7 @@ from gateway.certificates import Certificates
 from gateway.clock import Clock
 from gateway.policy import Loaded, PolicyFiles
 from gateway.snapshot.build import Resource, Resources, assemble, build_tool, residues
+from gateway.tally import Tally
 from gateway.xds.publish import Publisher
 from governance.bundle import Bundle
 from governance.decide import may_be_permitted
@@ -40,21 +41,23 @@ class Control:
         publisher: Publisher,
         policies: PolicyFiles,
         platform: tuple[Tool, ...],
-    ) -> None:
         *,
         certificates: Certificates | None = None,
+    ) -> None:
         """Load the policy. platform: the gateway's own tools. certificates: None for no TLS. Raises PolicyError."""
         self._found = found
         self._shown = shown
         self._publisher = publisher
         self._policies = policies
-        self._platform = {tool.service: tool for tool in platform}
         self._certificates = certificates
+        self._platform = {tool.service: tool for tool in platform}
         self._loaded = policies.load()
         # What a tool was compiled to; None if it could not be.
         self._built: dict[str, tuple[Tool, Bundle, Mapping[str, Resource] | None]] = {}
         self._residues: dict[str, tuple[Tool, Bundle, Mapping[str, Residue]]] = {}
         self._stale = asyncio.Event()
+        # How snapshots are made, for those who run the mesh.
+        self.builds = Tally()
         # Told of each new policy, once it is in force.
         self.on_policy: Callable[[], None] = lambda: None
         # Told of a service that could not be compiled, with words for its owner; and of one that can be again.
@@ -83,10 +86,10 @@ class Control:
         """Until cancelled. Nothing is published before discovery has posted its first catalog."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow_policy(clock))
+            tasks.create_task(self._follow_certificates(clock))
             tasks.create_task(self._follow_catalog())
             while True:
                 await self._stale.wait()
-            tasks.create_task(self._follow_certificates(clock))
                 self._stale.clear()
                 await self._step()
 
@@ -97,22 +100,24 @@ class Control:
                 self._stale.set()
                 self.on_policy()
 
-    async def _follow_catalog(self) -> None:
-        async with aclosing(self._found.watch()) as catalogs:
-            async for _ in catalogs:
     async def _follow_certificates(self, clock: Clock) -> None:
         if self._certificates is not None:
             async with aclosing(self._certificates.watch(clock)) as changes:
                 async for _ in changes:
                     self._stale.set()
 
+    async def _follow_catalog(self) -> None:
+        async with aclosing(self._found.watch()) as catalogs:
+            async for _ in catalogs:
                 self._stale.set()
 
     async def _step(self) -> None:
         catalog = self._found.current
         if catalog.version == 0:
             return
-        await self._publisher.publish(self._resources(catalog.tools))
+        with self.builds.timed():
+            resources = self._resources(catalog.tools)
+        await self._publisher.publish(resources)
         await self._publisher.caught_up(within_s=SHOW_AFTER_S)
         shown = {service: tool for service, tool in catalog.tools.items() if self._built[service][2] is not None}
         await self._shown.post(shown, catalog.reports)

@@ -51,7 +51,10 @@ class PolicyFiles:
         self._kept = home.state / "policy.json"
         self._told = home.state / "policy_error.txt"
         self._good: Loaded | None = None
+        # What is wrong with the files, and how often they were right and wrong.
         self.error = ""
+        self.loads = 0
+        self.load_errors = 0
 
     def load(self) -> Loaded:
         """The policy that the files hold, or else the last good one. Raises PolicyError if there is neither.
@@ -65,11 +68,13 @@ class PolicyFiles:
         except (DocumentError, PolicyError, OSError) as error:
             # A policy file and the mesh file can have the same name.
             self.error = f"{self._folder}/{error}" if isinstance(error, DocumentError) else str(error)
+            self.load_errors += 1
             log.error("policy refused", extra={"error": self.error})  # noqa: TRY400 - the message says it all
             self._keep(self._told, self.error)
             self._good = self._good or self._last_good(error)
             return self._good
         self.error = ""
+        self.loads += 1
         self._good = loaded
         self._keep(self._kept, json.dumps(texts, sort_keys=True))
         with suppress(OSError):

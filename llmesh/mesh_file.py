@@ -64,6 +64,10 @@ def _check_listen(address: str, info: ValidationInfo) -> str:
     return join_host_port(host, port)
 
 
+def _check_operations(address: str) -> str:
+    return join_host_port(*split_host_port(address)) if address else ""
+
+
 def _check_endpoint(address: str) -> str:
     if address.startswith(UNIX):
         path = address.removeprefix(UNIX)
@@ -114,10 +118,6 @@ class EndpointEntry(Entry):
 
     address: Annotated[str, AfterValidator(_check_endpoint)] = Field(description="IP:port or unix:/absolute/path")
     services: tuple[ServiceEntry, ...] = Field((), strict=False, description="for services without LL-Mesh options")
-
-
-class TlsSettings(Entry):
-    """What the mesh port shows its clients. Read again when the files change."""
     tls_name: str = Field(
         "",
         pattern=rf"^({LABEL}(\.{LABEL})*)?$",
@@ -131,6 +131,10 @@ class TlsSettings(Entry):
             raise ValueError(f"`{self.address}` is a socket of this machine, which has no certificate")
         return self
 
+
+class TlsSettings(Entry):
+    """What the mesh port shows its clients. Read again when the files change."""
+
     certificate: Path = Field(strict=False, description="PEM file: the certificate, then those that vouch for it")
     key: Path = Field(strict=False, description="PEM file of its private key")
 
@@ -143,13 +147,13 @@ class ToolTlsSettings(Entry):
     authority: Path = Field(strict=False, description="PEM file: the authorities that tools' certificates must be of")
 
 
+SettingsT = TypeVar("SettingsT", TlsSettings | None, ToolTlsSettings | None)
+
+
 class LimitSettings(Entry):
     """How much one endpoint, or one address of callers, may take of the mesh."""
 
     file_bytes: int = Field(default=1 << 20, ge=1024, description="largest file of a contract")
-SettingsT = TypeVar("SettingsT", TlsSettings | None, ToolTlsSettings | None)
-
-
     files: int = Field(default=1024, ge=1, description="most files of an endpoint's contracts")
     endpoint_bytes: int = Field(default=8 << 20, ge=1024, description="most bytes of an endpoint's contracts together")
     look_timeout_s: float = Field(
@@ -177,15 +181,19 @@ class TraceSettings(Entry):
 class MeshFile(Entry):
     """The whole file. Paths are absolute if it was read from a file."""
 
+    # Before `listen`, which is judged by it.
+    tls: TlsSettings | None = Field(None, description="what the mesh port shows; needed to listen beyond loopback")
+    tool_tls: ToolTlsSettings | None = Field(None, description="what tools with a `tls_name` are shown")
     listen: Annotated[str, AfterValidator(_check_listen)] = Field(
         "127.0.0.1:8700", description="the one port of the mesh"
     )
     policies: Path = Field(Path("governance/policies"), strict=False, description="the folder of the policy files")
-    # Before `listen`, which is judged by it.
-    tls: TlsSettings | None = Field(None, description="what the mesh port shows; needed to listen beyond loopback")
-    tool_tls: ToolTlsSettings | None = Field(None, description="what tools with a `tls_name` are shown")
     processes: tuple[ProcessEntry, ...] = Field((), strict=False, description="what `llmesh up` starts")
     endpoints: tuple[EndpointEntry, ...] = Field((), strict=False, description="servers known by address")
+    operations: Annotated[str, AfterValidator(_check_operations)] = Field(
+        "127.0.0.1:8701", description='where /metrics, /livez and /readyz are served, to anybody; "" for nowhere'
+    )
+    traces: TraceSettings | None = Field(None, description="where traces of calls go; none: calls are not traced")
     limits: LimitSettings = Field(LimitSettings(), description="what nobody may exceed")
     logs: LogSettings = Field(LogSettings(), description="how long logs are kept")
 
@@ -210,6 +218,15 @@ class MeshFile(Entry):
                     raise ValueError(f"{kind} `{name}` comes twice")
         return self
 
+    @model_validator(mode="after")
+    def _can_call_over_tls(self) -> Self:
+        for each in self.endpoints:
+            if each.tls_name and self.tool_tls is None:
+                raise ValueError(
+                    f"endpoint `{each.address}` has a `tls_name`: say under `tool_tls` what the mesh shows it"
+                )
+        return self
+
     def below(self, folder: Path) -> MeshFile:
         """The same with every relative path taken from the folder."""
         processes = tuple(each.model_copy(update={"folder": folder / each.folder}) for each in self.processes)
@@ -228,15 +245,6 @@ def _below(settings: SettingsT, folder: Path) -> SettingsT:
 
 def read_mesh_file(path: Path) -> MeshFile:
     """The mesh file at a path, its relative paths made absolute. Raises DocumentError."""
-    @model_validator(mode="after")
-    def _can_call_over_tls(self) -> Self:
-        for each in self.endpoints:
-            if each.tls_name and self.tool_tls is None:
-                raise ValueError(
-                    f"endpoint `{each.address}` has a `tls_name`: say under `tool_tls` what the mesh shows it"
-                )
-        return self
-
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as err:

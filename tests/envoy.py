@@ -266,9 +266,10 @@ async def serve_xds(publisher: Publisher, path: Path) -> AsyncGenerator[None]:
 
 
 @asynccontextmanager
-async def envoy(folder: Path, port: int) -> AsyncGenerator[None]:
-    """The real Envoy, with its sockets and logs in a folder, killed at the end."""
-    edge = Edge("127.0.0.1", port, str(folder / "admin.sock"), str(folder / "xds.sock"), str(folder / "calls.jsonl"))
+async def envoy(folder: Path, port: int, **facts: Untyped) -> AsyncGenerator[None]:
+    """The real Envoy, with its sockets and logs in a folder, killed at the end. facts: of its Edge."""
+    paths = (str(folder / name) for name in ("admin.sock", "xds.sock", "calls.jsonl"))
+    edge = Edge("127.0.0.1", port, *paths, **facts)
     config = folder / "envoy.json"
     config.write_text(
         json_format.MessageToJson(bootstrap(edge), descriptor_pool=pool(), preserving_proto_field_name=True)
@@ -293,8 +294,8 @@ async def envoy(folder: Path, port: int) -> AsyncGenerator[None]:
 
 
 @asynccontextmanager
-async def mesh(*, xds: bool = True) -> AsyncGenerator[Mesh]:
-    """An Envoy with nothing published yet. xds: False leaves it to the test to program Envoy."""
+async def mesh(*, xds: bool = True, **facts: Untyped) -> AsyncGenerator[Mesh]:
+    """An Envoy with nothing published yet. xds: False leaves it to the test to program Envoy. facts: of its Edge."""
     refused: list[tuple[str, str]] = []
     accepted: list[str] = []
     publisher = Publisher(on_refused=lambda name, words: refused.append((name, words)), on_accepted=accepted.append)
@@ -303,7 +304,7 @@ async def mesh(*, xds: bool = True) -> AsyncGenerator[Mesh]:
         async with (
             backend_at(folder / "tool.sock") as backend,
             grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=RECONNECT_SOON) as channel,
-            envoy(folder, port),
+            envoy(folder, port, **facts),
         ):
             made = Mesh(folder, port, backend, publisher, refused, accepted, channel)
             if not xds:

@@ -110,6 +110,8 @@ class Discovery:
         self._dirty = asyncio.Event()
         self._unsaved = asyncio.Event()
         self._lanes = Lanes(limits.at_once)
+        # How contracts are read, for those who run the mesh.
+        self.looks = self._lanes.looks
         self._untidy = asyncio.Event()
 
     async def run(self) -> None:

@@ -26,6 +26,7 @@ from gateway.discovery.health import Health, health_checked, watch_health
 from gateway.discovery.pinned import pinned
 from gateway.discovery.reflect import Limits, reflect
 from gateway.discovery.refusal import Refusal, Unreachable
+from gateway.tally import Tally
 
 __all__ = ["Lanes", "Look", "Observer", "Watcher"]
 
@@ -40,8 +41,8 @@ BACK_OFF_S = (0.05, 2.0)
 ASK_AGAIN_S = (1.0, 30.0)
 # Reasons that say nothing of what the endpoint serves.
 UNSURE = ("TIMEOUT", "NO_ANSWER", "REFLECTION_FAILED", "INTERNAL")
-# A connection that ends sooner than this was never a good one.
 UNPROTECTED = "unprotected transport: plain TCP"
+# A connection that ends sooner than this was never a good one.
 STEADY_S = 1.0
 # Who changes its contracts so often in so short a time is left alone for a while.
 CHANGES_MAX = 5
@@ -56,6 +57,7 @@ class Lanes:
         """Nobody is looked at yet."""
         self.quick = asyncio.Semaphore(at_once)
         self.slow = asyncio.Semaphore(max(1, at_once // 4))
+        self.looks = Tally()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +135,9 @@ class Watcher:
         self._limits = limits
         self._lanes = lanes
         self._clock = clock
+        self._credentials = credentials
         self._late = False
         self._contracts: frozenset[tuple[str, str]] | None = None
-        self._credentials = credentials
         self._changes_s: deque[float] = deque(maxlen=CHANGES_MAX)
 
     async def run(self) -> None:
@@ -208,7 +210,8 @@ class Watcher:
         steps = [Step("connect", passed=True, message=told)]
         candidates: list[Candidate] = []
         try:
-            reflected = await reflect(channel, limits, pinned=pinned())
+            with self._lanes.looks.timed():
+                reflected = await reflect(channel, limits, pinned=pinned())
             size_bytes = reflected.size_bytes
             steps += [Step("reflect", passed=True), *reflected.failures]
             for services, files in _by_contract(reflected.services):
@@ -297,18 +300,18 @@ def _unstable() -> Refusal:
 
 async def _connect(channel: grpc.aio.Channel, endpoint: Endpoint, patience_s: float) -> None:
     """Return when connected. Raises Unreachable."""
+    address = endpoint.address
     failure = Unreachable("UNREACHABLE", f"nothing answers at {address}: start the tool, or take the endpoint out")
     try:
         async with asyncio.timeout(patience_s):
-    address = endpoint.address
             state = channel.get_state(try_to_connect=True)
             while state is not grpc.ChannelConnectivity.READY:
                 if state in (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN):
+                    if endpoint.tls_name:
+                        failure = await tls_failure(channel, address=address, tls_name=endpoint.tls_name)
                     raise failure
                 await channel.wait_for_state_change(state)
                 state = channel.get_state(try_to_connect=True)
-                    if endpoint.tls_name:
-                        failure = await tls_failure(channel, address=address, tls_name=endpoint.tls_name)
     except TimeoutError:
         raise failure from None
 

@@ -9,6 +9,7 @@ from typing import Any as Untyped
 from google.protobuf.message import Message
 
 from gateway.listener.listener import listener
+from gateway.listener.operations import Operations, operations_clusters, operations_listener
 from gateway.listener.stats import stats_config
 from gateway.listener.tracing import Traces, traces_cluster
 from gateway.snapshot.ads import ADS
@@ -30,6 +31,9 @@ class Edge:
     admin_socket: str
     xds_socket: str
     call_log: str
+    tls: bool = False
+    operations: Operations | None = None
+    traces: Traces | None = None
 
 
 def bootstrap(edge: Edge) -> Message:
@@ -54,6 +58,20 @@ def bootstrap(edge: Edge) -> Message:
         stats_config=stats_config(),
         layered_runtime={"layers": [{"name": "static", "static_layer": {}}]},
     )
+
+
+def _listeners(edge: Edge) -> list[dict[str, Untyped]]:
+    mesh = listener(edge.host, edge.port, call_log=edge.call_log, tls=edge.tls, traces=edge.traces)
+    return [mesh, *([operations_listener(edge.operations)] if edge.operations else [])]
+
+
+def _clusters(edge: Edge) -> list[dict[str, Untyped]]:
+    found = [_xds_cluster(edge)]
+    if edge.operations:
+        found += operations_clusters(edge.operations, admin_socket=edge.admin_socket)
+    if edge.traces:
+        found.append(traces_cluster(edge.traces))
+    return found
 
 
 def _xds_cluster(edge: Edge) -> dict[str, Untyped]:

@@ -54,6 +54,10 @@ class Leases:
         self._changed = asyncio.Event()
         self._saving = asyncio.Lock()
 
+    def __len__(self) -> int:
+        """How many leases are held."""
+        return len(self._leases)
+
     async def register(self, address: str) -> Lease:
         """A new lease, kept on disk if that can be; an address that has one already gets this one in its place."""
         lease = Lease(secrets.token_hex(ID_BYTES), address, self._ttl_s)

@@ -197,6 +197,7 @@ class _Stream:
 
     def _response(self, url: str, resources: Mapping[str, Resource], removed: Iterable[str]) -> Untyped:
         self._nonce += 1
+        self._publisher.pushes[url] += 1
         nonce = str(self._nonce)
         state = self._types[url]
         self._waiting[nonce] = _Sent(url, resources, frozenset(removed), frozenset(resources.keys() & state.versions))
@@ -236,6 +237,14 @@ class DeltaDiscovery:
 
     async def _serve(self, requests: AsyncIterator[Untyped], context: _Context) -> None:
         log.info("Envoy connected")
+        self._publisher.streams += 1
+        try:
+            await self._converse(requests, context)
+        finally:
+            self._publisher.streams -= 1
+        log.info("Envoy disconnected")
+
+    async def _converse(self, requests: AsyncIterator[Untyped], context: _Context) -> None:
         stream = _Stream(self._publisher)
         wake = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from types import MappingProxyType
 
@@ -35,6 +36,10 @@ class Publisher:
         self._on_accepted = on_accepted
         self._changed = asyncio.Condition()
         self._revision = 0
+        # For those who run the mesh: Envoys connected, responses sent by type URL, resources refused since the start.
+        self.streams = 0
+        self.pushes = Counter[str]()
+        self.nacks = 0
         self._served = 0
 
     def wanted(self, url: str) -> Mapping[str, Resource]:
@@ -93,11 +98,17 @@ class Publisher:
 
     async def refused(self, url: str, names: Mapping[str, Resource], words: str) -> None:
         """Envoy refused these versions."""
+        self.nacks += len(names)
         for name, resource in names.items():
             self._refused[url, name] = resource.version
             log.error("resource refused", extra={"resource": name, "type": url, "envoy": words})
             self._on_refused(name, words)
         await self._announce()
+
+    @property
+    def refused_count(self) -> int:
+        """Resources whose newest version Envoy refuses now."""
+        return len(self._refused)
 
     @property
     def revision(self) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from llmesh.home import Home
 from llmesh.identity import DEV, DevIssuer, Logins
+from llmesh.mesh_file import split_host_port
 from llmesh.problem import Problem
 from llmesh.supervisor import checks, plan
 from llmesh.supervisor.logs import Sink, last_lines
@@ -42,6 +43,8 @@ def prepare(home: Home, mesh_file: Path) -> plan.Plan:
     checks.check_installed()
     intended = plan.read(home, mesh_file)
     checks.check_port(intended.host, intended.port)
+    if intended.mesh.operations:
+        checks.check_port(*split_host_port(intended.mesh.operations))
     DevIssuer.open(home)
     logins = Logins.load(home)
     if not logins.current:

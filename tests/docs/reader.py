@@ -21,7 +21,7 @@ from tests.docs.pages import Block, Command, commands
 from tests.eventually import eventually
 
 REPO = Path(__file__).resolve().parent.parent.parent
-WRITTEN = "127.0.0.1:8700"
+WRITTEN = ("127.0.0.1:8700", "127.0.0.1:8701")
 # What pages change, and so is the checkout's own; all else is the repository's.
 OWN = ("mesh.yaml", "governance")
 COMMAND_TIMEOUT_S = 60
@@ -34,7 +34,8 @@ class Checkout:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.address = f"127.0.0.1:{_free_port()}"
+        # Of the mesh port, and of the operations port.
+        self.addresses = [f"127.0.0.1:{_free_port()}" for _ in WRITTEN]
         for entry in REPO.iterdir():
             if entry.name not in OWN and not entry.name.startswith("."):
                 (folder / entry.name).symlink_to(entry)
@@ -43,12 +44,16 @@ class Checkout:
         self.reset_policies()
 
     def here(self, text: str) -> str:
-        """The text with the mesh's address in place of the written one."""
-        return text.replace(WRITTEN, self.address)
+        """The text with the mesh's addresses in place of the written ones."""
+        for written, own in zip(WRITTEN, self.addresses, strict=True):
+            text = text.replace(written, own)
+        return text
 
     def as_written(self, text: str) -> str:
         """What the mesh here prints, as it would on the written address."""
-        return text.replace(self.address, WRITTEN)
+        for written, own in zip(WRITTEN, self.addresses, strict=True):
+            text = text.replace(own, written)
+        return text
 
     def reset_policies(self) -> None:
         """The repository's policy files, and no others; the gateway that reads them never sees one missing or half."""

@@ -53,6 +53,8 @@ class RunningMesh:
     folder: Path
     home: Home
     port: int
+    # More of the mesh file.
+    settings: Mapping[str, object] = field(default_factory=dict[str, object])
     processes: list[Process] = field(default_factory=list[Process])
 
     @property
@@ -67,7 +69,8 @@ class RunningMesh:
 
     def write_file(self, *, endpoints: Sequence[Mapping[str, object]] = ()) -> None:
         """Write the mesh file anew; a running gateway takes it up."""
-        content = {"listen": self.address, "policies": "policies", "endpoints": [dict(each) for each in endpoints]}
+        content = {"listen": self.address, "operations": "", "policies": "policies", **self.settings}
+        content["endpoints"] = [dict(each) for each in endpoints]
         draft = self.folder / "mesh.yaml.new"
         draft.write_text(yaml.safe_dump(content))
         draft.replace(self.file)
@@ -139,12 +142,17 @@ class RunningMesh:
 
 
 @contextmanager
-def running_mesh(*, endpoints: Sequence[Mapping[str, object]] = (), start: bool = True) -> Generator[RunningMesh]:
-    """A mesh with gateway and Envoy (unless start is False), and no tool, for as long as the block lasts."""
+def running_mesh(
+    *, endpoints: Sequence[Mapping[str, object]] = (), start: bool = True, **settings: object
+) -> Generator[RunningMesh]:
+    """A mesh with gateway and Envoy (unless start is False), and no tool, for as long as the block lasts.
+
+    settings: more of its mesh file.
+    """
     # Not pytest's own folder: its path can be too long for a socket.
     with tempfile.TemporaryDirectory(prefix="e2e-") as name:
         folder = Path(name)
-        mesh = RunningMesh(folder, Home.find(folder / "m").create(), free_port())
+        mesh = RunningMesh(folder, Home.find(folder / "m").create(), free_port(), settings)
         shutil.copytree(REPO / "governance/policies", folder / "policies")
         with (folder / "policies/ownership.yaml").open("a") as ownership:
             ownership.write(OWNERSHIP)

@@ -84,7 +84,10 @@ def llmesh() -> Iterator[Command]:
         with (policies / "mesh.yaml").open("a") as rules:
             rules.write(KEPT_OUT)
         mesh_file = folder / "mesh.yaml"
-        mesh_file.write_text(f"listen: 127.0.0.1:{free_port()}\npolicies: {policies}\nprocesses:\n{processes}")
+        operations = f"operations: 127.0.0.1:{free_port()}\n"
+        mesh_file.write_text(
+            f"listen: 127.0.0.1:{free_port()}\n{operations}policies: {policies}\nprocesses:\n{processes}"
+        )
         command = Command(home)
         try:
             command("up", "--detach", "--timeout", "60", "--mesh-file", str(mesh_file))

@@ -39,7 +39,7 @@ def mesh_file(tmp_path: Path, port: int) -> Path:
     """A mesh of one tool."""
     path = tmp_path / "mesh.yaml"
     path.write_text(
-        f"listen: 127.0.0.1:{port}\n"
+        f"listen: 127.0.0.1:{port}\noperations: ''\n"
         f"policies: {REPO}/governance/policies\n"
         f"processes:\n  - {{name: writer, folder: {REPO}/tools/writing/text}}\n"
     )
@@ -293,7 +293,7 @@ def test_in_the_foreground_it_goes_on_and_ends_though_its_output_is_not_read(
     # More than a pipe holds.
     code = '"print((chr(121) * 99 + chr(10)) * 4000)"'
     chatty.write_text(
-        f"listen: 127.0.0.1:{port}\n"
+        f"listen: 127.0.0.1:{port}\noperations: ''\n"
         f"policies: {REPO}/governance/policies\n"
         f"processes:\n  - {{name: chatty, folder: {tmp_path}, command: [{sys.executable}, -c, {code}]}}\n"
     )

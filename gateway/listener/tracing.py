@@ -1,0 +1,67 @@
+"""Traces of calls: client -> Envoy -> tool, told to a collector by OTLP over gRPC. Absent unless configured.
+
+Envoy takes part in the trace that a caller's `traceparent` names (W3C Trace
+Context), and begins one for a sample of the other calls.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any as Untyped
+
+from gateway.listener.call_log import SHOWN_PATH
+from gateway.xds.messages import make, pack
+
+COLLECTOR = "llmesh.traces"
+SERVICE_NAME = "llmesh-envoy"
+# What Envoy tells of every request and nobody may: where a caller is, and what it calls itself.
+_NOT_TOLD = ("peer.address", "user_agent", "downstream_cluster")
+
+
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """The collector's address, and how many of a hundred calls are traced whose callers do not say."""
+
+    host: str
+    port: int
+    sample_percent: float
+
+
+def tracing(traces: Traces) -> dict[str, Untyped]:
+    """The connection manager's part."""
+    provider = make(
+        "envoy.config.trace.v3.OpenTelemetryConfig",
+        grpc_service={"envoy_grpc": {"cluster_name": COLLECTOR}, "timeout": {"seconds": 1}},
+        service_name=SERVICE_NAME,
+    )
+    tags = [
+        {"tag": "llmesh.call_id", "request_header": {"name": "x-request-id"}},
+        # Envoy's own has the query.
+        {"tag": "http.url", "value": SHOWN_PATH},
+        *({"tag": name, "literal": {"value": "-"}} for name in _NOT_TOLD),
+    ]
+    return {
+        "provider": {"name": "envoy.tracers.opentelemetry", "typed_config": pack(provider)},
+        "random_sampling": {"value": traces.sample_percent},
+        "client_sampling": {"value": 0},
+        "custom_tags": tags,
+    }
+
+
+def traces_cluster(traces: Traces) -> dict[str, Untyped]:
+    """The collector."""
+    http2 = make(
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        explicit_http_config={"http2_protocol_options": {}},
+    )
+    address = {"socket_address": {"address": traces.host, "port_value": traces.port}}
+    return {
+        "name": COLLECTOR,
+        "type": "STATIC",
+        "connect_timeout": {"seconds": 1},
+        "load_assignment": {
+            "cluster_name": COLLECTOR,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        },
+        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": pack(http2)},
+    }

@@ -1,0 +1,163 @@
+"""The gateway's figures as Prometheus reads them, taken from its parts when they are asked for.
+
+The parts count what only they see; nothing is counted twice, and no part knows
+of Prometheus. No label names a caller, an endpoint or a path.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
+from prometheus_client.registry import Collector
+
+from gateway.catalog import Catalog, CatalogBoard, State
+from gateway.control import Control
+from gateway.discovery.discovery import Discovery
+from gateway.policy import PolicyFiles
+from gateway.sources.lease import Leases
+from gateway.tally import Tally
+from gateway.xds.messages import ENVOY_VERSION
+from gateway.xds.publish import Publisher
+
+NAMESPACE = "llmesh_gateway"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One metric: what it tells, and the labels that its series differ by."""
+
+    kind: type[Metric]
+    text: str
+    labels: tuple[str, ...] = ()
+
+
+FIGURES: Mapping[str, Figure] = {
+    "llmesh_build_info": Figure(GaugeMetricFamily, "1, for the versions in its labels.", ("version", "envoy")),
+    "llmesh_envoy_answers": Figure(GaugeMetricFamily, "1 if Envoy told its figures to this scrape."),
+    "llmesh_envoys": Figure(GaugeMetricFamily, "Envoys that are connected to the gateway."),
+    "llmesh_catalog_version": Figure(GaugeMetricFamily, "Grows with each change of the catalog that callers see."),
+    "llmesh_tools": Figure(GaugeMetricFamily, "Tools in the catalog that callers see."),
+    "llmesh_tools_ready": Figure(GaugeMetricFamily, "Of these, the tools that an endpoint serves now."),
+    "llmesh_endpoints": Figure(GaugeMetricFamily, "Endpoints, by what became of them.", ("state",)),
+    "llmesh_leases": Figure(GaugeMetricFamily, "Leases that processes hold on a place in the mesh."),
+    "llmesh_refusals": Figure(
+        GaugeMetricFamily, "What is refused now: an endpoint, or one of its services, by reason.", ("reason",)
+    ),
+    "llmesh_looks_running": Figure(GaugeMetricFamily, "Endpoints whose contracts are being read."),
+    "llmesh_look_seconds": Figure(SummaryMetricFamily, "Time to read an endpoint's contracts by reflection."),
+    "llmesh_snapshot_seconds": Figure(SummaryMetricFamily, "Time to make Envoy's resources after a change."),
+    "llmesh_pushes": Figure(CounterMetricFamily, "Responses sent to Envoy, by the kind of resource.", ("kind",)),
+    "llmesh_nacks": Figure(CounterMetricFamily, "Resources that Envoy refused."),
+    "llmesh_resources_refused": Figure(GaugeMetricFamily, "Resources whose newest version Envoy refuses now."),
+    "llmesh_policy_loads": Figure(CounterMetricFamily, "Times that the policy files were right."),
+    "llmesh_policy_load_errors": Figure(CounterMetricFamily, "Times that the policy files were refused."),
+    "llmesh_policy_refused": Figure(GaugeMetricFamily, "1 while the policy in force is not what the files say."),
+}
+# What prometheus-client tells of a process.
+PROCESS: Mapping[str, str] = {
+    f"{NAMESPACE}_process_cpu_seconds_total": "CPU time of the gateway.",
+    f"{NAMESPACE}_process_resident_memory_bytes": "Memory that the gateway takes from the machine.",
+    f"{NAMESPACE}_process_virtual_memory_bytes": "Address space of the gateway.",
+    f"{NAMESPACE}_process_start_time_seconds": "When the gateway was started, in Unix seconds.",
+    f"{NAMESPACE}_process_open_fds": "Files and sockets that the gateway has open.",
+    f"{NAMESPACE}_process_max_fds": "How many of these it may have open.",
+}
+# The value of a metric's series by the values of its labels.
+Series = Mapping[tuple[str, ...], float | Tally]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of a gateway that have something to tell."""
+
+    shown: CatalogBoard
+    control: Control
+    discovery: Discovery
+    publisher: Publisher
+    policies: PolicyFiles
+    leases: Leases
+
+
+class Metrics:
+    """The figures of one gateway."""
+
+    def __init__(self, parts: Parts) -> None:
+        """Read them from these parts."""
+        self._parts = parts
+
+    def text(self, *, envoy_answers: bool) -> bytes:
+        """The figures now, in Prometheus' text format."""
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Now(self._series(envoy_answers=envoy_answers)))
+        ProcessCollector(namespace=NAMESPACE, registry=registry)
+        return generate_latest(registry)
+
+    def _series(self, *, envoy_answers: bool) -> Mapping[str, Series]:
+        control, discovery, publisher = self._parts.control, self._parts.discovery, self._parts.publisher
+        policies, catalog = self._parts.policies, self._parts.shown.current
+        versions = (version("ll-mesh"), ".".join(map(str, ENVOY_VERSION)))
+        return {
+            "llmesh_build_info": {versions: 1},
+            "llmesh_envoy_answers": {(): envoy_answers},
+            "llmesh_envoys": {(): publisher.streams},
+            "llmesh_catalog_version": {(): catalog.version},
+            "llmesh_tools": {(): len(catalog.tools)},
+            "llmesh_tools_ready": {(): sum(bool(tool.ready) for tool in catalog.tools.values())},
+            "llmesh_endpoints": _by_state(catalog),
+            "llmesh_leases": {(): len(self._parts.leases)},
+            "llmesh_refusals": _by_reason(catalog),
+            "llmesh_looks_running": {(): discovery.looks.running},
+            "llmesh_look_seconds": {(): discovery.looks},
+            "llmesh_snapshot_seconds": {(): control.builds},
+            "llmesh_pushes": {(url.rpartition(".")[2],): count for url, count in publisher.pushes.items()},
+            "llmesh_nacks": {(): publisher.nacks},
+            "llmesh_resources_refused": {(): publisher.refused_count},
+            "llmesh_policy_loads": {(): policies.loads},
+            "llmesh_policy_load_errors": {(): policies.load_errors},
+            "llmesh_policy_refused": {(): bool(policies.error)},
+        }
+
+
+class _Now(Collector):
+    """What prometheus-client asks for metrics, once."""
+
+    def __init__(self, found: Mapping[str, Series]) -> None:
+        self._found = found
+
+    def collect(self) -> Iterator[Metric]:
+        """All of them."""
+        for name, figure in FIGURES.items():
+            yield _metric(name, figure, self._found[name])
+
+
+def _metric(name: str, figure: Figure, series: Series) -> Metric:
+    made = figure.kind(name, figure.text, labels=figure.labels)
+    for labels, value in series.items():
+        if isinstance(made, SummaryMetricFamily) and isinstance(value, Tally):
+            made.add_metric(labels, value.count, value.seconds)
+        elif isinstance(made, GaugeMetricFamily | CounterMetricFamily) and not isinstance(value, Tally):
+            made.add_metric(labels, value)
+    return made
+
+
+def _by_state(catalog: Catalog) -> Series:
+    counted = Counter(report.state for report in catalog.reports.values())
+    return {(state.name.lower(),): counted[state] for state in State}
+
+
+def _by_reason(catalog: Catalog) -> Series:
+    failed = (step.reason for report in catalog.reports.values() for step in report.steps if not step.passed)
+    return {(reason,): count for reason, count in Counter(failed).items()}
+
+
+def documented() -> Iterable[tuple[str, str, str]]:
+    """Name, labels and meaning of every figure of the gateway's."""
+    for name, figure in FIGURES.items():
+        ending = "_total" if figure.kind is CounterMetricFamily else ""
+        yield f"{name}{ending}", ", ".join(figure.labels), figure.text
+    yield from ((name, "", text) for name, text in PROCESS.items())

@@ -1,0 +1,81 @@
+"""The gateway's side of the operations port: a little HTTP on a socket that only Envoy opens.
+
+It answers what Envoy's own admin socket answers, by the same paths, so that
+Envoy asks that one where the gateway is away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+from gateway.operations.admin import ask
+from gateway.operations.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+HEAD_MAX_BYTES = 16 * 1024
+READ_TIMEOUT_S = 5.0
+METRICS = "/stats/prometheus?usedonly"
+READY = "/ready"
+
+
+@asynccontextmanager
+async def serve_operations(path: Path, admin: Path, metrics: Metrics) -> AsyncGenerator[None]:
+    """Answer on the socket at path for as long as the block lasts. admin: Envoy's admin socket."""
+
+    async def figures() -> bytes:
+        told = await ask(admin, METRICS)
+        return (told or b"") + metrics.text(envoy_answers=told is not None)
+
+    async def ready() -> bytes:
+        return b"LIVE\n"
+
+    pages = {METRICS: figures, READY: ready}
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await _answer(reader, writer, pages=pages)
+
+    # One gateway may take over from another: whoever asks finds the one or the other.
+    own = path.with_name(f".{path.stem}-{os.getpid()}.sock")
+    own.unlink(missing_ok=True)
+    server = await asyncio.start_unix_server(answer, own, limit=HEAD_MAX_BYTES)
+    own.chmod(0o600)
+    own.replace(path)
+    async with server:
+        yield
+
+
+async def _answer(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, pages: dict[str, Callable[[], Awaitable[bytes]]]
+) -> None:
+    """One request a connection: nobody asks more often than every second."""
+    try:
+        async with asyncio.timeout(READ_TIMEOUT_S):
+            head = await reader.readuntil(b"\r\n\r\n")
+        method, _, rest = head.decode("ascii", "replace").partition(" ")
+        page = pages.get(rest.partition(" ")[0])
+        if method != "GET" or page is None:
+            writer.write(_response("404 Not Found", b""))
+        else:
+            writer.write(_response("200 OK", await page()))
+        async with asyncio.timeout(READ_TIMEOUT_S):
+            await writer.drain()
+    except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        log.debug("operations request broken off")
+    finally:
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+
+
+def _response(status: str, body: bytes) -> bytes:
+    head = (
+        f"HTTP/1.1 {status}\r\ncontent-type: text/plain; version=0.0.4; charset=utf-8\r\n"
+        f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+    )
+    return head.encode() + body
