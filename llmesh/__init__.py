@@ -16,6 +16,7 @@ __all__ = [
     "OverQuota",
     "ServeError",
     "Server",
+    "Tls",
     "ToolFailed",
     "Unauthenticated",
     "Unavailable",
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from llmesh._client import Mesh
     from llmesh._server import Server, serve
     from llmesh._services import ServeError
+    from llmesh._tls import Tls
     from llmesh.call import Call, current_call
     from llmesh.caller import Caller
     from llmesh.errors import (
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
 else:
     # Loaded when first used: gRPC alone takes a quarter of a second, in which the command line
     # could neither show its help nor be interrupted in silence.
-    _MODULES = {"Mesh": "_client", "Server": "_server", "serve": "_server", "ServeError": "_services"}
+    _MODULES = {"Mesh": "_client", "Server": "_server", "serve": "_server", "ServeError": "_services", "Tls": "_tls"}
     _MODULES |= {"Call": "call", "current_call": "call", "Caller": "caller"}
 
     def __getattr__(name: str) -> object:

@@ -100,11 +100,10 @@ class UnknownMethods(grpc.GenericRpcHandler):
         """A handler that names the path in its refusal."""
         method = handler_call_details.method
 
-        async def refuse(_: object, context: Context) -> None:
-            error = Unimplemented(f"no method `{method}` here", metadata={"method": method})
-            await _abort(context, status_from_error(error), provenance="")
+        async def answer(_: object, context: Context) -> None:
+            await refuse(context, Unimplemented(f"no method `{method}` here", metadata={"method": method}))
 
-        return grpc.stream_stream_rpc_method_handler(refuse)
+        return grpc.stream_stream_rpc_method_handler(answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +278,11 @@ def _leaves(err: BaseException) -> list[BaseException]:
         return [err]
     group = cast("BaseExceptionGroup[BaseException]", err)
     return [leaf for inner in group.exceptions for leaf in _leaves(inner)]
+
+
+async def refuse(context: Context, error: MeshError) -> Never:
+    """End a call that no servicer has seen."""
+    await _abort(context, status_from_error(error), provenance="")
 
 
 async def _abort(context: Context, status: status_pb2.Status, *, provenance: str) -> Never:

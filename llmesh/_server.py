@@ -28,6 +28,8 @@ from llmesh._edge import CallsInFlight, UnknownMethods
 from llmesh._health import HealthServicer
 from llmesh._lease import Lease
 from llmesh._services import ServeError, compile_rules, find_services, wrap_services
+from llmesh._tls import GatewayOnly, Tls, server_credentials
+from llmesh.certificates import CertificateError
 from llmesh.home import SOCKET_PATH_MAX_BYTES, Home, HomeError, close_directory
 from llmesh.log import configure_logging
 from llmesh.reflection import V1, V1ALPHA, reflect
@@ -58,20 +60,25 @@ DRAIN_LIMIT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a server listens: a Unix socket, or host:port; and the mesh whose lease it takes, if any."""
+    """Where a server listens: a Unix socket, or host:port; and the mesh whose lease it takes, if any.
+
+    tls: None where it listens on TCP without.
+    """
 
     socket: Path | None
     tcp: str
     home: Home | None
+    tls: Tls | None = None
 
 
 class Server:
     """Serves tools on one address: `async with llmesh.Server(MyServicer()) as server`.
 
     Listens on a Unix socket in the mesh directory and takes a lease there; an
-    address ("unix:/path", or "host:port" with insecure_dev) replaces the
-    socket, and a lease is then taken only for a home that is given too.
-    Callers are read from metadata: only the mesh can reach the socket.
+    address ("unix:/path", or "host:port" with tls) replaces the socket, and a
+    lease is then taken only for a home that is given too; a tool with tls takes
+    none, as the mesh file names it. Callers are read from metadata: only the
+    mesh can reach the socket, and with tls only the gateway is answered.
     Reflection and health are added unless a servicer serves them itself.
     """
 
@@ -81,14 +88,15 @@ class Server:
         name: str | None = None,
         home: str | Path | Home | None = None,
         address: str | None = None,
+        tls: Tls | None = None,
         insecure_dev: bool = False,
         drain_limit_s: float = DRAIN_LIMIT_S,
     ) -> None:
         """Find what the servicers serve and where to listen; nothing is opened yet.
 
         name: of the process, in the socket's path; $LLMESH_NAME or the first
-        service's name if None. insecure_dev: listen on TCP without protection
-        and believe callers' headers from anybody. drain_limit_s: how long calls
+        service's name if None. tls: for an address on TCP. insecure_dev: listen
+        there without protection and believe callers' headers from anybody. drain_limit_s: how long calls
         may go on once the server stops. Raises ServeError.
         """
         own = find_services(servicers)
@@ -100,7 +108,10 @@ class Server:
         self._tools = {service: methods for service, methods in own.items() if not _is_platform(service)}
         self._platform = {service: methods for service, methods in own.items() if _is_platform(service)}
         self._health = HealthServicer(self._tools)
-        self._place = _find_place(name or os.environ.get("LLMESH_NAME") or _name_of(own), home, address, insecure_dev)
+        if address is None or address.startswith("unix:"):
+            self._place = _find_socket(name or os.environ.get("LLMESH_NAME") or _name_of(own), home, address, tls)
+        else:
+            self._place = _find_port(home, address, tls, insecure_dev=insecure_dev)
         self._drain_limit_s = drain_limit_s
         self._calls = CallsInFlight()
         self._address = ""
@@ -125,7 +136,7 @@ class Server:
         validator = Validator()
         compile_rules(self._tools, validator)
         platform = {**self._standard_services(), **self._platform}
-        server = grpc.aio.server(options=_OPTIONS)
+        server = grpc.aio.server(options=_OPTIONS, interceptors=(GatewayOnly(),) if self._place.tls else ())
         server.add_generic_rpc_handlers(
             (
                 *wrap_services(self._tools, validator=validator, calls=self._calls),
@@ -199,6 +210,7 @@ def serve(
     name: str | None = None,
     home: str | Path | Home | None = None,
     address: str | None = None,
+    tls: Tls | None = None,
     insecure_dev: bool = False,
 ) -> None:
     """Serve tools until SIGTERM or SIGINT, then drain and return: `llmesh.serve(MyServicer())`.
@@ -208,7 +220,7 @@ def serve(
     """
     configure_logging()
     try:
-        server = Server(*servicers, name=name, home=home, address=address, insecure_dev=insecure_dev)
+        server = Server(*servicers, name=name, home=home, address=address, tls=tls, insecure_dev=insecure_dev)
         asyncio.run(_serve_until_told(server))
     except (ServeError, HomeError) as err:
         sys.exit(f"llmesh: {err}")
@@ -227,23 +239,31 @@ async def _serve_until_told(server: Server) -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _find_place(name: str, home: str | Path | Home | None, address: str | None, insecure_dev: bool) -> _Place:  # noqa: FBT001
+def _find_socket(name: str, home: str | Path | Home | None, address: str | None, tls: Tls | None) -> _Place:
+    if tls is not None:
+        message = "`tls` is for TCP: name the address, `0.0.0.0:9000`; a Unix socket needs none"
+        raise ServeError(message)
     if address is None:
         joined = Home.join() if home is None else _made(home)
         return _Place(joined.tool_socket(name), "", joined)
-    leased = None
-    if home is not None:
-        leased = _made(home)
-    if address.startswith("unix:"):
-        return _Place(Path(address.removeprefix("unix:").removeprefix("//")).absolute(), "", leased)
-    if not insecure_dev:
+    path = Path(address.removeprefix("unix:").removeprefix("//")).absolute()
+    return _Place(path, "", None if home is None else _made(home))
+
+
+def _find_port(home: str | Path | Home | None, address: str, tls: Tls | None, *, insecure_dev: bool) -> _Place:
+    if tls is not None and (insecure_dev or home is not None):
+        message = "with `tls`, a tool is not `insecure_dev`, and takes no lease (`home`): name it in the mesh file"
+        raise ServeError(message)
+    if tls is None and not insecure_dev:
         message = (
-            f"`{address}` is TCP, where anybody could claim to be any caller: serve on a Unix socket "
-            "(leave the address out), or, to develop without protection, pass insecure_dev=True"
+            f"`{address}` is TCP, where anybody could claim to be any caller: pass tls=llmesh.Tls(...), serve on a "
+            "Unix socket (leave the address out), or, to develop without protection, pass insecure_dev=True"
         )
         raise ServeError(message)
-    log.warning("serving WITHOUT PROTECTION: callers' headers are believed from anybody", extra={"address": address})
-    return _Place(None, address, leased)
+    if insecure_dev:
+        told = {"address": address}
+        log.warning("serving WITHOUT PROTECTION: callers' headers are believed from anybody", extra=told)
+    return _Place(None, address, None if home is None else _made(home), tls)
 
 
 def _made(home: str | Path | Home) -> Home:
@@ -256,7 +276,12 @@ def _listen(server: grpc.aio.Server, place: _Place) -> str:
         _claim(place.socket)
     target = f"unix:{place.socket}" if place.socket else place.tcp
     try:
-        port = server.add_insecure_port(target)
+        if place.tls:
+            port = server.add_secure_port(target, server_credentials(place.tls))
+        else:
+            port = server.add_insecure_port(target)
+    except CertificateError as err:
+        raise ServeError(str(err)) from err
     except RuntimeError as err:
         message = f"cannot listen on `{target}`"
         raise ServeError(message) from err
