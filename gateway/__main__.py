@@ -120,6 +120,7 @@ def print_bootstrap(config: Config) -> None:
         tls=config.tls is not None,
         operations=operations_of(config, home),
         traces=traces_of(config),
+        limits=config.limits,
     )
     message = bootstrap(edge)
     print(json_format.MessageToJson(message, descriptor_pool=pool(), preserving_proto_field_name=True))  # noqa: T201

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any as Untyped
 
 from google.protobuf.message import Message
 
 from gateway.listener.listener import listener
 from gateway.listener.operations import Operations, operations_clusters, operations_listener
+from gateway.listener.overload import overload_manager
 from gateway.listener.stats import stats_config
 from gateway.listener.tracing import Traces, traces_cluster
 from gateway.snapshot.ads import ADS
 from gateway.xds.messages import make, pack
+from llmesh.mesh_file import LimitSettings
 
 XDS_CLUSTER = "llmesh.xds"
 # How soon Envoy looks for a gateway that was away; by default it would wait up to 30 s.
@@ -34,6 +36,7 @@ class Edge:
     tls: bool = False
     operations: Operations | None = None
     traces: Traces | None = None
+    limits: LimitSettings = field(default_factory=LimitSettings)
 
 
 def bootstrap(edge: Edge) -> Message:
@@ -41,7 +44,11 @@ def bootstrap(edge: Edge) -> Message:
     return make(
         "envoy.config.bootstrap.v3.Bootstrap",
         node={"id": "llmesh", "cluster": "llmesh"},
-        admin={"address": {"pipe": {"path": edge.admin_socket, "mode": 0o600}}},
+        admin={
+            "address": {"pipe": {"path": edge.admin_socket, "mode": 0o600}},
+            # Whoever mends an overloaded Envoy must get in.
+            "ignore_global_conn_limit": True,
+        },
         dynamic_resources={
             "ads_config": {
                 "api_type": "DELTA_GRPC",
@@ -56,12 +63,13 @@ def bootstrap(edge: Edge) -> Message:
             "clusters": _clusters(edge),
         },
         stats_config=stats_config(),
+        overload_manager=overload_manager(edge.limits),
         layered_runtime={"layers": [{"name": "static", "static_layer": {}}]},
     )
 
 
 def _listeners(edge: Edge) -> list[dict[str, Untyped]]:
-    mesh = listener(edge.host, edge.port, call_log=edge.call_log, tls=edge.tls, traces=edge.traces)
+    mesh = listener(edge.host, edge.port, call_log=edge.call_log, tls=edge.tls, traces=edge.traces, limits=edge.limits)
     return [mesh, *([operations_listener(edge.operations)] if edge.operations else [])]
 
 

@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 
 from gateway.listener import edge
 from gateway.listener.call_log import call_log as json_call_log
+from gateway.listener.floods import refuse_floods
 from gateway.listener.replies import local_replies
 from gateway.listener.tracing import Traces, tracing
 from gateway.snapshot.access import deny_all
@@ -22,6 +23,7 @@ from gateway.snapshot.blocks import BLOCKS
 from gateway.snapshot.caller import CALLER, VERIFY
 from gateway.snapshot.tls import of_callers
 from gateway.xds.messages import make, pack, type_url
+from llmesh.mesh_file import LimitSettings
 
 _JWT = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
 _LUA = "envoy.extensions.filters.http.lua.v3.Lua"
@@ -29,14 +31,21 @@ _RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC"
 
 MAX_STREAMS = 1024
 MAX_HEADERS_KB = 60
+MAX_HEADERS = 100
+# How long a connection stays that has no call, or never had one.
+IDLE_S = 300
+KEEPALIVE_S = 60
 HANDSHAKE_S = 10
 
 
 def listener(
-    host: str, port: int, *, call_log: str, tls: bool = False, traces: Traces | None = None
+    host: str, port: int, *, call_log: str, limits: LimitSettings, tls: bool = False, traces: Traces | None = None
 ) -> dict[str, Untyped]:
     """The one listener of the mesh. call_log: the path of the call log. tls: whether it speaks TLS alone."""
-    manager = {"name": "envoy.filters.network.http_connection_manager", "typed_config": pack(_manager(call_log, traces))}
+    manager = {
+        "name": "envoy.filters.network.http_connection_manager",
+        "typed_config": pack(_manager(call_log, traces, limits)),
+    }
     return {
         "name": "llmesh",
         "address": {"socket_address": {"address": host, "port_value": port}},
@@ -50,7 +59,7 @@ def _secured() -> dict[str, Untyped]:
     return {"transport_socket": of_callers(), "transport_socket_connect_timeout": {"seconds": HANDSHAKE_S}}
 
 
-def _manager(call_log: str, traces: Traces | None) -> Message:
+def _manager(call_log: str, traces: Traces | None, limits: LimitSettings) -> Message:
     return make(
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         stat_prefix="llmesh",
@@ -60,7 +69,8 @@ def _manager(call_log: str, traces: Traces | None) -> Message:
         stream_idle_timeout={"seconds": 0},
         request_headers_timeout={"seconds": 10},
         max_request_headers_kb={"value": MAX_HEADERS_KB},
-        http2_protocol_options={"max_concurrent_streams": {"value": MAX_STREAMS}},
+        common_http_protocol_options={"idle_timeout": {"seconds": IDLE_S}, "max_headers_count": {"value": MAX_HEADERS}},
+        http2_protocol_options=http2_options(),
         early_header_mutation_extensions=[edge.strip()],
         generate_request_id={"value": True},
         scoped_routes={
@@ -71,18 +81,37 @@ def _manager(call_log: str, traces: Traces | None) -> Message:
             "rds_config_source": ADS,
             "scoped_rds": {"scoped_rds_config_source": ADS},
         },
-        http_filters=_filters(),
+        http_filters=_filters(limits),
         local_reply_config={"mappers": local_replies()},
         access_log=[json_call_log(call_log)],
         tracing=tracing(traces) if traces else None,
     )
 
 
-def _filters() -> list[dict[str, Untyped]]:
+def http2_options() -> dict[str, Untyped]:
+    """What a caller's connection may do, as the fields of Envoy's Http2ProtocolOptions."""
+    return {
+        "max_concurrent_streams": {"value": MAX_STREAMS},
+        # What one caller may have Envoy hold of its calls.
+        "initial_stream_window_size": {"value": 1 << 20},
+        "initial_connection_window_size": {"value": 16 << 20},
+        # Frames that cost their sender nothing: beyond these, the connection is cut.
+        "max_outbound_frames": {"value": 10_000},
+        "max_outbound_control_frames": {"value": 1_000},
+        "max_consecutive_inbound_frames_with_empty_payload": {"value": 1},
+        "max_inbound_priority_frames_per_stream": {"value": 100},
+        "max_inbound_window_update_frames_per_data_frame_sent": {"value": 10},
+        # A peer that is gone keeps nothing open.
+        "connection_keepalive": {"interval": {"seconds": KEEPALIVE_S}, "timeout": {"seconds": KEEPALIVE_S}},
+    }
+
+
+def _filters(limits: LimitSettings) -> list[dict[str, Untyped]]:
     return [
         {"name": "llmesh.call_id", "typed_config": pack(edge.call_id())},
         {"name": "llmesh.grpc_timeout", "typed_config": pack(edge.refuse_malformed_timeout())},
         {"name": "llmesh.edge", "typed_config": pack(edge.refuse_no_calls())},
+        {"name": "llmesh.floods", "typed_config": pack(refuse_floods(limits.refused_tokens_per_s))},
         _discovered(VERIFY, _JWT),
         _discovered(CALLER, _LUA),
         _discovered(BLOCKS, _RBAC),

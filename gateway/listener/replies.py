@@ -6,6 +6,7 @@ from typing import Any as Untyped
 
 from google.rpc import code_pb2  # pyright: ignore[reportMissingTypeStubs]
 
+from gateway.listener import floods
 from gateway.listener.call_log import SHOWN_PATH
 from gateway.listener.edge import CONTENT, LONG_PATH, MALFORMED_PATH, MAX_PATH_BYTES, METHOD
 from gateway.snapshot import refusals
@@ -39,6 +40,7 @@ def local_replies() -> list[dict[str, Untyped]]:
             status=400,
             code=code_pb2.INVALID_ARGUMENT,
         ),
+        _flooded(),
         _reply(
             # A token for another audience is answered with 403.
             f"response.code == 401 || response.code_details.startsWith('{_JWT_DETAILS}')",
@@ -56,6 +58,16 @@ def local_replies() -> list[dict[str, Untyped]]:
         # Whatever else: no endpoint is healthy, or none could be connected to.
         _composed("response.code == 503", refusals.UNAVAILABLE, code_pb2.UNAVAILABLE),
     ]
+
+
+def _flooded() -> dict[str, Untyped]:
+    status = refusals.flooded()
+    return _reply(
+        f"response.code_details == '{floods.DETAILS}'",
+        status.message,
+        details=refusals.encoded(status),
+        code=status.code,
+    )
 
 
 def _denied_by(policy: str) -> str:

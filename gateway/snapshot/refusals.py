@@ -42,8 +42,24 @@ def route_metadata(residue: Residue) -> dict[str, dict[str, str]]:
         statuses[matched("none")] = _denied(residue, "", no_rule_permits(residue))
     for key, status in statuses.items():
         messages[key] = status.message
-        details[key] = base64.b64encode(status.SerializeToString(deterministic=True)).decode()
+        details[key] = encoded(status)
     return {DETAILS: details, MESSAGE: messages}
+
+
+def encoded(status: status_pb2.Status) -> str:
+    """A status as a value of the header grpc-status-details-bin."""
+    return base64.b64encode(status.SerializeToString(deterministic=True)).decode()
+
+
+def flooded() -> status_pb2.Status:
+    """What a connection reads that showed a bad token, when its address showed too many."""
+    return _status(
+        code_pb2.RESOURCE_EXHAUSTED,
+        "too many tokens from this address were not believed, one of them on this connection; "
+        f"send another in {RETRY_AFTER_S} s",
+        error_details_pb2.RetryInfo(retry_delay=Duration(seconds=RETRY_AFTER_S)),
+        error_details_pb2.ErrorInfo(reason="TOO_MANY_BAD_TOKENS", domain=ERROR_DOMAIN),
+    )
 
 
 def matched(policy: str) -> str:

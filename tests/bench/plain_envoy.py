@@ -6,7 +6,7 @@ from typing import Any as Untyped
 
 from google.protobuf import json_format
 
-from gateway.listener.listener import MAX_STREAMS
+from gateway.listener.listener import http2_options
 from gateway.snapshot.service import http2
 from gateway.xds.messages import make, pack, pool
 
@@ -42,7 +42,7 @@ def _manager() -> Untyped:
         stat_prefix="plain",
         codec_type="HTTP2",
         stream_idle_timeout={"seconds": 0},
-        http2_protocol_options={"max_concurrent_streams": {"value": MAX_STREAMS}},
+        http2_protocol_options=http2_options(),
         route_config={"virtual_hosts": hosts},
         http_filters=[
             {
