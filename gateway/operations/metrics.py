@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
+from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from gateway.catalog import Catalog, CatalogBoard, State
@@ -31,32 +32,32 @@ NAMESPACE = "llmesh_gateway"
 class Figure:
     """One metric: what it tells, and the labels that its series differ by."""
 
-    kind: type[Metric]
+    kind: Literal["gauge", "counter", "summary"]
     text: str
     labels: tuple[str, ...] = ()
 
 
 FIGURES: Mapping[str, Figure] = {
-    "llmesh_build_info": Figure(GaugeMetricFamily, "1, for the versions in its labels.", ("version", "envoy")),
-    "llmesh_envoy_answers": Figure(GaugeMetricFamily, "1 if Envoy told its figures to this scrape."),
-    "llmesh_envoys": Figure(GaugeMetricFamily, "Envoys that are connected to the gateway."),
-    "llmesh_catalog_version": Figure(GaugeMetricFamily, "Grows with each change of the catalog that callers see."),
-    "llmesh_tools": Figure(GaugeMetricFamily, "Tools in the catalog that callers see."),
-    "llmesh_tools_ready": Figure(GaugeMetricFamily, "Of these, the tools that an endpoint serves now."),
-    "llmesh_endpoints": Figure(GaugeMetricFamily, "Endpoints, by what became of them.", ("state",)),
-    "llmesh_leases": Figure(GaugeMetricFamily, "Leases that processes hold on a place in the mesh."),
+    "llmesh_build_info": Figure("gauge", "1, for the versions in its labels.", ("version", "envoy")),
+    "llmesh_envoy_answers": Figure("gauge", "1 if Envoy told its figures to this scrape."),
+    "llmesh_envoys": Figure("gauge", "Envoys that are connected to the gateway."),
+    "llmesh_catalog_version": Figure("gauge", "Grows with each change of the catalog that callers see."),
+    "llmesh_tools": Figure("gauge", "Tools in the catalog that callers see."),
+    "llmesh_tools_ready": Figure("gauge", "Of these, the tools that an endpoint serves now."),
+    "llmesh_endpoints": Figure("gauge", "Endpoints, by what became of them.", ("state",)),
+    "llmesh_leases": Figure("gauge", "Leases that processes hold on a place in the mesh."),
     "llmesh_refusals": Figure(
-        GaugeMetricFamily, "What is refused now: an endpoint, or one of its services, by reason.", ("reason",)
+        "gauge", "What is refused now: an endpoint, or one of its services, by reason.", ("reason",)
     ),
-    "llmesh_looks_running": Figure(GaugeMetricFamily, "Endpoints whose contracts are being read."),
-    "llmesh_look_seconds": Figure(SummaryMetricFamily, "Time to read an endpoint's contracts by reflection."),
-    "llmesh_snapshot_seconds": Figure(SummaryMetricFamily, "Time to make Envoy's resources after a change."),
-    "llmesh_pushes": Figure(CounterMetricFamily, "Responses sent to Envoy, by the kind of resource.", ("kind",)),
-    "llmesh_nacks": Figure(CounterMetricFamily, "Resources that Envoy refused."),
-    "llmesh_resources_refused": Figure(GaugeMetricFamily, "Resources whose newest version Envoy refuses now."),
-    "llmesh_policy_loads": Figure(CounterMetricFamily, "Times that the policy files were right."),
-    "llmesh_policy_load_errors": Figure(CounterMetricFamily, "Times that the policy files were refused."),
-    "llmesh_policy_refused": Figure(GaugeMetricFamily, "1 while the policy in force is not what the files say."),
+    "llmesh_looks_running": Figure("gauge", "Endpoints whose contracts are being read."),
+    "llmesh_look_seconds": Figure("summary", "Time to read an endpoint's contracts by reflection."),
+    "llmesh_snapshot_seconds": Figure("summary", "Time to make Envoy's resources after a change."),
+    "llmesh_pushes": Figure("counter", "Responses sent to Envoy, by the kind of resource.", ("kind",)),
+    "llmesh_nacks": Figure("counter", "Resources that Envoy refused."),
+    "llmesh_resources_refused": Figure("gauge", "Resources whose newest version Envoy refuses now."),
+    "llmesh_policy_loads": Figure("counter", "Times that the policy files were right."),
+    "llmesh_policy_load_errors": Figure("counter", "Times that the policy files were refused."),
+    "llmesh_policy_refused": Figure("gauge", "1 while the policy in force is not what the files say."),
 }
 # What prometheus-client tells of a process.
 PROCESS: Mapping[str, str] = {
@@ -136,12 +137,14 @@ class _Now(Collector):
 
 
 def _metric(name: str, figure: Figure, series: Series) -> Metric:
-    made = figure.kind(name, figure.text, labels=figure.labels)
-    for labels, value in series.items():
-        if isinstance(made, SummaryMetricFamily) and isinstance(value, Tally):
-            made.add_metric(labels, value.count, value.seconds)
-        elif isinstance(made, GaugeMetricFamily | CounterMetricFamily) and not isinstance(value, Tally):
-            made.add_metric(labels, value)
+    made = Metric(name, figure.text, figure.kind)
+    for values, value in series.items():
+        labels = dict(zip(figure.labels, values, strict=True))
+        if isinstance(value, Tally):
+            made.add_sample(f"{name}_count", labels, value.count)
+            made.add_sample(f"{name}_sum", labels, value.seconds)
+        else:
+            made.add_sample(f"{name}_total" if figure.kind == "counter" else name, labels, value)
     return made
 
 
@@ -158,6 +161,6 @@ def _by_reason(catalog: Catalog) -> Series:
 def documented() -> Iterable[tuple[str, str, str]]:
     """Name, labels and meaning of every figure of the gateway's."""
     for name, figure in FIGURES.items():
-        ending = "_total" if figure.kind is CounterMetricFamily else ""
+        ending = "_total" if figure.kind == "counter" else ""
         yield f"{name}{ending}", ", ".join(figure.labels), figure.text
     yield from ((name, "", text) for name, text in PROCESS.items())

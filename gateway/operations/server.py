@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -51,7 +51,7 @@ async def serve_operations(path: Path, admin: Path, metrics: Metrics) -> AsyncGe
 
 
 async def _answer(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, pages: dict[str, Callable[[], Awaitable[bytes]]]
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, pages: Mapping[str, Callable[[], Awaitable[bytes]]]
 ) -> None:
     """One request a connection: nobody asks more often than every second."""
     try:
