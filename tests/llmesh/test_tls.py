@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 import pytest
@@ -21,6 +22,9 @@ import llmesh
 from llmesh.certificates import GATEWAY
 from tests.eventually import eventually
 from tests.pki import Authority, Issued, gateway
+
+if TYPE_CHECKING:
+    from acme.testing.v1.echo_pb2_grpc import EchoAsyncStub
 
 TOOL = "echo.tools.example"
 ADA = (("x-llmesh-subject", "ada"), ("x-llmesh-roles", "owner"))
@@ -47,7 +51,9 @@ async def serving(folder: Path) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def connected(address: str, shown: Issued | None, believed: Authority = AUTHORITY) -> AsyncIterator[EchoStub]:
+async def connected(
+    address: str, shown: Issued | None, believed: Authority = AUTHORITY
+) -> AsyncIterator[EchoAsyncStub]:
     """A stub of its own connection. shown: the client's certificate."""
     key, chain = (shown.key, shown.certificate) if shown else (None, None)
     credentials = grpc.ssl_channel_credentials(believed.pem, key, chain)
@@ -56,7 +62,7 @@ async def connected(address: str, shown: Issued | None, believed: Authority = AU
         yield EchoStub(channel)
 
 
-async def who(stub: EchoStub) -> str:
+async def who(stub: EchoAsyncStub) -> str:
     return (await stub.WhoAmI(pb.WhoAmIRequest(), metadata=ADA, timeout=10)).subject
 
 
@@ -102,11 +108,12 @@ async def test_reflection_health_and_unknown_methods_are_for_the_gateway_alone_t
             address, grpc.ssl_channel_credentials(AUTHORITY.pem, key, chain), options=options
         ) as channel,
     ):
-        health = health_pb2_grpc.HealthStub(channel)
+        health = cast("Any", health_pb2_grpc.HealthStub(cast("Any", channel)))
+        stub = cast("Any", channel)
         for call in (
             health.Check(health_pb2.HealthCheckRequest(), timeout=10),
-            channel.unary_unary("/acme.testing.v1.Echo/Nothing")(b"", timeout=10),
-            channel.unary_unary("/grpc.reflection.v1.ServerReflection/Nothing")(b"", timeout=10),
+            stub.unary_unary("/acme.testing.v1.Echo/Nothing")(b"", timeout=10),
+            stub.unary_unary("/grpc.reflection.v1.ServerReflection/Nothing")(b"", timeout=10),
         ):
             with pytest.raises(grpc.aio.AioRpcError, match="gateway alone") as refused:
                 await call
@@ -182,19 +189,20 @@ async def test_no_call_fails_while_certificates_are_replaced(folder: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("file", "taken", "says"),
     [
-        (lambda files: files.update(certificate="absent"), "`absent` cannot be read"),
-        (lambda files: files.update(authority=files["key"]), "holds no certificate"),
-        (lambda files: files.update(key=files["certificate"]), "holds no private key"),
+        ("certificate", "absent", "`absent` cannot be read"),
+        ("authority", "key", "holds no certificate"),
+        ("key", "certificate", "holds no private key"),
     ],
     ids=["missing", "no authority", "no key"],
 )
-def test_files_that_cannot_be_used_end_the_start_with_their_names(folder: Path, change: object, says: str) -> None:
+def test_files_that_cannot_be_used_end_the_start_with_their_names(
+    folder: Path, file: str, taken: str, says: str
+) -> None:
     certificate, key = AUTHORITY.issue(TOOL).write(folder)
-    files = {"certificate": str(certificate), "key": str(key), "authority": str(AUTHORITY.write(folder))}
-    assert callable(change)
-    change(files)
+    files = {"certificate": certificate, "key": key, "authority": AUTHORITY.write(folder)}
+    files[file] = files.get(taken, Path(taken))
     with pytest.raises(llmesh.ServeError, match=says):
         asyncio.run(llmesh.Server(EchoServicer(), address="127.0.0.1:0", tls=llmesh.Tls(**files)).start())
 
