@@ -17,7 +17,7 @@ PAUSE_S = 0.02
 WITHIN_S = 15.0
 
 
-async def eventually(check: Callable[[], Awaitable[T]], *, within_s: float = WITHIN_S) -> T:
+async def eventually(check: Callable[[], Awaitable[T]], *, within_s: float = WITHIN_S, pause_s: float = PAUSE_S) -> T:
     """What check returns once it raises no AssertionError and no failed call; raises its last one after within_s."""
     deadline = time.monotonic() + within_s
     while True:
@@ -26,4 +26,4 @@ async def eventually(check: Callable[[], Awaitable[T]], *, within_s: float = WIT
         except (AssertionError, MeshError, grpc.RpcError):
             if time.monotonic() > deadline:
                 raise
-        await asyncio.sleep(PAUSE_S)
+        await asyncio.sleep(pause_s)

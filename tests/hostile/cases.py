@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -121,10 +121,10 @@ def flooding(answer: Answer) -> Served:
     return _handled(flood)
 
 
-def _handled(handle: Callable[..., object]) -> Served:
+def _handled(handle: Callable[..., object], *settings: tuple[str, int]) -> Served:
     @asynccontextmanager
     async def serve(path: str) -> AsyncGenerator[None]:
-        server = grpc.aio.server()
+        server = grpc.aio.server(options=settings)
         _, service, method = V1.split("/")
         handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(handle)  # pyright: ignore[reportArgumentType] - async is right here
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
@@ -139,34 +139,16 @@ def _handled(handle: Callable[..., object]) -> Served:
 
 
 def changing(name: str) -> Served:
-    """A server with another contract at each look, which hangs up so as to be looked at again."""
+    """A server with another contract at each look, which soon hangs up so as to be looked at again."""
     numbers = count()
 
-    @asynccontextmanager
-    async def serve(path: str) -> AsyncGenerator[None]:
-        async with asyncio.TaskGroup() as tasks:
-            task = tasks.create_task(change(path))
-            yield
-            task.cancel()
-
-    async def change(path: str) -> None:
-        while True:
-            asked = asyncio.Event()
+    async def answer(requests: AsyncIterator[bytes], _context: object) -> AsyncIterator[bytes]:
+        async for content in requests:
+            request = ServerReflectionRequest.FromString(content)
             truth = honest(made.tool_file(name, fields=["id", f"field_{next(numbers)}"]))
+            yield (await truth(request)).SerializeToString()
 
-            async def answer(
-                request: ServerReflectionRequest, asked: asyncio.Event = asked, truth: Answer = truth
-            ) -> ServerReflectionResponse:
-                if not request.HasField("list_services"):
-                    asked.set()
-                return await truth(request)
-
-            async with serving(f"unix:{path}", answer):
-                await asked.wait()
-                # Long enough for the answer to arrive.
-                await asyncio.sleep(0.2)
-
-    return serve
+    return _handled(answer, ("grpc.max_connection_age_ms", 300), ("grpc.max_connection_age_grace_ms", 5000))
 
 
 def _transport() -> Iterator[Case]:
@@ -203,8 +185,9 @@ def _sizes() -> Iterator[Case]:
     yield Case("nothing", reflecting(honest(listed=[])), {"": ("reflect", "NO_SERVICES")})
 
     async def endless(request: ServerReflectionRequest) -> ServerReflectionResponse:
-        number = int(request.file_by_filename.partition(".")[0] or "0")
-        return file_answer(made.plain_file("endless", f"{number}.proto", f"{number + 1}.proto"))
+        first = int(request.file_by_filename.partition(".")[0])
+        numbers = range(first, first + 100)
+        return file_answer(*(made.plain_file("endless", f"{each}.proto", f"{each + 1}.proto") for each in numbers))
 
     truth = honest(made.tool_file("endless", imports=["1.proto"]))
     lies: dict[str, ServerReflectionResponse | Answer] = {f"{number}.proto": endless for number in range(1, 1100)}
