@@ -25,13 +25,16 @@ class Endpoint:
     address: "unix:/absolute/path.sock" or "host:port". source: who named it.
     grants: what the mesh file states for a server that carries no LL-Mesh
     options: service name -> its grant. tls_name: the DNS name that its
-    certificate must have; empty where it is reached without TLS.
+    certificate must have; empty where it is reached without TLS. held: the
+    source no longer names it, and it is kept (gateway/sources/hold.py); it is
+    the same endpoint all the same.
     """
 
     address: str
     source: str
     grants: tuple[Grant, ...] = ()
     tls_name: str = ""
+    held: bool = field(default=False, compare=False)
 
     @property
     def protected(self) -> bool:
@@ -136,6 +139,7 @@ class Report:
     steps: tuple[Step, ...] = ()
     services: tuple[str, ...] = ()
     changed_s: float = 0.0
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)

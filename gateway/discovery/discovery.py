@@ -179,6 +179,8 @@ class Discovery:
         for address, endpoint in wanted.items():
             place = self._places.get(address)
             if place is not None and place.endpoint == endpoint:
+                # Whether it is held may have changed all the same.
+                place.endpoint = endpoint
                 continue
             fresh = _Place(endpoint, self)
             if place is not None:

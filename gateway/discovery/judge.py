@@ -72,7 +72,7 @@ class Judge:
         state = _state(view, services)
         last = before.reports.get(view.endpoint.address)
         changed_s = last.changed_s if last is not None and last.state is state else now_s
-        report = Report(view.endpoint, state, steps, services, changed_s)
+        report = Report(view.endpoint, state, steps, services, changed_s, held=view.endpoint.held)
         return last if last is not None and last == report else report
 
     def _steps(self, view: View, admission: Admission) -> Iterator[Step]:

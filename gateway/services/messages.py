@@ -50,6 +50,7 @@ def endpoint_message(report: Report, *, tells: Callable[[str], bool]) -> pb.Endp
         state=pb.Endpoint.State.ValueType(report.state.value),
         steps=[_step_message(step) for step in report.steps if not step.service or tells(step.service)],
         services=sorted(service for service in report.services if tells(service)),
+        held=report.held,
     )
     message.change_time.FromNanoseconds(int(report.changed_s * 1e9))
     return message

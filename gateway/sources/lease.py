@@ -1,7 +1,9 @@
 """Endpoints that tools take leases for: who stops renewing is gone.
 
 Leases survive a restart of the gateway: each is then as good as new, so a
-tool that lives renews it in time and one that died meanwhile runs out.
+tool that lives renews it in time and one that died meanwhile runs out. The
+wall clock has no part in it, nor has time in which the gateway itself stood
+still: nobody could renew then.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import json
 import logging
 import secrets
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from gateway.catalog import Endpoint
 from gateway.clock import Clock
+from gateway.sources.hold import Hold
 from llmesh.home import write_atomically
 
 __all__ = ["Lease", "Leases"]
@@ -26,6 +30,10 @@ log = logging.getLogger(__name__)
 
 TTL_S = 10.0
 NAME = "lease"
+# How often the clock is looked at; a longer silence means that the whole process stood still.
+TICK_S = 1.0
+# A disk that is slower than this keeps nobody from a lease.
+SAVE_WAIT_S = 0.5
 ID_BYTES = 16
 
 # Lease id -> address.
@@ -50,22 +58,26 @@ class Leases:
         self._clock = clock
         self._ttl_s = ttl_s
         self._leases = {key: Lease(key, address, ttl_s) for key, address in _load(path).items()}
-        self._end_s = dict.fromkeys(self._leases, clock.monotonic_s() + ttl_s)
+        self._seen_s = clock.monotonic_s()
+        self._end_s = dict.fromkeys(self._leases, self._seen_s + ttl_s)
+        self._hold = Hold(waits=True)
+        self._hold.see(self._addresses, now_s=self._seen_s)
         self._changed = asyncio.Event()
-        self._saving = asyncio.Lock()
+        self._unsaved = asyncio.Event()
+        self._saved = asyncio.Event()
 
     def __len__(self) -> int:
         """How many leases are held."""
         return len(self._leases)
 
     async def register(self, address: str) -> Lease:
-        """A new lease, kept on disk if that can be; an address that has one already gets this one in its place."""
+        """A new lease, kept on disk if that can be soon; an address that has one already gets this one in its place."""
         lease = Lease(secrets.token_hex(ID_BYTES), address, self._ttl_s)
         for each in [each for each in self._leases.values() if each.address == address]:
             self._drop(each.id)
         self._leases[lease.id] = lease
-        self._end_s[lease.id] = self._clock.monotonic_s() + self._ttl_s
-        self._changed.set()
+        self._end_s[lease.id] = self._now_s() + self._ttl_s
+        self._tell()
         await self._save()
         return lease
 
@@ -74,55 +86,97 @@ class Leases:
         self._expire()
         lease = self._leases.get(lease_id)
         if lease is not None:
-            self._end_s[lease_id] = self._clock.monotonic_s() + self._ttl_s
+            self._end_s[lease_id] = self._now_s() + self._ttl_s
         return lease
 
     async def release(self, lease_id: str) -> None:
         """End the lease, if it has not ended."""
         if lease_id in self._leases:
-            self._drop(lease_id)
+            self._tell(released=frozenset({self._drop(lease_id)}))
             await self._save()
 
     async def watch(self) -> AsyncIterator[frozenset[Endpoint]]:
-        """All endpoints with a lease, then after each change. For one reader, beside run."""
-        last: frozenset[Endpoint] | None = None
+        """All endpoints that have a lease, or are kept, then after each change. For one reader, beside run."""
+        last: dict[str, bool] | None = None
         while True:
             self._changed.clear()
-            endpoints = frozenset(Endpoint(each.address, NAME) for each in self._leases.values())
-            if endpoints != last:
-                last = endpoints
-                yield endpoints
+            held = self._hold.held
+            named = {address: address in held for address in self._addresses | self._hold.kept}
+            if named != last:
+                last = named
+                yield frozenset(Endpoint(address, NAME, held=is_held) for address, is_held in named.items())
             else:
                 await self._changed.wait()
 
     async def run(self) -> None:
-        """End leases when they run out, until cancelled."""
-        while True:
-            now_s = self._clock.monotonic_s()
-            # A lease given meanwhile lasts a whole ttl_s, so it cannot end before this wakes.
-            first_s = min(self._end_s.values(), default=now_s + self._ttl_s)
-            await self._clock.sleep(max(first_s - now_s, 0.0))
-            self._expire()
+        """End leases when they run out, and keep the others on disk, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._keep())
+            while True:
+                now_s = self._now_s()
+                ends = [*self._end_s.values(), self._hold.next_s() or now_s + self._ttl_s]
+                await self._clock.sleep(min(max(min(ends) - now_s, 0.0), TICK_S))
+                self._expire()
+
+    @property
+    def _addresses(self) -> frozenset[str]:
+        return frozenset(each.address for each in self._leases.values())
+
+    def _now_s(self) -> float:
+        """The time, by which leases end; one in which we stood still is added to each."""
+        now_s = self._clock.monotonic_s()
+        still_s = now_s - self._seen_s - TICK_S
+        if still_s > TICK_S:
+            log.warning("the gateway stood still", extra={"span_s": round(still_s, 1)})
+            self._end_s = {lease_id: end_s + still_s for lease_id, end_s in self._end_s.items()}
+        self._seen_s = now_s
+        return now_s
 
     def _expire(self) -> None:
-        now_s = self._clock.monotonic_s()
-        for lease_id in [each for each, end_s in self._end_s.items() if end_s <= now_s]:
-            log.info("lease ran out", extra={"address": self._leases[lease_id].address})
-            self._drop(lease_id)
+        now_s = self._now_s()
+        over = [each for each, end_s in self._end_s.items() if end_s <= now_s]
+        for lease_id in over:
+            log.info("lease ran out", extra={"address": self._drop(lease_id)})
+        if over or (self._hold.next_s() or now_s + 1) <= now_s:
+            self._tell()
 
-    def _drop(self, lease_id: str) -> None:
-        del self._leases[lease_id], self._end_s[lease_id]
+    def _drop(self, lease_id: str) -> str:
+        """Forget the lease; its address."""
+        del self._end_s[lease_id]
+        return self._leases.pop(lease_id).address
+
+    def _tell(self, *, released: frozenset[str] = frozenset()) -> None:
+        """Let the reader see what is named now."""
+        if self._hold.see(self._addresses, now_s=self._seen_s, released=released):
+            log.warning("mass disappearance of endpoints held", extra={"addresses": sorted(self._hold.held)})
         self._changed.set()
 
     async def _save(self) -> None:
-        """Keep the leases as they are now, one write at a time."""
-        async with self._saving:
+        """Return when the leases as they are now are on disk, or that takes too long."""
+        self._unsaved.set()
+        self._saved.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SAVE_WAIT_S):
+                await self._saved.wait()
+
+    async def _keep(self) -> None:
+        """Keep the leases on disk, the newest where the disk is slower."""
+        while True:
+            await self._unsaved.wait()
+            self._unsaved.clear()
             content = json.dumps({each.id: each.address for each in self._leases.values()}).encode()
+            saving = asyncio.ensure_future(asyncio.to_thread(write_atomically, self._path, content))
             try:
-                await asyncio.to_thread(write_atomically, self._path, content)
+                await asyncio.shield(saving)
+            except asyncio.CancelledError:
+                # A thread cannot be stopped: nothing of ours may write after run has returned.
+                await asyncio.wait([saving])
+                raise
             except OSError:
                 # The lease holds all the same; only a restart would not know of it.
                 log.exception("leases could not be kept", extra={"path": str(self._path)})
+            if not self._unsaved.is_set():
+                self._saved.set()
 
 
 def _load(path: Path) -> dict[str, str]:

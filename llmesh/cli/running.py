@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import grpc
 import grpc.aio
@@ -15,25 +16,22 @@ from rich.text import Text
 from llmesh import MeshError, catalog
 from llmesh.api.catalog.v1 import catalog_pb2 as pb
 from llmesh.cli import show
-from llmesh.cli.session import Session
+from llmesh.cli.session import supervisor_session
 from llmesh.home import Home
-from llmesh.identity import DevCaller, DevIssuer
 from llmesh.supervisor.state import SupervisorState, read_state
 from llmesh.supervisor.supervise import is_up
 
-# The supervisor's own caller: sees every endpoint, whoever is signed in.
-SUPERVISOR = DevCaller("llmesh-supervisor", roles=("platform",), domain="platform")
 # Where the gateway says so, for as long as it is so.
 POLICY_ERROR = "policy_error.txt"
-COLOURS = {"running": "green", "backing-off": "red", "stopped": "dim"}
+COLOURS = {"running": "green", "unresponsive": "red", "backing-off": "red", "stopped": "dim"}
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
     """The mesh here.
 
-    fault: why it doesn't answer; policy_error: why its policy files are refused;
-    each empty where there is nothing wrong.
+    fault: why it doesn't answer; policy_error, tls_error: why its policy files, or its
+    certificates, are refused; each empty where there is nothing wrong.
     """
 
     up: bool
@@ -42,6 +40,7 @@ class Status:
     endpoints: tuple[pb.Endpoint, ...] = ()
     fault: str = ""
     policy_error: str = ""
+    tls_error: str = ""
     starting: bool = False
 
     def as_json(self) -> dict[str, object]:
@@ -52,14 +51,10 @@ class Status:
             "supervisor": asdict(self.state) if self.up and self.state else None,
             "fault": self.fault,
             "policy_error": self.policy_error,
+            "tls_error": self.tls_error,
             "tools": [catalog.as_json(tool) for tool in self.tools],
             "endpoints": [catalog.as_json(endpoint) for endpoint in self.endpoints],
         }
-
-
-def supervisor_token(home: Home) -> str:
-    """A token of the supervisor's own caller."""
-    return DevIssuer.open(home).mint(SUPERVISOR)
 
 
 def look(home: Home) -> Status:
@@ -68,8 +63,8 @@ def look(home: Home) -> Status:
     running = home.exists and is_up(home)
     if not state or not running:
         return Status(up=False, state=None, starting=running)
-    found = Status(up=True, state=state, policy_error=policy_error(home))
-    session = Session(state.address, supervisor_token(home))
+    found = Status(up=True, state=state, policy_error=policy_error(home), tls_error=_told(home.tls_error))
+    session = supervisor_session(home, state.address)
     try:
         tools, endpoints = session.run(_ask)
     except MeshError as err:
@@ -79,8 +74,12 @@ def look(home: Home) -> Status:
 
 def policy_error(home: Home) -> str:
     """Why the gateway refuses the policy files; empty if it doesn't."""
+    return _told(home.state / POLICY_ERROR)
+
+
+def _told(path: Path) -> str:
     try:
-        return (home.state / POLICY_ERROR).read_text(encoding="utf-8", errors="replace").strip()
+        return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return ""
 
@@ -105,13 +104,17 @@ def print_status(console: Console, status: Status) -> None:
     console.print(f"the mesh is up on [bold]{status.state.address}[/] (pid {status.state.pid})")
     console.print(processes_table(status.state))
     print_policy_error(console, status.policy_error, answers=not status.fault)
+    if status.tls_error:
+        console.print(
+            Text(f"certificates are refused, the last good ones are in force: {status.tls_error}", style="red")
+        )
     if status.fault:
         console.print(f"[red]the mesh does not answer:[/] {status.fault}", markup=True)
         return
     console.print()
     console.print(show.tools_table(status.tools) if status.tools else "no tool is on it")
     for endpoint in status.endpoints:
-        if endpoint.state != pb.Endpoint.STATE_READY:
+        if endpoint.state != pb.Endpoint.STATE_READY or endpoint.held:
             console.print()
             show.print_endpoint(console, endpoint)
 

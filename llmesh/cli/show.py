@@ -128,7 +128,8 @@ def print_endpoint(console: Console, endpoint: pb.Endpoint) -> None:
     """An endpoint and the steps of its admission."""
     state = pb.Endpoint.State.Name(endpoint.state).removeprefix("STATE_").lower()
     colour = {"ready": "green", "pending": "yellow"}.get(state, "red")
-    console.print(f"[bold]{escape(endpoint.address)}[/]  [{colour}]{state}[/]  (from {escape(endpoint.source)})")
+    held = "  [yellow]held: most of what this source named vanished at once[/]" if endpoint.held else ""
+    console.print(f"[bold]{escape(endpoint.address)}[/]  [{colour}]{state}[/]  (from {escape(endpoint.source)}){held}")
     for step in endpoint.steps:
         mark = "[green]passed[/]" if step.passed else f"[red]{escape(step.reason or 'failed')}[/]"
         about = f" {escape(step.service)}" if step.service else ""

@@ -23,6 +23,10 @@ class FakeClock:
         self._sleepers.append((self._now_s + span_s, until))
         await until
 
+    def stand_still(self, span_s: float) -> None:
+        """Let the span pass while the whole process stands still: nobody is woken before it is over."""
+        self._now_s += span_s
+
     async def pass_(self, span_s: float) -> None:
         """Let the span pass, and everyone act who waited for a moment within it."""
         end_s = self._now_s + span_s

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from gateway.catalog import Endpoint, Grant
 from gateway.sources.file import POLL_S, FileSource
+from gateway.sources.hold import HOLD_S
+from tests.eventually import eventually
 from tests.gateway.fakes import FakeClock
 
 GOOD = "endpoints: [{address: 'localhost:50051'}]"
@@ -32,10 +34,12 @@ async def addresses(seen: asyncio.Queue[frozenset[Endpoint]]) -> set[str]:
 
 async def polled(clock: FakeClock, source: FileSource, *, problem: bool) -> None:
     """Let polls pass until the source has, or no longer has, a problem."""
-    async with asyncio.timeout(5):
-        while (source.problem is not None) is not problem:
-            await clock.pass_(POLL_S)
-            await asyncio.sleep(0.001)
+
+    async def is_so() -> None:
+        await clock.pass_(POLL_S)
+        assert (source.problem is not None) is problem
+
+    await eventually(is_so)
 
 
 async def test_the_file_names_endpoints_and_what_it_states_of_their_services(tmp_path: Path) -> None:
@@ -78,5 +82,28 @@ async def test_a_file_that_is_wrong_from_the_start_says_nothing_until_it_is_righ
         path.write_text(GOOD)
         await polled(clock, source, problem=False)
         assert await addresses(seen) == {"127.0.0.1:50051"}
+    finally:
+        task.cancel()
+
+
+async def test_a_file_that_no_longer_names_most_endpoints_holds_them_for_a_while(tmp_path: Path) -> None:
+    path, clock = tmp_path / "mesh.yaml", FakeClock()
+    many = [f"127.0.0.1:{port}" for port in range(50051, 50061)]
+    path.write_text("endpoints:\n" + "".join(f"- {{address: '{each}'}}\n" for each in many))
+    seen, task = await following(FileSource(path, clock=clock).watch())
+
+    async def told() -> frozenset[Endpoint]:
+        await clock.pass_(POLL_S)
+        assert not seen.empty()
+        return seen.get_nowait()
+
+    try:
+        assert {each.address for each in await eventually(told)} == set(many)
+        path.write_text(f"endpoints: [{{address: '{many[0]}'}}]")
+        half_written = await eventually(told)
+        assert {each.address for each in half_written} == set(many)
+        assert {each.address for each in half_written if each.held} == set(many[1:])
+        await clock.pass_(HOLD_S)
+        assert {each.address for each in await eventually(told)} == set(many[:1])
     finally:
         task.cancel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -12,7 +13,11 @@ from typing import cast
 import pytest
 
 from gateway.catalog import Endpoint
+from gateway.sources import lease as lease_module
+from gateway.sources.hold import HOLD_S, WINDOW_S
 from gateway.sources.lease import TTL_S, Leases
+from llmesh import home
+from tests.eventually import eventually
 from tests.gateway.fakes import FakeClock
 
 ADDRESS = "unix:/run/tools/a.sock"
@@ -38,6 +43,13 @@ async def named(leases: Leases) -> set[str]:
         return {each.address for each in await anext(watch)}
 
 
+async def held(leases: Leases) -> set[str]:
+    """Those that a new reader sees held."""
+    watch: AsyncIterator[frozenset[Endpoint]] = leases.watch()
+    async with aclosing(cast("AsyncGenerator[frozenset[Endpoint]]", watch)):
+        return {each.address for each in await anext(watch) if each.held}
+
+
 async def test_the_first_word_is_that_there_are_none(tmp_path: Path) -> None:
     async with running(tmp_path / "leases.json", FakeClock()) as leases:
         assert await named(leases) == set()
@@ -48,10 +60,14 @@ async def test_a_lease_that_is_not_renewed_ends_on_time_and_not_before(tmp_path:
     async with running(tmp_path / "leases.json", clock) as leases:
         lease = await leases.register(ADDRESS)
         await clock.pass_(TTL_S - 0.1)
-        assert await named(leases) == {ADDRESS}
-        await clock.pass_(0.1)
-        assert await named(leases) == set()
+        assert await leases.renew(lease.id) == lease
+        await clock.pass_(TTL_S)
         assert await leases.renew(lease.id) is None
+        assert await named(leases) == {ADDRESS}
+        await clock.pass_(WINDOW_S - 0.1)
+        assert await named(leases) == {ADDRESS}
+        await clock.pass_(0.2)
+        assert await named(leases) == set()
 
 
 async def test_a_lease_that_is_renewed_goes_on(tmp_path: Path) -> None:
@@ -70,7 +86,7 @@ async def test_each_lease_ends_by_itself(tmp_path: Path) -> None:
         await leases.register(ADDRESS)
         await clock.pass_(6)
         await leases.register(OTHER)
-        await clock.pass_(6)
+        await clock.pass_(TTL_S + WINDOW_S - 6)
         assert await named(leases) == {OTHER}
         await clock.pass_(6)
         assert await named(leases) == set()
@@ -125,6 +141,70 @@ async def test_a_file_that_cannot_be_read_counts_as_none(tmp_path: Path, content
         assert await named(leases) == set()
         await leases.register(ADDRESS)
     assert list(json.loads(path.read_text()).values()) == [ADDRESS]
+
+
+async def test_a_mass_disappearance_is_held_and_one_that_returns_is_not(tmp_path: Path) -> None:
+    clock = FakeClock()
+    many = [f"unix:/run/tools/{number}.sock" for number in range(10)]
+    async with running(tmp_path / "leases.json", clock) as leases:
+        for address in many:
+            await leases.register(address)
+            await clock.pass_(0.3)
+        await clock.pass_(TTL_S + WINDOW_S)
+        assert await named(leases) == set(many)
+        assert await held(leases) == set(many)
+        lease = await leases.register(many[0])
+        assert await held(leases) == set(many[1:])
+        await clock.pass_(HOLD_S - WINDOW_S - TTL_S)
+        assert await leases.renew(lease.id) is None
+        await clock.pass_(TTL_S + WINDOW_S)
+        assert await named(leases) == set()
+
+
+async def test_leases_that_are_given_back_are_gone_at_once_however_many(tmp_path: Path) -> None:
+    async with running(tmp_path / "leases.json", FakeClock()) as leases:
+        for lease in [await leases.register(f"unix:/run/tools/{number}.sock") for number in range(10)]:
+            await leases.release(lease.id)
+        assert await named(leases) == set()
+
+
+async def test_no_lease_ends_for_the_time_that_the_gateway_stood_still(tmp_path: Path) -> None:
+    clock = FakeClock()
+    async with running(tmp_path / "leases.json", clock) as leases:
+        lease = await leases.register(ADDRESS)
+        await clock.pass_(1)
+        clock.stand_still(3600)
+        assert await leases.renew(lease.id) == lease
+        clock.stand_still(3600)
+        await clock.pass_(TTL_S - 2)
+        assert await leases.renew(lease.id) == lease
+        await clock.pass_(TTL_S)
+        assert await leases.renew(lease.id) is None
+
+
+async def test_a_disk_that_hangs_keeps_nobody_from_a_lease_and_the_newest_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hanging, path = threading.Event(), tmp_path / "leases.json"
+
+    def slow(handle: int) -> None:
+        assert hanging.wait(30), handle
+
+    monkeypatch.setattr(home.os, "fsync", slow)
+    monkeypatch.setattr(lease_module, "SAVE_WAIT_S", 0.01)
+    async with running(path, FakeClock()) as leases:
+        for address in (ADDRESS, OTHER):
+            given = await leases.register(address)
+            assert await leases.renew(given.id) == given
+        assert await named(leases) == {ADDRESS, OTHER}
+        assert not path.exists()
+        hanging.set()
+
+        async def kept() -> None:
+            assert path.exists()
+            assert set(json.loads(path.read_text()).values()) == {ADDRESS, OTHER}
+
+        await eventually(kept)
 
 
 async def test_a_disk_that_cannot_be_written_costs_nobody_a_lease(tmp_path: Path) -> None:

@@ -607,12 +607,17 @@ class Endpoint(_message.Message):
     STEPS_FIELD_NUMBER: _builtins.int
     SERVICES_FIELD_NUMBER: _builtins.int
     CHANGE_TIME_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     address: _builtins.str
     """The address: "unix:/run/doc_search.sock", "10.0.0.5:50051"."""
     source: _builtins.str
     """The source that named it: "file", "lease"."""
     state: Global___Endpoint.State.ValueType
     """What has become of it."""
+    held: _builtins.bool
+    """Whether its source no longer names it and the mesh keeps it all the same,
+    since more than half of the source's endpoints vanished within 10 s.
+    """
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Step]:
         """Steps of its admission, in order; the last may be a failed one."""
@@ -634,10 +639,11 @@ class Endpoint(_message.Message):
         steps: _abc.Iterable[Global___Step] | None = ...,
         services: _abc.Iterable[_builtins.str] | None = ...,
         change_time: _timestamp_pb2.Timestamp | None = ...,
+        held: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "change_time", b"change_time", "services", b"services", "source", b"source", "state", b"state", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "change_time", b"change_time", "held", b"held", "services", b"services", "source", b"source", "state", b"state", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
