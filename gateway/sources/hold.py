@@ -48,8 +48,8 @@ class Hold:
         for address in self.named - named - released:
             self._waiting[address] = now_s
         self.named = named
-        before = len(named) + len(self._waiting)
-        mass = len(self._waiting) >= LEAST and 2 * len(self._waiting) > before
+        # Newcomers count: they may be there instead.
+        mass = len(self._waiting) >= LEAST and len(self._waiting) > len(named)
         if mass:
             self._held |= self._waiting
             self._waiting = {}

@@ -41,6 +41,13 @@ def test_a_few_are_no_mass() -> None:
     assert shown(hold) == frozenset()
 
 
+def test_those_whose_place_others_take_may_go() -> None:
+    hold = Hold(waits=False)
+    hold.see(TEN, now_s=0)
+    assert not hold.see(frozenset("ABCDEFGHIJ"), now_s=100)
+    assert shown(hold) == frozenset("ABCDEFGHIJ")
+
+
 def test_those_that_go_one_after_another_are_a_mass_if_they_go_soon() -> None:
     hold = Hold(waits=True)
     hold.see(TEN, now_s=0)
@@ -77,7 +84,7 @@ def test_what_is_named_is_shown_what_is_given_back_is_not_and_most_are_never_los
         assert named <= shown(hold)
         assert not released & shown(hold) - named
         lost = {each for each in before - shown(hold) - released if now_s - since.get(each, now_s) < WINDOW_S}
-        assert len(lost) < LEAST or 2 * len(lost) <= len(before)
+        assert len(lost) < LEAST or 2 * len(lost) <= len(before | named)
         since = {each: since.get(each, now_s) for each in TEN - named}
     hold.pass_time(now_s + HOLD_S + WINDOW_S)
     assert shown(hold) == hold.named
