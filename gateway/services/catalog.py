@@ -12,7 +12,7 @@ from gateway.services.caller import current_caller
 from gateway.services.messages import endpoint_message, tool_message
 from gateway.services.paging import last_of, page_token, parts
 from gateway.services.search import Searcher
-from gateway.services.symbols import without_services
+from gateway.services.symbols import seen_files
 from gateway.services.visible import Seen, View
 from governance.words import Caller
 from llmesh.api.catalog.v1 import catalog_pb2 as pb
@@ -65,11 +65,11 @@ class CatalogServicer(CatalogServiceServicer):
         return pb.SearchToolsResponse(results=next(parts(results), list[pb.SearchResult]()))
 
     async def GetContract(self, request: pb.GetContractRequest, context: object) -> pb.GetContractResponse:
-        """The tool's files, without services in them that the caller may not see."""
+        """The tool's files, without services in them that the caller may not see, and what only those use."""
         caller = current_caller()
         contract = self._find(request.service, caller).tool.contract
-        shown = (without_services(file, lambda name: self._sees(name, caller)) for file in contract.files.file)
-        return pb.GetContractResponse(files=FileDescriptorSet(file=shown), digest=contract.digest)
+        files = seen_files(contract, lambda name: self._sees(name, caller))
+        return pb.GetContractResponse(files=FileDescriptorSet(file=files), digest=contract.digest)
 
     async def WatchTools(self, request: pb.WatchToolsRequest, context: object) -> AsyncIterator[pb.WatchToolsResponse]:
         """Every visible tool, then what came, changed and went for this caller."""

@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionServicer
 
 from gateway.catalog import Contract
 from gateway.services.caller import current_caller
-from gateway.services.symbols import File, Shelf, Symbols, without_services
+from gateway.services.symbols import File, Shelf, Symbols
 from gateway.services.visible import Seen, View
 from governance.words import Caller
 
@@ -70,28 +70,27 @@ class Conversation:
 
     def _files_of_symbol(self, symbol: str) -> Iterator[File]:
         for seen in self._likeliest_first(symbol):
-            symbols = self.shelf.symbols(seen.tool.contract)
-            file = symbols.defining(symbol)
-            if file and (not file.owners[symbol] or self._visible(file.owners[symbol])):
+            symbols = self._symbols(seen)
+            if file := symbols.defining(symbol):
                 return self._answer(seen, symbols, file)
         raise UnknownNameError(f"symbol `{symbol}` is not on the mesh")
 
     def _files_by_name(self, name: str) -> Iterator[File]:
         for seen in self._last_first():
-            symbols = self.shelf.symbols(seen.tool.contract)
+            symbols = self._symbols(seen)
             if file := symbols.files.get(name):
                 return self._answer(seen, symbols, file)
         raise UnknownNameError(f"file `{name}` is not on the mesh")
 
     def _files_of_extension(self, type_name: str, number: int) -> Iterator[File]:
         for seen in self._last_first():
-            symbols = self.shelf.symbols(seen.tool.contract)
+            symbols = self._symbols(seen)
             if file := symbols.extending(type_name, number):
                 return self._answer(seen, symbols, file)
         raise UnknownNameError(f"extension {number} of `{type_name}` is not on the mesh")
 
     def _numbers(self, type_name: str) -> list[int]:
-        known = [self.shelf.symbols(seen.tool.contract).numbers(type_name) for seen in self.view.tools(self.caller)]
+        known = [self._symbols(seen).numbers(type_name) for seen in self.view.tools(self.caller)]
         found = [numbers for numbers in known if numbers is not None]
         if not found:
             raise UnknownNameError(f"type `{type_name}` is not on the mesh")
@@ -102,11 +101,12 @@ class Conversation:
         return symbols.closure(file)
 
     def _send(self, response: pb.ServerReflectionResponse, files: Iterable[File]) -> None:
-        shown = (without_services(file.proto, self._visible) for file in files)
-        response.file_descriptor_response.file_descriptor_proto.extend(map(_bytes, shown))
+        response.file_descriptor_response.file_descriptor_proto.extend(_bytes(file.proto) for file in files)
 
-    def _visible(self, service: str) -> bool:
-        return self.view.tool(service, self.caller) is not None
+    def _symbols(self, seen: Seen) -> Symbols:
+        """What the caller may see of the tool's contract."""
+        whole = self.shelf.symbols(seen.tool.contract)
+        return whole.seen(lambda service: self.view.tool(service, self.caller) is not None)
 
     def _likeliest_first(self, symbol: str) -> Iterator[Seen]:
         """The tool that the symbol is or is a method of, its package's tools, then all."""

@@ -13,33 +13,51 @@ from weakref import WeakValueDictionary
 from google.protobuf.descriptor_pb2 import EnumDescriptorProto, FieldDescriptorProto, FileDescriptorProto
 
 from gateway.catalog import Contract
+from gateway.services.uses import only_used_by
 from governance.contract.types import messages
+
+# Callers who see different services of one contract, before what one of them sees is made again.
+SIGHTS_KEPT = 16
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class File:
     """One file of a contract.
 
-    owners: every symbol it defines -> the service that the symbol is or is a
-    method of, empty for the others. extensions: extended type -> the numbers
-    it adds to it.
+    symbols: all that it defines. services: those among them. extensions:
+    extended type -> the numbers it adds to it.
     """
 
     proto: FileDescriptorProto
-    owners: Mapping[str, str]
+    symbols: frozenset[str]
+    services: frozenset[str]
     messages: frozenset[str]
     extensions: Mapping[str, frozenset[int]]
 
 
-@dataclass(frozen=True, slots=True)
 class Symbols:
     """What one contract defines. files: by name, each after its imports."""
 
-    files: Mapping[str, File]
+    def __init__(self, files: Mapping[str, File]) -> None:
+        """Nobody has been kept from anything yet."""
+        self.files = files
+        self.services = frozenset(name for file in files.values() for name in file.services)
+        self._without: dict[frozenset[str], Symbols] = {}
+
+    def seen(self, visible: Callable[[str], bool]) -> Symbols:
+        """What is left without the services that are not visible, and without the types that only they use."""
+        hidden = frozenset(name for name in self.services if not visible(name))
+        if not hidden:
+            return self
+        known = self._without.pop(hidden, None) or _without(self.files, hidden)
+        self._without[hidden] = known
+        if len(self._without) > SIGHTS_KEPT:
+            del self._without[next(iter(self._without))]
+        return known
 
     def defining(self, symbol: str) -> File | None:
         """The file that defines a service, method, type, field, enum value or extension."""
-        return next((file for file in self.files.values() if symbol in file.owners), None)
+        return next((file for file in self.files.values() if symbol in file.symbols), None)
 
     def extending(self, type_name: str, number: int) -> File | None:
         """The file that defines the extension of a type by its number."""
@@ -91,33 +109,54 @@ class Shelf:
         return file
 
 
-def without_services(proto: FileDescriptorProto, visible: Callable[[str], bool]) -> FileDescriptorProto:
-    """The file without the services that are not visible; itself if all are."""
-    prefix = f"{proto.package}." if proto.package else ""
-    kept = [service for service in proto.service if visible(prefix + service.name)]
-    if len(kept) == len(proto.service):
-        return proto
+def seen_files(contract: Contract, visible: Callable[[str], bool]) -> Iterable[FileDescriptorProto]:
+    """The contract's files, without services that are not visible and without the types that only they use."""
+    files = contract.files.file
+    if all(visible(_join(file.package, service.name)) for file in files for service in file.service):
+        return files
+    seen = Symbols({file.name: _read(file) for file in files}).seen(visible)
+    return [file.proto for file in seen.files.values()]
+
+
+def _without(files: Mapping[str, File], hidden: frozenset[str]) -> Symbols:
+    protos = [file.proto for file in files.values()]
+    gone = only_used_by(protos, hidden)
+    return Symbols({name: _cut(file, hidden, gone) for name, file in files.items()})
+
+
+def _cut(file: File, hidden: frozenset[str], gone: frozenset[str]) -> File:
+    """The file without some services and top-level types; itself if it has none of them."""
+    if not file.services & hidden and not file.symbols & gone:
+        return file
+    package = file.proto.package
     copy = FileDescriptorProto()
-    copy.CopyFrom(proto)
-    del copy.service[:]
-    copy.service.extend(kept)
-    return copy
+    copy.CopyFrom(file.proto)
+    for kept, dropped in ((copy.service, hidden), (copy.message_type, gone), (copy.enum_type, gone)):
+        for place in reversed(range(len(kept))):
+            if _join(package, kept[place].name) in dropped:
+                del kept[place]
+    for place in reversed(range(len(copy.extension))):
+        if copy.extension[place].extendee.removeprefix(".") in gone:
+            del copy.extension[place]
+    return _read(copy)
 
 
 def _read(proto: FileDescriptorProto) -> File:
     types = messages([proto])
     extending = [(proto.package, field) for field in proto.extension]
-    owners = dict.fromkeys(_enum_symbols(proto.package, proto.enum_type), "")
+    symbols = set(_enum_symbols(proto.package, proto.enum_type))
     for name, message in types.items():
-        owners[name] = ""
-        owners.update({_join(name, part.name): "" for part in (*message.field, *message.oneof_decl)})
-        owners.update(dict.fromkeys(_enum_symbols(name, message.enum_type), ""))
+        symbols.add(name)
+        symbols.update(_join(name, part.name) for part in (*message.field, *message.oneof_decl))
+        symbols.update(_enum_symbols(name, message.enum_type))
         extending.extend((name, field) for field in message.extension)
-    owners.update({_join(scope, field.name): "" for scope, field in extending})
+    symbols.update(_join(scope, field.name) for scope, field in extending)
+    services = frozenset(_join(proto.package, service.name) for service in proto.service)
+    symbols |= services
     for service in proto.service:
-        name = _join(proto.package, service.name)
-        owners.update(dict.fromkeys((name, *(_join(name, method.name) for method in service.method)), name))
-    return File(proto, owners, frozenset(types), _numbers(field for _, field in extending))
+        symbols.update(_join(_join(proto.package, service.name), method.name) for method in service.method)
+    numbers = _numbers(field for _, field in extending)
+    return File(proto, frozenset(symbols), services, frozenset(types), numbers)
 
 
 def _numbers(fields: Iterable[FieldDescriptorProto]) -> dict[str, frozenset[int]]:

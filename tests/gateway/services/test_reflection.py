@@ -153,6 +153,91 @@ async def test_file_leaves_out_services_that_are_not_seen() -> None:
             assert [service.name for service in _files(response)[0].service] == expected
 
 
+SECRETS = """
+  name: "acme/support/v1/secrets.proto" package: "acme.support.v1" syntax: "proto2"
+  dependency: "llmesh/api/options/v1/options.proto" dependency: "acme/support/v1/parts.proto"
+  dependency: "google/protobuf/descriptor.proto"
+  message_type {
+    name: "OpenRequest"
+    field { name: "shared" number: 1 type: TYPE_MESSAGE type_name: ".acme.support.v1.Shared" label: LABEL_OPTIONAL }
+    extension_range { start: 100 end: 200 }
+  }
+  message_type { name: "Shared" }
+  message_type { name: "Loose" field { name: "id" number: 1 type: TYPE_STRING label: LABEL_OPTIONAL } }
+  message_type {
+    name: "ClosedRequest"
+    nested_type { name: "Inner" enum_type { name: "E" value { name: "CLOSED_WORD" number: 0 } } }
+    field { name: "part" number: 1 type: TYPE_MESSAGE type_name: ".acme.support.v1.ClosedPart" label: LABEL_OPTIONAL }
+    field { name: "shared" number: 2 type: TYPE_MESSAGE type_name: ".acme.support.v1.Shared" label: LABEL_OPTIONAL }
+    field { name: "own" number: 3 type: TYPE_MESSAGE type_name: ".acme.support.v1.ClosedRequest" label: LABEL_OPTIONAL }
+    extension {
+      name: "inner" number: 101 type: TYPE_STRING label: LABEL_OPTIONAL extendee: ".acme.support.v1.OpenRequest"
+    }
+    extension_range { start: 100 end: 200 }
+  }
+  extension {
+    name: "closed_more" number: 100 type: TYPE_ENUM type_name: ".acme.support.v1.ClosedKind"
+    label: LABEL_OPTIONAL extendee: ".acme.support.v1.ClosedRequest"
+  }
+  extension {
+    name: "note" number: 50001 type: TYPE_STRING label: LABEL_OPTIONAL extendee: ".google.protobuf.MessageOptions"
+  }
+  enum_type { name: "ClosedKind" value { name: "CLOSED_KIND" number: 0 } }
+  service {
+    name: "Tickets"
+    method { name: "GetTicket" input_type: ".acme.support.v1.OpenRequest" output_type: ".acme.support.v1.Shared" }
+  }
+  service {
+    name: "Escalations"
+    method { name: "Escalate" input_type: ".acme.support.v1.ClosedRequest" output_type: ".acme.support.v1.Shared" }
+  }
+"""
+PARTS = """
+  name: "acme/support/v1/parts.proto" package: "acme.support.v1" syntax: "proto3"
+  message_type { name: "ClosedPart" field { name: "word" number: 1 type: TYPE_STRING label: LABEL_OPTIONAL } }
+"""
+CLOSED = (
+    *("ClosedRequest", "ClosedRequest.part", "ClosedRequest.Inner", "ClosedRequest.Inner.CLOSED_WORD"),
+    *("ClosedPart", "ClosedPart.word", "ClosedKind", "CLOSED_KIND", "closed_more", "ClosedRequest.inner"),
+)
+
+
+async def test_what_only_a_service_that_is_not_seen_uses_cannot_be_read_through_its_neighbour() -> None:
+    both = [tool_of(name, SECRETS, PARTS) for name in (TICKET_TOOL, ESCALATIONS)]
+    attacks = [
+        *(Request(file_containing_symbol=f"acme.support.v1.{name}") for name in CLOSED),
+        *(Request(all_extension_numbers_of_type=f"acme.support.v1.{name}") for name in CLOSED[:1]),
+        *(
+            Request(
+                file_containing_extension=pb.ExtensionRequest(
+                    containing_type=f"acme.support.v1.{name}", extension_number=number
+                )
+            )
+            for name, number in (("ClosedRequest", 100), ("OpenRequest", 101))
+        ),
+    ]
+    ways_in = [
+        Request(file_containing_symbol=TICKET_TOOL),
+        Request(file_containing_symbol="acme.support.v1.Loose"),
+        Request(file_by_filename="acme/support/v1/secrets.proto"),
+        Request(file_by_filename="acme/support/v1/parts.proto"),
+    ]
+    async with mesh(*both) as running:
+        refused = await _ask(running, ENGINEER, *attacks)
+        answers = await _ask(running, ENGINEER, *ways_in)
+        told = await _ask(running, AGENT, *attacks, *ways_in)
+    assert {response.error_response.error_code for response in refused} == {NOT_FOUND}
+    files = [file for response in answers for file in _files(response)]
+    own = [file for file in files if file.package == "acme.support.v1"]
+    assert "losed" not in str(own)
+    assert "CLOSED" not in str(own)
+    for response in answers:
+        _link(_files(response))
+    kept = {message.name for file in own for message in file.message_type}
+    assert kept == {"OpenRequest", "Shared", "Loose"}
+    assert not any(response.HasField("error_response") for response in told)
+
+
 async def test_extensions_are_found_by_type_and_number() -> None:
     asked = pb.ExtensionRequest(containing_type="acme.support.v1.Ticket", extension_number=101)
     async with mesh(*small_mesh().values()) as running:
