@@ -19,7 +19,8 @@ GATEWAY, ADMIN = "llmesh.operations", "llmesh.admin"
 METRICS, LIVE, READY = "/metrics", "/livez", "/readyz"
 # Of the admin socket, and of the gateway's beside it (gateway/operations/server.py).
 _ADMIN_METRICS, _ADMIN_READY = "/stats/prometheus?usedonly", "/ready"
-_LOOK_EVERY = {"seconds": 2}
+_LOOK_EVERY = {"seconds": 1}
+_CHUNKED = "x-llmesh-chunked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ def _manager() -> Message:
         use_remote_address={"value": True},
         skip_xff_append=True,
         generate_request_id={"value": False},
+        early_header_mutation_extensions=[_mark_body()],
         max_request_headers_kb={"value": 8},
         request_headers_timeout={"seconds": 5},
         request_timeout={"seconds": 5},
@@ -82,12 +84,21 @@ def _manager() -> Message:
     )
 
 
+def _mark_body() -> dict[str, Untyped]:
+    # Envoy takes `transfer-encoding` away before it looks for a route.
+    told = {"header": {"key": _CHUNKED, "value": "%REQ(TRANSFER-ENCODING)%"}}
+    mutation = make(
+        "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation", mutations=[{"append": told}]
+    )
+    return {"name": "envoy.http.early_header_mutation.header_mutation", "typed_config": pack(mutation)}
+
+
 def _route(path: str, **does: Untyped) -> dict[str, Untyped]:
     """A route of one exact request: GET, this path without a query, and no body, which the admin socket would keep."""
     only = [
         {"name": ":method", "string_match": {"exact": "GET"}},
         {"name": ":path", "string_match": {"exact": path}},
-        *({"name": name, "present_match": False} for name in ("content-length", "transfer-encoding")),
+        *({"name": name, "present_match": False} for name in ("content-length", _CHUNKED)),
     ]
     return {"match": {"path": path, "headers": only}, **does}
 

@@ -45,6 +45,9 @@ FIGURES: Mapping[str, Figure] = {
     "llmesh_tools": Figure("gauge", "Tools in the catalog that callers see."),
     "llmesh_tools_ready": Figure("gauge", "Of these, the tools that an endpoint serves now."),
     "llmesh_endpoints": Figure("gauge", "Endpoints, by what became of them.", ("state",)),
+    "llmesh_endpoints_held": Figure(
+        "gauge", "Of these, the endpoints kept because too many vanished at once to be believed."
+    ),
     "llmesh_leases": Figure("gauge", "Leases that processes hold on a place in the mesh."),
     "llmesh_refusals": Figure(
         "gauge", "What is refused now: an endpoint, or one of its services, by reason.", ("reason",)
@@ -110,6 +113,7 @@ class Metrics:
             "llmesh_tools": {(): len(catalog.tools)},
             "llmesh_tools_ready": {(): sum(bool(tool.ready) for tool in catalog.tools.values())},
             "llmesh_endpoints": _by_state(catalog),
+            "llmesh_endpoints_held": {(): sum(report.held for report in catalog.reports.values())},
             "llmesh_leases": {(): len(self._parts.leases)},
             "llmesh_refusals": _by_reason(catalog),
             "llmesh_looks_running": {(): discovery.looks.running},

@@ -13,8 +13,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from gateway.operations.admin import ask
 from gateway.operations.metrics import Metrics
+from llmesh.admin import ask_envoy
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ async def serve_operations(path: Path, admin: Path, metrics: Metrics) -> AsyncGe
     """Answer on the socket at path for as long as the block lasts. admin: Envoy's admin socket."""
 
     async def figures() -> bytes:
-        told = await ask(admin, METRICS)
+        told = await asyncio.to_thread(ask_envoy, admin, METRICS)
         return (told or b"") + metrics.text(envoy_answers=told is not None)
 
     async def ready() -> bytes:

@@ -46,6 +46,10 @@ class Process:
         """Whether it runs."""
         return self._popen.poll() is None
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._popen.send_signal(number)
+
     def kill(self) -> None:
         """End it as `kill -9` does."""
         self._popen.kill()

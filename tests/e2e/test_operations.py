@@ -1,0 +1,209 @@
+"""The operations port of a real mesh: what it tells, to whom, and who is away when it does."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from gateway.listener import stats
+from gateway.operations import metrics
+from tests.e2e.mesh import ECHO, RunningMesh, free_port, running_mesh
+from tests.e2e.process import Process
+from tests.eventually import eventually
+
+ENVOY_ALONE = "envoy_server_live{} 1"
+GATEWAY_TOO = "llmesh_tools 1.0"
+NAME = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)", re.MULTILINE)
+HISTOGRAM = re.compile(r"_(bucket|sum|count)$")
+
+
+@pytest.fixture(scope="module")
+def mesh() -> Iterator[RunningMesh]:
+    with running_mesh(operations=f"127.0.0.1:{free_port()}") as running:
+        running.start_echo()
+        running.wait_ready(ECHO)
+        yield running
+
+
+def port_of(mesh: RunningMesh) -> int:
+    return int(str(mesh.settings["operations"]).rpartition(":")[2])
+
+
+def get(mesh: RunningMesh, path: str) -> tuple[int, str]:
+    """The status and the body of a page."""
+    connection = http.client.HTTPConnection("127.0.0.1", port_of(mesh), timeout=10)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+async def says(mesh: RunningMesh, path: str, *words: str, silent: str = "") -> None:
+    status, body = await asyncio.to_thread(get, mesh, path)
+    assert status == 200
+    assert all(word in body for word in words), body
+    assert not silent or silent not in body
+
+
+def series(mesh: RunningMesh) -> list[str]:
+    """The figures that the port tells, without their values."""
+    _, body = get(mesh, "/metrics")
+    return [line.rpartition(" ")[0] for line in body.splitlines() if not line.startswith("#")]
+
+
+def gateway_of(mesh: RunningMesh) -> Process:
+    [running] = [each for each in mesh.processes if each.name == "gateway" and each.alive]
+    return running
+
+
+async def test_it_needs_no_token_and_tells_of_envoy_and_the_gateway(mesh: RunningMesh) -> None:
+    assert get(mesh, "/livez") == (200, "LIVE\n")
+    assert get(mesh, "/readyz") == (200, "LIVE\n")
+    await eventually(lambda: says(mesh, "/metrics", ENVOY_ALONE, GATEWAY_TOO, 'llmesh_endpoints{state="ready"} 1.0'))
+
+
+def test_every_figure_it_tells_is_documented(mesh: RunningMesh) -> None:
+    gateway = {name for name, _, _ in metrics.documented()}
+    gateway |= {f"{name}_{part}" for name in gateway for part in ("count", "sum")}
+    told = {match[1] for match in map(NAME.match, series(mesh)) if match}
+
+    unknown = {name for name in told if {name, HISTOGRAM.sub("", name)}.isdisjoint(stats.exported())} - gateway
+    assert unknown == set()
+
+
+def test_a_tool_costs_a_few_series_and_no_caller_any(mesh: RunningMesh) -> None:
+    before = series(mesh)
+    of_echo = [each for each in before if ECHO in each]
+    assert 2 <= len(of_echo) <= len(stats.TOOL)
+    mesh.wait_ready(ECHO)
+
+    assert not [each for each in series(mesh) if re.search("sock|Unary|ListTools|ada|pia", each)]
+
+
+# One exact request a page: whatever else is asked gets nothing of the admin socket.
+REFUSED = [
+    "GET / HTTP/1.1",
+    "GET /stats HTTP/1.1",
+    "GET /stats/prometheus HTTP/1.1",
+    "GET /ready HTTP/1.1",
+    "GET /config_dump HTTP/1.1",
+    "GET /metrics/ HTTP/1.1",
+    "GET /metrics/envoy HTTP/1.1",
+    "GET /metrics? HTTP/1.1",
+    "GET /metrics?filter=.* HTTP/1.1",
+    "GET /metrics?text_readouts HTTP/1.1",
+    "GET /metrics/../quitquitquit HTTP/1.1",
+    "GET /metrics/%2e%2e/quitquitquit HTTP/1.1",
+    "GET /readyz/../config_dump HTTP/1.1",
+    "GET //metrics HTTP/1.1",
+    "GET /METRICS HTTP/1.1",
+    "GET /%6detrics HTTP/1.1",
+    "GET /metrics;x HTTP/1.1",
+    "GET /metrics%3fusedonly HTTP/1.1",
+    "GET /metrics#/../stats HTTP/1.1",
+    "GET http://admin/config_dump HTTP/1.1",
+    "GET http://admin/metrics?x HTTP/1.1",
+    "POST /metrics HTTP/1.1",
+    "POST /quitquitquit HTTP/1.1",
+    "POST /readyz HTTP/1.1",
+    "HEAD /metrics HTTP/1.1",
+    "PUT /livez HTTP/1.1",
+    "OPTIONS * HTTP/1.1",
+    "CONNECT admin:80 HTTP/1.1",
+    "GET /metrics HTTP/1.1\r\ncontent-length: 1\r\n\r\nx",
+    "GET /metrics HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0",
+    "GET /metrics HTTP/1.1\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0",
+    "GET /metrics HTTP/1.1\r\nx-http-method-override: POST\r\ncontent-length: 0",
+    "GET /config_dump HTTP/1.1\r\nx-envoy-original-path: /metrics",
+    "GET /config_dump HTTP/1.1\r\nx-original-url: /metrics",
+    "PRI * HTTP/2.0\r\n\r\nSM",
+    "GET /metrics\x00 HTTP/1.1",
+]
+
+
+async def test_nothing_else_of_the_admin_socket_can_be_reached(mesh: RunningMesh) -> None:
+    answers = await asyncio.gather(*(ask(mesh, text) for text in REFUSED))
+
+    got = {text for text, answer in zip(REFUSED, answers, strict=True) if answer.startswith("HTTP/1.1 2")}
+    assert got == set()
+    assert not [answer for answer in answers if "envoy_server" in answer or "LIVE" in answer]
+    assert get(mesh, "/readyz")[0] == 200
+
+
+async def ask(mesh: RunningMesh, text: str) -> str:
+    """All that comes back for a request before the connection is closed."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(mesh))
+    writer.write(f"{text}\r\nhost: a\r\nconnection: close\r\n\r\n".encode())
+    async with asyncio.timeout(10):
+        answer = await reader.read()
+    writer.close()
+    return answer.decode(errors="replace")
+
+
+async def test_a_body_that_never_ends_is_not_kept_for_anybody(mesh: RunningMesh) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(mesh))
+    writer.write(b"GET /readyz HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n")
+    async with asyncio.timeout(10):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 404")
+    writer.close()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["is dead", "stands still"])
+async def test_while_the_gateway_is_away_the_mesh_is_ready_and_envoy_tells_of_itself(
+    mesh: RunningMesh, how: signal.Signals
+) -> None:
+    gateway = gateway_of(mesh)
+    gateway.signal(how)
+    try:
+        await eventually(lambda: says(mesh, "/metrics", ENVOY_ALONE, silent="llmesh_"))
+        assert get(mesh, "/readyz") == (200, "LIVE\n")
+        assert get(mesh, "/livez") == (200, "LIVE\n")
+    finally:
+        if how == signal.SIGSTOP:
+            gateway.signal(signal.SIGCONT)
+        else:
+            gateway.stop()
+            mesh.start_gateway()
+    await eventually(lambda: says(mesh, "/metrics", ENVOY_ALONE, GATEWAY_TOO))
+
+
+async def test_it_is_not_ready_before_it_was_programmed_and_not_when_envoy_is_gone() -> None:
+    with running_mesh(start=False, operations=f"127.0.0.1:{free_port()}") as mesh:
+        envoy = mesh.start_envoy()
+        await eventually(lambda: asyncio.to_thread(_answers_its_admin, mesh))
+        with pytest.raises(OSError, match="refused"):
+            get(mesh, "/readyz")
+
+        mesh.start_gateway()
+        await eventually(lambda: _ready(mesh))
+        with socket.create_connection(("127.0.0.1", mesh.port), timeout=10):
+            pass
+        envoy.kill()
+        with pytest.raises(OSError, match="refused"):
+            get(mesh, "/readyz")
+
+
+def _answers_its_admin(mesh: RunningMesh) -> None:
+    said = subprocess.run(
+        ["curl", "-s", "--unix-socket", str(mesh.home.admin_socket), "http://admin/ready"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert said.stdout == "PRE_INITIALIZING\n"
+
+
+async def _ready(mesh: RunningMesh) -> None:
+    try:
+        assert await asyncio.to_thread(get, mesh, "/readyz") == (200, "LIVE\n")
+    except OSError as err:
+        raise AssertionError(err) from err
