@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
@@ -23,9 +25,12 @@ Metadata = Callable[[], Sequence[Metadatum]]
 T = TypeVar("T")
 
 DEFAULT_ADDRESS = "127.0.0.1:8700"
+# Names a file, PEM: the authorities that vouch for the mesh's certificate.
+AUTHORITY_VARIABLE = "LLMESH_AUTHORITY"
+_HTTPS = "https://"
 # What a header's value may hold of a token: visible ASCII, no space.
 _TOKEN = re.compile(r"[!-~]+")
-_SCHEME = re.compile(r"(?:dns:(?://[^/]*/)?|ipv4:|ipv6:)")
+_SCHEME = re.compile(r"(?:https://|dns:(?://[^/]*/)?|ipv4:|ipv6:)")
 _OPTIONS = (
     # The mesh allows 16 MiB a message by default and more where a contract says so; what it let through is read.
     ("grpc.max_receive_message_length", -1),
@@ -34,8 +39,10 @@ _OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 5000),
 )
-# A proxy must never see what is meant for this machine; a socket's path is no host name.
-_LOCAL_OPTIONS = (("grpc.enable_http_proxy", 0), ("grpc.default_authority", "localhost"))
+# A proxy must never see what is meant for this machine.
+_LOCAL_OPTIONS = (("grpc.enable_http_proxy", 0),)
+# A socket's path is no host name.
+_PLAIN_OPTIONS = (("grpc.default_authority", "localhost"),)
 
 
 class Mesh:
@@ -52,23 +59,29 @@ class Mesh:
         *,
         tls: bool = False,
         root_certificates: bytes | None = None,
+        server_name: str = "",
     ) -> None:
         """Nothing is opened yet.
 
-        address: "host:port" or "unix:/path". token: sent with each call; a
-        callable is asked each time, so that it can refresh it. root_certificates:
-        PEM; implies tls, and gRPC's own roots are used if None. Raises ValueError
-        for a token that would travel beyond this machine without TLS, or that
-        no header can hold; what a callable gives raises it where the call is made.
+        address: "host:port", "https://host:port" or "unix:/path". token: sent
+        with each call; a callable is asked each time, so that it can refresh it.
+        tls: the same as https. root_certificates: PEM, whom to believe; implies
+        tls; if None, those in the file that $LLMESH_AUTHORITY names, else gRPC's
+        own. server_name: what the mesh's certificate names; if empty, the
+        address's host. Raises ValueError for a token that would travel beyond
+        this machine without TLS, or that no header can hold, and for roots that
+        cannot be read; what a callable gives raises it where the call is made.
         Whitespace around a token, as a file has it, is no part of it.
         """
-        self._address = address
+        self._address = address.removeprefix(_HTTPS)
         self._token = token if token is None or callable(token) else _bare(token)
-        self._credentials = grpc.ssl_channel_credentials(root_certificates) if tls or root_certificates else None
+        tls = tls or address.startswith(_HTTPS) or root_certificates is not None
+        self._credentials = grpc.ssl_channel_credentials(root_certificates or _roots()) if tls else None
+        self._server_name = server_name
         if token is not None and self._credentials is None and not is_local(address):
             message = (
-                f"a token would travel to `{address}` in the clear: pass tls=True, or root_certificates, "
-                "or connect to the mesh on this machine"
+                f"a token would travel to `{address}` in the clear: write https://{address}, or pass "
+                "root_certificates, or connect to the mesh on this machine"
             )
             raise ValueError(message)
         self._channel: MeshChannel | None = None
@@ -83,7 +96,9 @@ class Mesh:
 
     async def __aenter__(self) -> Self:
         """Open the channel; it connects with the first call."""
-        self._channel = MeshChannel(open_channel(self._address, self._credentials), metadata=self._metadata)
+        self._channel = MeshChannel(
+            open_channel(self._address, self._credentials, server_name=self._server_name), metadata=self._metadata
+        )
         return self
 
     async def __aexit__(
@@ -99,11 +114,16 @@ class Mesh:
         return (("authorization", f"Bearer {token}"),) if token else ()
 
 
-def open_channel(address: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.aio.Channel:
-    """A channel of gRPC's to the address, with the mesh's limits."""
-    options = (*_OPTIONS, *(_LOCAL_OPTIONS if is_local(address) and credentials is None else ()))
+def open_channel(
+    address: str, credentials: grpc.ChannelCredentials | None = None, *, server_name: str = ""
+) -> grpc.aio.Channel:
+    """A channel of gRPC's to the address, with the mesh's limits. server_name: in the certificate, if not the host."""
+    local = is_local(address)
+    options = (*_OPTIONS, *(_LOCAL_OPTIONS if local else ()))
     if credentials is None:
-        return grpc.aio.insecure_channel(address, options=options)
+        return grpc.aio.insecure_channel(address, options=(*options, *(_PLAIN_OPTIONS if local else ())))
+    if server_name:
+        options = (*options, ("grpc.ssl_target_name_override", server_name))
     return grpc.aio.secure_channel(address, credentials, options=options)
 
 
@@ -228,6 +248,18 @@ async def _told(waiting: Awaitable[T]) -> T:
         return await waiting
     except grpc.aio.AioRpcError as err:
         raise error_from_rpc(err) from err
+
+
+def _roots() -> bytes | None:
+    """The certificates of the authorities to believe; None for gRPC's own. Raises ValueError."""
+    path = os.environ.get(AUTHORITY_VARIABLE, "")
+    if not path:
+        return None
+    try:
+        return Path(path).read_bytes()
+    except OSError as err:
+        message = f"`{path}`, which {AUTHORITY_VARIABLE} names, cannot be read: {err.strerror}"
+        raise ValueError(message) from err
 
 
 def _bare(token: str) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
     from cryptography.x509 import Certificate
 
-__all__ = ["GATEWAY", "CertificateError", "Pair", "Stamp", "read_authority", "read_pair", "stamp"]
+__all__ = ["GATEWAY", "CertificateError", "Pair", "Stamp", "first_host", "read_authority", "read_pair", "stamp"]
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +69,14 @@ def read_authority(path: Path) -> bytes:
     for each in _certificates(path, text):
         _check_in_force(path, each)
     return text
+
+
+def first_host(certificate: bytes) -> str:
+    """A host that the certificate, PEM, names; a wildcard filled in."""
+    from cryptography.x509 import load_pem_x509_certificate
+
+    hosts, _ = _names(load_pem_x509_certificate(certificate))
+    return hosts[0].replace("*", "mesh", 1) if hosts else ""
 
 
 def stamp(*paths: Path) -> Stamp:

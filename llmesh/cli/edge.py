@@ -21,11 +21,15 @@ JSON = "--json"
 
 # How gRPC itself begins when there is no connection.
 UNREACHABLE = "failed to connect to all addresses"
+# What gRPC says of a certificate that it does not believe, before the reason, and of one of another host.
+NOT_VERIFIED = "CERTIFICATE_VERIFY_FAILED: "
+OTHER_HOST = "Hostname Verification"
 
 # What to do next, by the code of a failed call.
 STEPS = {
     "UNAUTHENTICATED": "sign in again: llmesh login --as NAME --role ROLE",
     "PERMISSION_DENIED": "see who you are: llmesh login; be somebody else: --as NAME",
+    "NOT_BELIEVED": "name the file of the authority that vouches for it: LLMESH_AUTHORITY=FILE",
     "UNREACHABLE": "start a mesh here (llmesh up), or say where it is (--address)",
     "UNAVAILABLE": "see what runs: llmesh status",
     "NO_TOOL": "see what there is: llmesh tools list",
@@ -95,6 +99,11 @@ def violations_of(error: MeshError | None) -> Sequence[Violation]:
 
 def _of_call(error: MeshError) -> Problem:
     """A failed call: message, code, reason, rule, call's id and the fields that the message doesn't name."""
+    if NOT_VERIFIED in error.message:
+        why = error.message.partition(NOT_VERIFIED)[2].removesuffix(": OK")
+        return Problem(f"the mesh's certificate is not believed: {why}", _step(error))
+    if OTHER_HOST in error.message:
+        return Problem("the mesh's certificate does not name the host of the address", _step(error))
     if error.message.startswith(UNREACHABLE):
         return Problem(f"nobody answers at the mesh's address: {error.message.rpartition(': ')[2]}", _step(error))
     facts = [error.code.name]
@@ -114,6 +123,8 @@ def _of_call(error: MeshError) -> Problem:
 
 
 def _step(error: MeshError) -> str:
+    if NOT_VERIFIED in error.message or OTHER_HOST in error.message:
+        return STEPS["NOT_BELIEVED"]
     if error.message.startswith(UNREACHABLE):
         return STEPS["UNREACHABLE"]
     # What a tool doesn't find is its own; the list of tools helps only with a tool that isn't there.

@@ -13,37 +13,64 @@ from typing import TypeVar
 import grpc.aio
 
 from llmesh import Mesh
-from llmesh._client import DEFAULT_ADDRESS, is_local
+from llmesh._client import AUTHORITY_VARIABLE, DEFAULT_ADDRESS, MeshChannel, is_local, open_channel
+from llmesh.caller import Caller, caller_to_metadata
+from llmesh.certificates import first_host
 from llmesh.home import Home
-from llmesh.identity import DevIssuer, Logins
+from llmesh.identity import DevCaller, DevIssuer, Logins
 from llmesh.problem import Problem
 
 TOKEN_VARIABLE = "LLMESH_TOKEN"  # noqa: S105 a name, no token
+# Sees every endpoint, whoever is signed in.
+SUPERVISOR = DevCaller("llmesh-supervisor", roles=("platform",), domain="platform")
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One caller at one mesh."""
+    """One caller at one mesh.
+
+    home: the mesh's directory, if it is one of this machine. caller: who calls,
+    where the address is a socket on which the mesh's own processes are believed.
+    """
 
     address: str
     token: str
+    home: Home | None = None
+    caller: Caller | None = None
 
     @asynccontextmanager
     async def channel(self) -> AsyncGenerator[grpc.aio.Channel]:
-        """A channel to the mesh. Its calls carry the token; those that fail raise MeshError."""
-        if not is_local(self.address):
-            raise Problem(
-                f"your token would travel to `{self.address}` in the clear",
-                "only a mesh on this machine can be called without TLS, and commands have none",
-            )
+        """A channel to the mesh, over TLS beyond this machine. Its calls carry the token, and raise MeshError."""
+        if self.caller:
+            metadata = caller_to_metadata(self.caller)
+            async with MeshChannel(open_channel(self.address), metadata=lambda: metadata) as own:
+                yield own
+            return
+        certificate, name = self._own_certificate()
         try:
-            mesh = Mesh(self.address, self.token)
+            mesh = Mesh(
+                self.address,
+                self.token,
+                tls=not is_local(self.address),
+                root_certificates=certificate,
+                server_name=name,
+            )
         except ValueError as err:
             raise Problem(str(err)) from err
         async with mesh:
             yield mesh.channel
+
+    def _own_certificate(self) -> tuple[bytes | None, str]:
+        """What the mesh of the directory shows, and what that names: none else need vouch for it. None: unknown."""
+        if self.home is None or not self.address.startswith("https://") or os.environ.get(AUTHORITY_VARIABLE):
+            return None, ""
+        try:
+            certificate = self.home.port_certificate.read_bytes()
+        except OSError:
+            return None, ""
+        return certificate, first_host(certificate)
 
     def run(self, work: Callable[[grpc.aio.Channel], Awaitable[T]]) -> T:
         """Do work with a channel to the mesh, from start to end."""
@@ -55,13 +82,29 @@ class Session:
         return asyncio.run(within())
 
 
+def supervisor_session(home: Home, address: str) -> Session:
+    """The supervisor's own caller, who sees every endpoint, at the mesh of this directory.
+
+    Beyond loopback nobody believes the development issuer. There it is the
+    gateway that is asked, on its socket, which only this user can open.
+    """
+    if is_local(address):
+        return Session(address, DevIssuer.open(home).mint(SUPERVISOR), home)
+    caller = Caller(subject=SUPERVISOR.name, roles=SUPERVISOR.roles, domain=SUPERVISOR.domain)
+    return Session(f"unix:{home.services_socket}", "", home, caller)
+
+
 def open_session(home: Path | None = None, address: str = "", *, name: str = "") -> Session:
     """The mesh at address, else the one that runs here, as the caller `name`, else the current login.
 
     $LLMESH_TOKEN, where it is set, is the token unless a name is given.
     """
+    from llmesh.supervisor.state import read_state
+
     found = Home.find(home)
-    return Session(address or mesh_address(found), _token(found, name))
+    chosen = address or mesh_address(found)
+    own = read_state(found)
+    return Session(chosen, _token(found, name), found if own and own.address == chosen else None)
 
 
 def mesh_address(home: Home) -> str:

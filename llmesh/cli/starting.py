@@ -14,11 +14,12 @@ from typing import TextIO, cast
 from rich.console import Console
 from rich.text import Text
 
+from llmesh._client import is_local
 from llmesh.cli import running, welcome
 from llmesh.cli.edge import problem_of
 from llmesh.cli.output import console, print_json, print_problem
 from llmesh.cli.screen import Screen
-from llmesh.cli.session import Session, open_session
+from llmesh.cli.session import open_session, supervisor_session
 from llmesh.errors import MeshError
 from llmesh.home import Home
 from llmesh.problem import Problem
@@ -106,7 +107,7 @@ async def _follow(home: Home, intended: plan.Plan, process: ProcessId, *, timeou
 async def _wait(home: Home, intended: plan.Plan, *, timeout_s: float) -> dict[str, str]:
     deadline = time.monotonic() + timeout_s
     await wait_listening(intended.host, intended.port, timeout_s=timeout_s)
-    async with Session(intended.address, running.supervisor_token(home)).channel() as channel:
+    async with supervisor_session(home, intended.address).channel() as channel:
         return await wait_ready(channel, processes=intended.tools, timeout_s=deadline - time.monotonic())
 
 
@@ -120,7 +121,10 @@ async def _welcome(home: Home, intended: plan.Plan, out: Console, *, missing: di
         out.print(Text(f"{name} {fault}", style="red"))
         for line in last_lines(home.logs / f"{'gateway' if name == 'mesh' else name}.log", LOG_LINES):
             out.print(Text(f"  {line}", style="dim"))
-    if "mesh" not in missing:
+    if "mesh" not in missing and not is_local(intended.address):
+        # Nobody who could sign in here is believed there.
+        out.print(f"the mesh is up on [bold]{intended.address}[/]")
+    elif "mesh" not in missing:
         await welcome.welcome(out, open_session(home.path, intended.address))
     running.print_policy_error(out, running.policy_error(home), answers="mesh" not in missing)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from llmesh.document import DocumentError
 from llmesh.home import Home, write_atomically
-from llmesh.mesh_file import MeshFile, read_mesh_file
+from llmesh.mesh_file import MeshFile, join_host_port, read_mesh_file
 from llmesh.problem import Problem
 from llmesh.supervisor.probe import EnvoyProbe, GatewayProbe, ToolProbe
 from llmesh.supervisor.program import Program
@@ -40,7 +40,7 @@ class Plan:
     @property
     def address(self) -> str:
         """Where clients on this machine reach the mesh."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return f"{'https://' if self.mesh.tls else ''}{join_host_port(self.host, self.port)}"
 
     @property
     def tools(self) -> tuple[str, ...]:

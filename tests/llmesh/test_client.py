@@ -172,6 +172,7 @@ def test_a_token_may_not_leave_this_machine_in_the_clear(address: str) -> None:
     with pytest.raises(ValueError, match="in the clear"):
         llmesh.Mesh(address, "token")
     llmesh.Mesh(address, "token", tls=True)
+    llmesh.Mesh(f"https://{address}", "token")
 
 
 def test_there_is_no_channel_before_the_mesh_is_entered() -> None:
