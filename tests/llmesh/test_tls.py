@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -45,7 +45,7 @@ def written(folder: Path, issued: Issued, authority: Authority = AUTHORITY) -> l
 
 
 @asynccontextmanager
-async def serving(folder: Path) -> AsyncIterator[str]:
+async def serving(folder: Path) -> AsyncGenerator[str]:
     async with llmesh.Server(EchoServicer(), address="127.0.0.1:0", tls=written(folder, AUTHORITY.issue(TOOL))) as tool:
         yield tool.address
 
