@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 
 from gateway.catalog import CatalogBoard, Tool
 from gateway.certificates import Certificates
@@ -119,8 +120,20 @@ class Control:
             resources = self._resources(catalog.tools)
         await self._publisher.publish(resources)
         await self._publisher.caught_up(within_s=SHOW_AFTER_S)
-        shown = {service: tool for service, tool in catalog.tools.items() if self._built[service][2] is not None}
-        await self._shown.post(shown, catalog.reports)
+        await self._shown.post(dict(self._callable(catalog.tools)), catalog.reports)
+
+    def _callable(self, found: Mapping[str, Tool]) -> Iterator[tuple[str, Tool]]:
+        """The tools as they can be called: where Envoy refused one, as it was before, if it was there before."""
+        refused = self._publisher.refused_names
+        for service, tool in found.items():
+            if self._built[service][2] is None:
+                continue
+            if service not in refused:
+                yield service, tool
+                continue
+            last = self._shown.current.tools.get(service)
+            if last is not None and refused[service]:
+                yield service, replace(last, endpoints=tool.endpoints, ready=tool.ready)
 
     def _resources(self, found: Mapping[str, Tool]) -> Resources:
         tools = {**found, **self._platform}

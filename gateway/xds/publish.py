@@ -106,6 +106,14 @@ class Publisher:
         await self._announce()
 
     @property
+    def refused_names(self) -> Mapping[str, bool]:
+        """Resources whose newest version Envoy refuses now -> whether it has earlier versions to go on with."""
+        names: dict[str, bool] = {}
+        for key in self._refused:
+            names[key[1]] = names.get(key[1], True) and key in self._accepted
+        return names
+
+    @property
     def refused_count(self) -> int:
         """Resources whose newest version Envoy refuses now."""
         return len(self._refused)

@@ -14,10 +14,10 @@ import grpc
 import pytest
 
 from gateway import control as gateway_control
-from gateway.catalog import CatalogBoard, Tool
+from gateway.catalog import Catalog, CatalogBoard, Tool
 from gateway.control import Control
 from gateway.policy import POLL_S, PolicyError
-from gateway.snapshot.build import Resource
+from gateway.snapshot.build import ROUTES, Resource
 from governance.residue import Residue
 from governance.words import Caller
 from tests.envoy import READS, Mesh, mesh
@@ -45,6 +45,14 @@ class Controlled:
         """Edit a policy file, and let the gateway look."""
         self.folder.write(name, text)
         await self.clock.pass_(POLL_S)
+
+    async def shows(self, service: str) -> Catalog:
+        """The first shown catalog that has a service."""
+        async with asyncio.timeout(10):
+            async for catalog in self.shown.watch():
+                if service in catalog.tools:
+                    return catalog
+        raise AssertionError
 
     async def answers(self, service: str, code: grpc.StatusCode) -> str:
         """Wait until calls to a service end with a code; its message."""
@@ -166,6 +174,33 @@ async def test_a_tool_that_cannot_be_compiled_is_refused_alone(tmp_path: Path, m
         await made.found.post({TICKETS: made.mesh.tool(TICKETS)}, {})
         await made.answers(TICKETS, grpc.StatusCode.OK)
         assert told[1:] == [f"{TICKETS} mended"]
+
+
+async def test_a_tool_that_envoy_refuses_is_not_shown_or_shown_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_tool, poisoned = gateway_control.build_tool, {TICKETS}
+
+    def build(tool: Tool, residues: Mapping[str, Residue], *, over_tls: bool) -> Mapping[str, Resource]:
+        built = build_tool(tool, residues, over_tls=over_tls)
+        junk = {ROUTES: Resource(f"junk {tool.sheet.summary}", b"\xff\xff\xff")}
+        return {**built, **junk} if tool.service in poisoned else built
+
+    monkeypatch.setattr(gateway_control, "build_tool", build)
+    async with controlled(tmp_path) as made:
+        tickets, other = (made.mesh.tool(service, summary="first") for service in (TICKETS, OTHER))
+        await made.found.post({TICKETS: tickets, OTHER: other}, {})
+        await made.answers(OTHER, grpc.StatusCode.OK)
+        assert [name for name, _ in made.mesh.refused] == [TICKETS]
+        assert (await made.shows(OTHER)).tools.keys() == {OTHER}
+
+        poisoned.symmetric_difference_update({TICKETS, OTHER})
+        tickets, other = (made.mesh.tool(service, summary="second") for service in (TICKETS, OTHER))
+        await made.found.post({TICKETS: tickets, OTHER: other}, {})
+        catalog = await made.shows(TICKETS)
+        assert [name for name, _ in made.mesh.refused] == [TICKETS, OTHER]
+        assert {name: tool.sheet.summary for name, tool in catalog.tools.items()} == {TICKETS: "second", OTHER: "first"}
+        assert (await made.mesh.call(f"/{OTHER}/Get")).code is grpc.StatusCode.OK
 
 
 ENDS = """
