@@ -29,6 +29,7 @@ ROOTS = (
     "envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager",
     "envoy/extensions/http/early_header_mutation/header_mutation/v3/header_mutation",
     "envoy/extensions/matching/common_inputs/network/v3/network_inputs",
+    "envoy/extensions/matching/input_matchers/metadata/v3/metadata",
     "envoy/extensions/resource_monitors/downstream_connections/v3/downstream_connections",
     "envoy/extensions/resource_monitors/fixed_heap/v3/fixed_heap",
     "envoy/extensions/retry/host/previous_hosts/v3/previous_hosts",
@@ -36,6 +37,8 @@ ROOTS = (
     "envoy/extensions/upstreams/http/v3/http_protocol_options",
     "envoy/service/discovery/v3/discovery",
     "envoy/type/matcher/v3/http_inputs",
+    "xds/type/matcher/v3/cel",
+    "xds/type/matcher/v3/http_inputs",
 )
 
 
