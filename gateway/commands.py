@@ -84,6 +84,8 @@ def _print(steps: Sequence[Step]) -> None:
         out.print(f"{mark} {step.name:9} {step.service}")
         if not step.passed:
             out.print(f"     {step.reason}: {step.message}", markup=False)
+        elif step.message:
+            out.print(f"     note: {step.message}", markup=False)
 
 
 @dataclass(frozen=True, slots=True)

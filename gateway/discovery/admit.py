@@ -210,4 +210,5 @@ def _steps(case: _Case) -> Iterator[Step]:
         if case.failed is not None and case.failed.name == name:
             yield case.failed
             return
-        yield Step(name=name, passed=True, service=case.candidate.service)
+        note = case.candidate.note if name == "options" else ""
+        yield Step(name=name, passed=True, service=case.candidate.service, message=note)

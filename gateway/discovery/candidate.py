@@ -29,6 +29,8 @@ __all__ = ["Candidate", "ContractReader", "read_candidate"]
 
 NAME_MAX = 255
 TITLE_MAX = 80
+# Of the methods that a note is about, so many are named.
+NAMED = 3
 # One tool with all its methods and options: what each listing of tools carries.
 OPTIONS_BYTES = 64 << 10
 SPAN_MIN_NANOS = SPAN_MIN.microseconds * 1000
@@ -47,6 +49,7 @@ class Candidate:
     None if nobody states one. types: package -> full name -> fingerprint of
     each type that the contract defines outside the pinned files. fault: the
     first of its options that is not sane; such a candidate may have no methods.
+    note: what its owner may not have meant; empty if nothing.
     """
 
     service: str
@@ -57,6 +60,7 @@ class Candidate:
     methods: tuple[Method, ...]
     types: Mapping[str, Mapping[str, str]]
     fault: Step | None = None
+    note: str = ""
 
 
 class ContractReader:
@@ -95,6 +99,7 @@ class ContractReader:
             methods=methods,
             types=self._types,
             fault=fault,
+            note=_note(definition, granted),
         )
 
     def _check_methods(self, methods: tuple[Method, ...]) -> None:
@@ -137,6 +142,23 @@ def _method(definition: MethodDescriptorProto, classes: DataClasses, granted: Gr
         data_classes=sheet.data_classes,
         unclassified=sheet.unclassified,
         options=sheet.options,
+    )
+
+
+def _note(definition: ServiceDescriptorProto, granted: Grant | None) -> str:
+    stated = dict(granted.effects) if granted is not None else {}
+    unstated = [
+        each.name
+        for each in definition.method
+        if not each.options.Extensions[options.method].effect and each.name not in stated
+    ]
+    if not unstated:
+        return ""
+    names = ", ".join(f"`{name[:TITLE_MAX]}`" for name in unstated[:NAMED])
+    more = f" and {len(unstated) - NAMED} more" if len(unstated) > NAMED else ""
+    where = "in the mesh file" if granted is not None else "as an option of the method"
+    return (
+        f"no effect is stated for {names}{more}, so that it counts as destructive, which few may call: say it {where}"
     )
 
 

@@ -102,3 +102,16 @@ def test_a_name_beyond_255_characters_is_refused() -> None:
     fault = read(file).fault
     assert fault is not None
     assert fault.reason == "BAD_NAME"
+
+
+def test_a_method_without_an_effect_is_noted_for_it_counts_as_destructive() -> None:
+    assert "`Get`, so that it counts as destructive" in read(contract()).note
+    assert read(with_options(method="effect: EFFECT_WRITE")).note == ""
+    granted = Grant(TICKETS, "support", "team", (("Get", "read"),))
+    assert read(contract(domain=""), granted).note == ""
+    assert "in the mesh file" in read(contract(domain=""), Grant(TICKETS, "support", "team")).note
+    many = contract()
+    many.service[0].method.extend([many.service[0].method[0]] * 4)
+    for number, method in enumerate(many.service[0].method):
+        method.name = f"M{number}"
+    assert "`M0`, `M1`, `M2` and 2 more" in read(many).note
