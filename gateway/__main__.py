@@ -116,7 +116,7 @@ def print_bootstrap(config: Config) -> None:
         port=config.port,
         admin_socket=str(home.admin_socket),
         xds_socket=str(home.xds_socket),
-        call_log=str(home.logs / "calls.jsonl"),
+        call_log=str(home.call_log),
         tls=config.tls is not None,
         operations=operations_of(config, home),
         traces=traces_of(config),

@@ -192,8 +192,13 @@ class Home:
 
     @property
     def logs(self) -> Path:
-        """One log per process."""
+        """One log per process, and the call log."""
         return self.path / "logs"
+
+    @property
+    def call_log(self) -> Path:
+        """A line of JSON for each call, by Envoy."""
+        return self.logs / "calls.jsonl"
 
 
 def close_directory(path: Path) -> None:

@@ -11,11 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from llmesh.supervisor.rotation import put_aside
+
 # Takes a child's name and one line of what it printed.
 Sink = Callable[[str, str], None]
 
 MAX_LINE_BYTES = 64 * 1024
-MAX_FILE_BYTES = 16 * 1024 * 1024
 PRIVATE = 0o600
 
 
@@ -40,20 +41,20 @@ def _text(line: bytes) -> str:
 
 
 class LogFile:
-    """Appends lines to a file, for its owner alone, keeping one older file beside it.
+    """Appends lines to a file, for its owner alone, and puts it aside when it is full."""
 
-    Neither grows beyond MAX_FILE_BYTES, unless by one line that is longer.
-    """
-
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, rotate_bytes: int, keep: int) -> None:
+        """No file grows beyond rotate_bytes, unless by one line that is longer. keep: of how many earlier ones."""
         self._path = path
+        self._rotate_bytes = rotate_bytes
+        self._keep = keep
         self._size = 0
         self._file = self._open()
 
     def write(self, line: str) -> None:
         """Append one line. What a full disk doesn't take is lost: whoever prints must not come to a halt."""
         data = line.encode() + b"\n"
-        if self._size and self._size + len(data) > MAX_FILE_BYTES:
+        if self._size and self._size + len(data) > self._rotate_bytes:
             with suppress(OSError):
                 self._turn()
         with suppress(OSError):
@@ -66,8 +67,8 @@ class LogFile:
             self._file.close()
 
     def _turn(self) -> None:
-        """Make the file the older one. If that fails, the one that is open goes on."""
-        self._path.replace(self._path.with_suffix(".log.1"))
+        """Begin a new file. If that fails, the one that is open goes on."""
+        put_aside(self._path, self._keep)
         older = self._file
         self._file = self._open()
         older.close()

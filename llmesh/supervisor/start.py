@@ -34,7 +34,14 @@ def start(
         clear_leftovers(home)
         intended = prepare(home, mesh_file)
         plan.write_bootstrap(home, mesh_file)
-        supervisor = Supervisor(home, intended.programs, address=intended.address, mesh_file=mesh_file, sink=sink)
+        supervisor = Supervisor(
+            home,
+            intended.programs,
+            address=intended.address,
+            mesh_file=mesh_file,
+            sink=sink,
+            logs=intended.mesh.logs,
+        )
         asyncio.run(supervisor.run(beside))
 
 

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import IO
 
 from llmesh.home import Home
+from llmesh.mesh_file import LogSettings
 from llmesh.problem import Problem
 from llmesh.supervisor.child import Backoff, Child
 from llmesh.supervisor.control import Restarted, serve_control
 from llmesh.supervisor.logs import LogFile, Sink
 from llmesh.supervisor.processes import ProcessId, end, marked
 from llmesh.supervisor.program import Program
+from llmesh.supervisor.rotation import rotate_calls
 from llmesh.supervisor.state import SupervisorState, read_state
 
 # Says of a process whose supervisor started it, whatever it did since.
@@ -129,6 +131,7 @@ class Supervisor:
         address: str,
         mesh_file: Path,
         sink: Sink,
+        logs: LogSettings = LogSettings(),  # noqa: B008 it is frozen
         backoff: Backoff | None = None,
     ) -> None:
         self._home = home
@@ -137,7 +140,11 @@ class Supervisor:
         self._since = time.time()
         self._stop = asyncio.Event()
         self._unwritten = asyncio.Event()
-        self._logs = [LogFile(home.logs / f"{program.name}.log") for program in programs]
+        self._rotation = logs
+        self._logs = [
+            LogFile(home.logs / f"{program.name}.log", rotate_bytes=logs.rotate_bytes, keep=logs.keep)
+            for program in programs
+        ]
         self._children = [
             Child(program, log=log, sink=sink, changed=self._unwritten.set, backoff=backoff or Backoff())
             for program, log in zip(programs, self._logs, strict=True)
@@ -155,13 +162,18 @@ class Supervisor:
             async with serve_control(self._home, self.restart), asyncio.TaskGroup() as group:
                 for child in self._children:
                     group.create_task(child.run(), name=child.program.name)
-                writing = group.create_task(self._write_state(), name="state")
+                rotation = rotate_calls(self._home, rotate_bytes=self._rotation.rotate_bytes, keep=self._rotation.keep)
+                beside_all = [
+                    group.create_task(self._write_state(), name="state"),
+                    group.create_task(rotation, name="rotation"),
+                ]
                 extra = group.create_task(_run(beside), name="beside") if beside else None
                 await self._stop.wait()
                 if extra:
                     extra.cancel()
                 await self._stop_in_order()
-                writing.cancel()
+                for task in beside_all:
+                    task.cancel()
         finally:
             for log in self._logs:
                 log.close()

@@ -6,8 +6,6 @@ import asyncio
 import stat
 from pathlib import Path
 
-import pytest
-
 from llmesh.supervisor import logs
 from llmesh.supervisor.logs import LogFile, last_lines, lines
 
@@ -34,34 +32,41 @@ async def test_an_endless_line_comes_in_pieces() -> None:
     assert len(found) >= 3
 
 
-def read_both(folder: Path) -> tuple[list[str], list[str]]:
-    """The lines of the older file, and of the current one."""
-    return (folder / "one.log.1").read_text().splitlines(), (folder / "one.log").read_text().splitlines()
+def log_at(path: Path, *, rotate_bytes: int = 1 << 20, keep: int = 1) -> LogFile:
+    return LogFile(path, rotate_bytes=rotate_bytes, keep=keep)
 
 
-def test_a_log_keeps_one_older_file_and_loses_no_line_when_it_turns(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(logs, "MAX_FILE_BYTES", 12)
-    log = LogFile(tmp_path / "one.log")
+def read_all(folder: Path) -> list[list[str]]:
+    """The lines of each file of the log, the oldest first."""
+    files = sorted(folder.iterdir(), key=lambda path: path.name, reverse=True)
+    return [path.read_text().splitlines() for path in files]
+
+
+def test_a_full_log_is_put_aside_and_so_many_earlier_ones_are_kept(tmp_path: Path) -> None:
+    log = log_at(tmp_path / "one.log", rotate_bytes=12, keep=2)
     # "first" and "zwölf" with their newlines are 13 bytes, of 12 characters.
     log.write("first")
     log.write("zwölf")
-    written = ["first", "zwölf"]
-    assert read_both(tmp_path) == (["first"], ["zwölf"])
-    for line in ("next", "last"):
+    assert read_all(tmp_path) == [["first"], ["zwölf"]]
+    for line in ("next", "last", "final", "again"):
         log.write(line)
-        written.append(line)
-        older, current = read_both(tmp_path)
-        assert older + current == written[-len(older + current) :]
     log.close()
-    assert read_both(tmp_path) == (["zwölf", "next"], ["last"])
-    assert len(list(tmp_path.iterdir())) == 2
+    assert read_all(tmp_path) == [["zwölf", "next"], ["last", "final"], ["again"]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.log", "one.log.1", "one.log.2"]
 
 
-def test_a_log_that_cannot_turn_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "MAX_FILE_BYTES", 1)
-    log = LogFile(tmp_path / "one.log")
+def test_no_line_is_lost_while_a_log_is_put_aside(tmp_path: Path) -> None:
+    log = log_at(tmp_path / "one.log", rotate_bytes=30, keep=100)
+    lines_written = [f"line {number}" for number in range(100)]
+    for line in lines_written:
+        log.write(line)
+    log.close()
+    files = sorted(tmp_path.iterdir(), key=lambda path: -int(path.suffix.lstrip(".").replace("log", "0")))
+    assert [line for path in files for line in path.read_text().splitlines()] == lines_written
+
+
+def test_a_log_that_cannot_be_put_aside_goes_on(tmp_path: Path) -> None:
+    log = log_at(tmp_path / "one.log", rotate_bytes=1)
     (tmp_path / "one.log.1").mkdir()
     for line in ("first", "second"):
         log.write(line)
@@ -72,12 +77,12 @@ def test_a_log_that_cannot_turn_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_log_is_for_its_owner_alone(tmp_path: Path) -> None:
     path = tmp_path / "one.log"
     path.touch(0o644)
-    LogFile(path).close()
+    log_at(path).close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_a_full_disk_stops_nobody() -> None:
-    log = LogFile(Path("/dev/full"))
+    log = log_at(Path("/dev/full"))
     log.write("lost")
     log.close()
 
