@@ -101,6 +101,8 @@ def http2_options() -> dict[str, Untyped]:
         "max_consecutive_inbound_frames_with_empty_payload": {"value": 1},
         "max_inbound_priority_frames_per_stream": {"value": 100},
         "max_inbound_window_update_frames_per_data_frame_sent": {"value": 10},
+        # A malformed call is its own end, and not that of the calls beside it (RFC 9113, 8.1.1).
+        "override_stream_error_on_invalid_http_message": {"value": True},
         # A peer that is gone keeps nothing open.
         "connection_keepalive": {"interval": {"seconds": KEEPALIVE_S}, "timeout": {"seconds": KEEPALIVE_S}},
     }
@@ -115,8 +117,7 @@ def _filters(limits: LimitSettings) -> list[dict[str, Untyped]]:
         _discovered(VERIFY, _JWT),
         _discovered(CALLER, _LUA),
         _discovered(BLOCKS, _RBAC),
-        {"name": "llmesh.forbid", "typed_config": pack(make(_RBAC))},
-        {"name": "llmesh.allow", "typed_config": pack(deny_all())},
+        {"name": "llmesh.rules", "typed_config": pack(deny_all())},
         {
             "name": "envoy.filters.http.router",
             "typed_config": pack(make("envoy.extensions.filters.http.router.v3.Router")),

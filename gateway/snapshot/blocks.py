@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from google.protobuf.message import Message
 
-from gateway.xds.messages import make, pack
+from gateway.xds.messages import make
 
 BLOCKS = "llmesh.blocks"
 
 
 def blocks() -> Message:
-    """Nothing is blocked. An empty tree, never no filter: without one, all calls are refused."""
-    allow = make("envoy.config.rbac.v3.Action", name="not blocked", action="ALLOW")
-    return make(
-        "envoy.extensions.filters.http.rbac.v3.RBAC",
-        matcher={"on_no_match": {"action": {"name": "allow", "typed_config": pack(allow)}}},
-        rules_stat_prefix="blocks_",
-    )
+    """Nothing is blocked. A filter that asks nothing, never no filter: without one, all calls are refused."""
+    return make("envoy.extensions.filters.http.rbac.v3.RBAC", rules_stat_prefix="blocks_")

@@ -185,7 +185,7 @@ def _route(tool: Tool, method: Method, residue: Residue) -> dict[str, Untyped]:
     route: dict[str, Untyped] = {
         "match": {"path": residue.tool.path},
         "route": _action(tool, method),
-        "typed_per_filter_config": {"llmesh.forbid": access.forbids(residue), "llmesh.allow": access.allows(residue)},
+        "typed_per_filter_config": {"llmesh.rules": access.rules(residue)},
         "metadata": {"filter_metadata": {name: {"fields": _texts(fields)} for name, fields in metadata.items()}},
     }
     if method.idle is None:

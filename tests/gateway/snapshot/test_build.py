@@ -16,6 +16,7 @@ from gateway.listener.bootstrap import bootstrap
 from gateway.snapshot import access, caller
 from gateway.snapshot.build import CLUSTER, ENDPOINTS, EXTENSION, ROUTES, SCOPE, Resources, build
 from gateway.xds.messages import message_type
+from governance.bundle import parse_bundle
 from governance.residue import Residue, specialise
 from tests.gateway.snapshot.catalog import (
     DOCS,
@@ -33,6 +34,8 @@ from tests.gateway.snapshot.catalog import (
 from tests.governance.rules import READ, shipped
 
 ROOT = Path(__file__).parents[3]
+# Of an RBAC.
+ALLOW, DENY = 0, 1
 
 
 def digest(resources: Resources) -> str:
@@ -183,9 +186,8 @@ def test_a_condition_is_never_one_that_envoy_ignores() -> None:
         message for message in everything(build(tools(), policy())) if message.DESCRIPTOR.name == "Policy"
     ]
 
-    assert len(policies) > 5
+    assert len(policies) > 3
     assert not [found for found in policies if found.HasField("checked_condition")]
-    assert any(found.HasField("condition") for found in policies)
 
 
 @pytest.mark.parametrize(
@@ -200,6 +202,12 @@ def test_the_smallest_limit_of_a_tools_methods_holds_for_the_tool(limits: tuple[
     assert (thresholds.max_requests.value, thresholds.max_pending_requests.value) == (expected, expected)
 
 
+def rules_of(residue: Residue) -> Untyped:
+    """The RBAC of a route."""
+    per_route: Untyped = _unpacked(message_type("google.protobuf.Any")(**access.rules(residue)))
+    return per_route.rbac
+
+
 def test_every_route_brings_its_own_rules_and_refusals() -> None:
     routes: list[Untyped] = [
         message
@@ -209,10 +217,20 @@ def test_every_route_brings_its_own_rules_and_refusals() -> None:
 
     assert len(routes) == 5
     for route in routes:
-        per_route: Untyped = _unpacked(route.typed_per_filter_config["llmesh.allow"])
-        assert per_route.rbac.rules.Action.Name(per_route.rbac.rules.action) == "ALLOW"
-        assert set(per_route.rbac.rules.policies) <= {access.PERMIT}
-        assert "llmesh.forbid" in route.typed_per_filter_config
+        per_route: Untyped = _unpacked(route.typed_per_filter_config["llmesh.rules"])
+        assert per_route.rbac.HasField("rules") or per_route.rbac.matcher.matcher_list.matchers
+
+
+def test_only_the_first_matcher_of_a_route_allows_and_the_rest_are_refused() -> None:
+    forbidding = parse_bundle(MESH + "- {id: robots, effect: forbid, reason: r, when: caller.actor != ''}", {})
+    rbac = rules_of(specialise(forbidding, READ))
+
+    actions: list[Untyped] = [
+        _unpacked(each.on_match.action.typed_config) for each in rbac.matcher.matcher_list.matchers
+    ]
+    assert [action.name for action in actions] == [access.PERMIT, "mesh/robots"]
+    assert [action.action for action in actions] == [ALLOW, DENY]
+    assert not rbac.matcher.HasField("on_no_match")
 
 
 def test_the_listener_itself_is_open_to_nobody() -> None:
@@ -220,21 +238,21 @@ def test_the_listener_itself_is_open_to_nobody() -> None:
 
     assert deny.rules.Action.Name(deny.rules.action) == "ALLOW"
     assert not deny.rules.policies
-    assert '"llmesh.allow"' in golden_files()["bootstrap.json"]
+    assert '"llmesh.rules"' in golden_files()["bootstrap.json"]
 
 
-def test_a_method_that_nobody_may_call_has_an_allow_that_allows_nothing() -> None:
-    residue = specialise(shipped(), replace(READ, effect=0))
-    per_route: Untyped = _unpacked(message_type("google.protobuf.Any")(**access.allows(residue)))
+def test_a_method_that_nobody_may_call_has_rules_that_allow_nothing() -> None:
+    rbac = rules_of(specialise(shipped(), replace(READ, effect=0)))
 
-    assert per_route.rbac.HasField("rules")
-    assert not per_route.rbac.rules.policies
+    assert rbac.HasField("rules")
+    assert not rbac.rules.policies
 
 
 def test_an_allow_demands_a_subject_even_where_everyone_may() -> None:
     reads: Residue = specialise(shipped(), READ)
 
-    assert "subject" in str(access.syntax_tree(reads.expression))
+    [allowing] = rules_of(reads).matcher.matcher_list.matchers
+    assert "subject" in str(_unpacked(allowing.predicate.single_predicate.input.typed_config))
 
 
 def test_a_hidden_tools_routes_tell_nothing_of_its_rules() -> None:

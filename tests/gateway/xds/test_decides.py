@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from typing import Any as Untyped
 
 import grpc
+from google.protobuf.message import Message
 
+from gateway.snapshot.access import PERMIT, deny_all
 from gateway.snapshot.build import ROUTES, Resource, Resources, assemble, build_tool, facts, residues
-from gateway.xds.messages import make, message_type, serialize
+from gateway.xds.messages import message_type, serialize
 from governance.bundle import Bundle, parse_bundle
 from governance.decide import decide
 from governance.issuers import derive, parse_issuers
@@ -169,18 +171,28 @@ def caller_of(claims: Mapping[str, object]) -> Caller:
     return derive(CORP, {name: value for name, value in told.items() if value is not ...})
 
 
-def without_forbids(resources: Resources) -> Resources:
-    """The resources with every DENY policy taken out."""
+def without_reasons(resources: Resources) -> Resources:
+    """The resources with every matcher taken out that only says why a call is refused."""
     routes: dict[str, Resource] = {}
     for name, resource in resources[ROUTES].items():
         message: Untyped = message_type("envoy.config.route.v3.RouteConfiguration").FromString(resource.value)
         for host in message.virtual_hosts:
             for route in host.routes:
-                open_to_all = make("envoy.extensions.filters.http.rbac.v3.RBAC")
-                per_route = make("envoy.extensions.filters.http.rbac.v3.RBACPerRoute", rbac=open_to_all)
-                route.typed_per_filter_config["llmesh.forbid"].value = serialize(per_route)
+                own = route.typed_per_filter_config["llmesh.rules"]
+                own.value = serialize(_only_allowing(own.value))
         routes[name] = Resource(resource.version + "-", serialize(message))
     return {**resources, ROUTES: routes}
+
+
+def _only_allowing(value: bytes) -> Message:
+    per_route: Untyped = message_type("envoy.extensions.filters.http.rbac.v3.RBACPerRoute").FromString(value)
+    matchers = per_route.rbac.matcher.matcher_list.matchers
+    kept = [matcher for matcher in matchers if matcher.on_match.action.name == PERMIT]
+    del matchers[:]
+    matchers.extend(kept)
+    if not kept:
+        per_route.rbac.CopyFrom(deny_all())
+    return per_route
 
 
 async def test_envoy_decides_and_derives_as_governance_does() -> None:
@@ -212,7 +224,7 @@ async def test_envoy_decides_and_derives_as_governance_does() -> None:
         assert min(outcomes.count(Outcome.ALLOW), outcomes.count(Outcome.DENY)) > 500  # a table of both
         assert await disagreements(running, decisions) == []
 
-        await running.publish_resources(without_forbids(resources))
+        await running.publish_resources(without_reasons(resources))
         for service, (_, decided) in decisions.items():
             for name in ("plain", "editor", "owner", "other domain", "one text", "robot"):
                 answer = await running.call(f"/{service}/Get", bearer(token(CLAIMS[name])))

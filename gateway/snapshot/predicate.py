@@ -1,0 +1,134 @@
+"""An expression over the derived caller as a predicate of Envoy's matchers.
+
+What rules usually ask, e.g. whether a role is among the caller's, Envoy
+compares by itself; the rest of an expression is CEL, which costs some ten
+times as much.
+
+INVARIANT: a predicate that has no value, because there is no caller, may hold
+or not: whoever permits also demands a subject, which does not hold then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any as Untyped
+
+from gateway.xds.messages import make, pack
+from governance.expression import Call, Const, Expression, Field
+
+CALLER = "llmesh.caller"
+
+# CEL's functions by the name of Envoy's way to compare texts.
+_TEXTS = {"_==_": "exact", "startsWith": "prefix", "endsWith": "suffix", "contains": "contains"}
+_METHODS = ("startsWith", "endsWith", "contains")
+# Holds for every text but the empty one.
+_SOME_TEXT = {"safe_regex": {"regex": "(?s).+"}}
+
+Predicate = dict[str, Untyped]
+
+
+def predicate(expression: Expression) -> Predicate:
+    """The fields of an xds.type.matcher.v3.Matcher.MatcherList.Predicate."""
+    match expression:
+        case Call("_&&_" | "_||_" as function, _):
+            parts = [predicate(part) for part in _parts(function, expression)]
+            return {"and_matcher" if function == "_&&_" else "or_matcher": {"predicate": parts}}
+        case Call("!_", (part,)):
+            return {"not_matcher": predicate(part)}
+        case Call("_!=_", (Field() as field, Const(str() as value))) if value:
+            return {"not_matcher": predicate(Call("_==_", (field, Const(value))))}
+        case Call(function, (Field("caller", name), Const(str() as value))):
+            return _compared(expression, name, _text_matcher(function, value))
+        case Call("@in", (Const(str() as value), Field("caller", name))):
+            return _compared(expression, name, {"list_match": {"one_of": {"string_match": {"exact": value}}}})
+        case _:
+            return _holds(expression)
+
+
+def _compared(expression: Expression, name: str, value: dict[str, Untyped] | None) -> Predicate:
+    return _holds(expression) if value is None else _value_of(name, value)
+
+
+def _text_matcher(function: str, value: str) -> dict[str, Untyped] | None:
+    """How Envoy compares a text with a value; None where it can't."""
+    if not value:
+        return {"_==_": {"string_match": {"exact": ""}}, "_!=_": {"string_match": _SOME_TEXT}}.get(function)
+    return {"string_match": {_TEXTS[function]: value}} if function in _TEXTS else None
+
+
+def _parts(function: str, expression: Expression) -> Iterator[Expression]:
+    """What is joined: the tree is balanced, and Envoy reads lists."""
+    match expression:
+        case Call(name, (left, right)) if name == function:
+            yield from _parts(function, left)
+            yield from _parts(function, right)
+        case _:
+            yield expression
+
+
+def _value_of(name: str, value: dict[str, Untyped]) -> Predicate:
+    """Whether a field of the caller is as an envoy.type.matcher.v3.ValueMatcher says."""
+    place = make(
+        "envoy.extensions.matching.common_inputs.network.v3.DynamicMetadataInput",
+        filter=CALLER,
+        path=[{"key": "v"}, {"key": name}],
+    )
+    matcher = make("envoy.extensions.matching.input_matchers.metadata.v3.Metadata", value=value)
+    return _single(
+        ("envoy.matching.inputs.dynamic_metadata", place), ("envoy.matching.matchers.metadata_matcher", matcher)
+    )
+
+
+def _holds(expression: Expression) -> Predicate:
+    """Whether CEL says so."""
+    tree = make("cel.expr.ParsedExpr", expr=syntax_tree(expression))
+    matcher = make("xds.type.matcher.v3.CelMatcher", expr_match={"cel_expr_parsed": tree})
+    facts = make("xds.type.matcher.v3.HttpAttributesCelMatchInput")
+    return _single(("envoy.matching.inputs.cel_data_input", facts), ("envoy.matching.matchers.cel_matcher", matcher))
+
+
+def _single(place: tuple[str, Untyped], matcher: tuple[str, Untyped]) -> Predicate:
+    return {
+        "single_predicate": {
+            "input": {"name": place[0], "typed_config": pack(place[1])},
+            "custom_match": {"name": matcher[0], "typed_config": pack(matcher[1])},
+        }
+    }
+
+
+def syntax_tree(expression: Expression) -> dict[str, Untyped]:
+    """The expression as fields of a cel.expr.Expr, its caller read from Envoy's metadata."""
+    match expression:
+        case Const(value):
+            return _constant(value)
+        case Field("caller", name):
+            return _select(_derived_caller(), name)
+        case Call(function, arguments) if function in _METHODS:
+            target, *rest = (syntax_tree(argument) for argument in arguments)
+            return {"call_expr": {"target": target, "function": function, "args": rest}}
+        case Call(function, arguments):
+            return {"call_expr": {"function": function, "args": [syntax_tree(argument) for argument in arguments]}}
+        case _:
+            raise TypeError(f"a residue speaks of the caller alone, not of {expression}")
+
+
+def _constant(value: bool | int | str | tuple[str, ...]) -> dict[str, Untyped]:  # noqa: FBT001 - a value, not a switch
+    match value:
+        case bool():
+            return {"const_expr": {"bool_value": value}}
+        case int():
+            return {"const_expr": {"int64_value": value}}
+        case str():
+            return {"const_expr": {"string_value": value}}
+        case tuple():
+            return {"list_expr": {"elements": [_constant(item) for item in value]}}
+
+
+def _derived_caller() -> dict[str, Untyped]:
+    # That is, the value under metadata.filter_metadata['llmesh.caller'].v.
+    metadata = _select({"ident_expr": {"name": "metadata"}}, "filter_metadata")
+    return _select({"call_expr": {"function": "_[_]", "args": [metadata, _constant(CALLER)]}}, "v")
+
+
+def _select(operand: dict[str, Untyped], field: str) -> dict[str, Untyped]:
+    return {"select_expr": {"operand": operand, "field": field}}
