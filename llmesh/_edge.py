@@ -26,6 +26,7 @@ from google.rpc import status_pb2  # pyright: ignore[reportMissingTypeStubs]: it
 from llmesh.call import PROVENANCE_MAX_BYTES, Call, answer
 from llmesh.caller import CALL_ID_KEY, PROVENANCE_KEY, caller_from_metadata, read_metadata
 from llmesh.errors import InvalidCall, MeshError, ToolFailed, Unimplemented, Violation
+from llmesh.log import call_facts
 from llmesh.status import CODES, STATUS_KEY, status_from_error
 
 if TYPE_CHECKING:
@@ -238,7 +239,7 @@ class _Answering:
             await _abort(context, status, provenance=call.provenance(limit_bytes=_PROVENANCE_OF_ERROR_MAX_BYTES))
         finally:
             took_ms = round((time.monotonic() - started_s) * 1000, 3)
-            facts = {"method": self._method, "code": outcome, "took_ms": took_ms, "call_id": call_id}
+            facts = {**call_facts(call), "code": outcome, "took_ms": took_ms}
             # Without an id it came from no caller: a health check, a lease renewed.
             log.log(logging.INFO if call_id else logging.DEBUG, "call answered", extra=facts)
         return response
@@ -266,7 +267,7 @@ def _tell(err: Exception, call: Call) -> status_pb2.Status:
 def _incident(err: Exception, call: Call) -> status_pb2.Status:
     """Write the error to the log, and name it to the caller."""
     incident = secrets.token_hex(6)
-    facts = {"incident": incident, "method": call.method, "call_id": call.call_id}
+    facts = {**call_facts(call), "incident": incident}
     log.error("call failed unexpectedly", exc_info=err, extra=facts)
     message = f"internal error (incident {incident})"
     return status_from_error(ToolFailed(message, reason="INTERNAL", metadata={"incident": incident}))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,6 +50,8 @@ class Lease:
         self._lease_id = ""
         self._ttl_s = 0.0
         self._told = ""
+        # What of this endpoint is refused, as the log has told: service -> reason.
+        self._refused: dict[str, str] = {}
         self._ending = asyncio.Event()
         self._was_released = False
 
@@ -110,11 +113,23 @@ class Lease:
                 self._lose(err)
             else:
                 self._ttl_s = _seconds(renewed.ttl)
+                self._tell_refusals(renewed.refusals)
                 return
         register = registry_pb2.RegisterRequest(address=self._address)
         given = await stub.Register(register, timeout=_CALL_TIMEOUT_S)
         self._lease_id, self._ttl_s, self._told = given.lease_id, _seconds(given.ttl), ""
         log.info("lease taken", extra={"address": self._address, "ttl_s": self._ttl_s})
+
+    def _tell_refusals(self, refusals: Iterable[registry_pb2.Refusal]) -> None:
+        """Say once of each service that it is refused and why, and once that it no longer is."""
+        found = {each.service: each for each in refusals}
+        for service, each in found.items():
+            if self._refused.get(service) != each.reason:
+                facts = {"service": service, "step": each.step, "reason": each.reason, "why": each.message}
+                log.error("refused by the mesh", extra={"address": self._address, **facts})
+        for service in self._refused.keys() - found.keys():
+            log.info("no longer refused by the mesh", extra={"address": self._address, "service": service})
+        self._refused = {service: each.reason for service, each in found.items()}
 
     def _lose(self, err: grpc.aio.AioRpcError) -> None:
         """Forget the lease, and say so once for each reason."""

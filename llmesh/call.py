@@ -85,6 +85,11 @@ def current_call() -> Call:
         raise RuntimeError(message) from None
 
 
+def call_now() -> Call | None:
+    """The call that this code is answering; None outside a servicer's method."""
+    return _current.get(None)
+
+
 def answer(call: Call) -> None:
     """Make this the current call of the running task."""
     _current.set(call)

@@ -1,4 +1,4 @@
-"""Logs as JSON lines: the event, and its facts beside it."""
+"""Logs: JSON lines for programs, plain lines for a terminal; the event, its facts, and the call it is about."""
 
 from __future__ import annotations
 
@@ -7,10 +7,26 @@ import logging
 import sys
 import time
 
-__all__ = ["JsonFormatter", "configure_logging"]
+from llmesh.call import Call, call_now
+
+__all__ = ["JsonFormatter", "TextFormatter", "call_facts", "configure_logging"]
 
 # What every record has; all else in it are facts, from `extra`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+def call_facts(call: Call) -> dict[str, object]:
+    """What a record tells of a call: its id, and the service and method that were called."""
+    service, _, method = call.method.removeprefix("/").partition("/")
+    return {"call_id": call.call_id, "service": service, "method": method}
+
+
+def _facts(record: logging.LogRecord) -> dict[str, object]:
+    """The facts of a record. One made while a call is answered has the call's, whoever made it."""
+    call = call_now()
+    own = {key: value for key, value in vars(record).items() if key not in _STANDARD}
+    # A call without an id came from no caller: a health check, a lease renewed.
+    return {**call_facts(call), **own} if call and call.call_id else own
 
 
 class JsonFormatter(logging.Formatter):
@@ -23,17 +39,37 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": record.getMessage(),
+            **_facts(record),
         }
-        shown.update({key: value for key, value in vars(record).items() if key not in _STANDARD})
         if record.exc_info:
             shown["traceback"] = self.formatException(record.exc_info)
         return json.dumps(shown, default=str, ensure_ascii=False)
 
 
+class TextFormatter(logging.Formatter):
+    """For people: the local time, the level where it is worse than info, the event, and the facts as name=value."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as a line; a traceback follows on its own."""
+        at = time.strftime("%H:%M:%S", time.localtime(record.created)) + f".{int(record.msecs):03d}"
+        level = [record.levelname] if record.levelno > logging.INFO else []
+        facts = [f"{name}={_shown(value)}" for name, value in _facts(record).items() if value not in ("", [], (), None)]
+        lines = [" ".join([at, *level, record.getMessage(), *facts])]
+        if record.exc_info:
+            lines.append(self.formatException(record.exc_info))
+        return "\n".join(lines)
+
+
+def _shown(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+
+
 def configure_logging(level: int = logging.INFO) -> None:
-    """Write JSON lines to standard error, unless the program has set up logging itself."""
+    """Write to standard error, JSON unless it is a terminal; nothing if the program has set up logging itself."""
     if logging.getLogger().handlers:
         return
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
+    handler.setFormatter(TextFormatter() if sys.stderr.isatty() else JsonFormatter())
+    # Some libraries set their own loggers to tell everything.
+    handler.setLevel(level)
     logging.basicConfig(level=level, handlers=[handler])

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from google.protobuf.duration_pb2 import Duration
 
+from gateway.catalog import CatalogBoard, State
 from gateway.sources.lease import Lease, Leases
 from llmesh.api.registry.v1 import registry_pb2 as pb
 from llmesh.api.registry.v1.registry_pb2_grpc import RegistryServiceServicer
@@ -20,9 +21,10 @@ _UNIX = "unix:"
 class RegistryServicer(RegistryServiceServicer):
     """Gives leases to whoever may open its socket."""
 
-    def __init__(self, leases: Leases) -> None:
-        """Give the leases of `leases`."""
+    def __init__(self, leases: Leases, board: CatalogBoard) -> None:
+        """Give the leases of `leases`, and tell what the board says of their endpoints."""
         self._leases = leases
+        self._board = board
 
     async def Register(self, request: pb.RegisterRequest, context: object) -> pb.RegisterResponse:
         """A new lease on a checked address."""
@@ -34,7 +36,18 @@ class RegistryServicer(RegistryServiceServicer):
         lease = await self._leases.renew(request.lease_id)
         if lease is None:
             raise NotFound("the lease has ended; register again", reason="LEASE_ENDED")
-        return pb.RenewResponse(ttl=_ttl(lease))
+        return pb.RenewResponse(ttl=_ttl(lease), refusals=self._refusals(lease.address))
+
+    def _refusals(self, address: str) -> list[pb.Refusal]:
+        report = self._board.current.reports.get(address)
+        # One that is pending or down is looked at again; nothing is held against it.
+        if report is None or report.state not in (State.READY, State.REFUSED):
+            return []
+        failed = (step for step in report.steps if not step.passed)
+        return [
+            pb.Refusal(service=step.service, step=step.name, reason=step.reason, message=step.message)
+            for step in failed
+        ]
 
     async def Release(self, request: pb.ReleaseRequest, context: object) -> pb.ReleaseResponse:
         """The lease has ended, if it had not before."""

@@ -53,7 +53,9 @@ async def serve(home: Home, board: CatalogBoard, leases: Leases, *, policy: Poli
         )
         await running.enter_async_context(services)
         registry = Server(
-            RegistryServicer(leases), address=f"unix:{home.own(home.registry_socket)}", drain_limit_s=_DRAIN_LIMIT_S
+            RegistryServicer(leases, board),
+            address=f"unix:{home.own(home.registry_socket)}",
+            drain_limit_s=_DRAIN_LIMIT_S,
         )
         await running.enter_async_context(registry)
         yield view

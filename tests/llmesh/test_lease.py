@@ -26,6 +26,7 @@ class Registry(RegistryServiceServicer):
         self.events: list[str] = []
         self.ttl_ms = ttl_ms
         self.refuse = False
+        self.refusals: list[registry_pb2.Refusal] = []
         self._changed = asyncio.Condition()
 
     async def Register(self, request: registry_pb2.RegisterRequest, context: object) -> registry_pb2.RegisterResponse:
@@ -43,7 +44,7 @@ class Registry(RegistryServiceServicer):
         if request.lease_id not in self.leases:
             raise llmesh.NotFound("the lease has ended")
         await self._tell("renew")
-        response = registry_pb2.RenewResponse()
+        response = registry_pb2.RenewResponse(refusals=self.refusals)
         response.ttl.FromMilliseconds(self.ttl_ms)
         return response
 
@@ -96,6 +97,23 @@ async def test_the_lease_goes_back_before_the_tool_stops_answering(home: Home) -
             await registry.until(lambda: "release" in registry.events)
             await EchoStub(mesh.channel).Unary(pb.UnaryRequest())
             assert not stopping.done()
+
+
+async def test_a_refused_tool_says_so_once_for_each_reason_and_when_it_is_over(
+    home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    registry = Registry()
+    one = registry_pb2.Refusal(service="acme.a.v1.A", step="owner", reason="NOT_OWNER", message="see ownership.yaml")
+    async with gateway(registry, home), llmesh.Server(EchoServicer(), home=home):
+        for refusals in ([one], [one], []):
+            registry.refusals = refusals
+            seen = registry.events.count("renew")
+            await registry.until(lambda seen=seen: registry.events.count("renew") >= seen + 2)
+    assert told(caplog) == ["lease taken", "refused by the mesh", "no longer refused by the mesh", "lease released"]
+    [refused] = [record for record in caplog.records if record.message == "refused by the mesh"]
+    assert vars(refused).items() >= {"service": "acme.a.v1.A", "reason": "NOT_OWNER"}.items()
+    assert vars(refused)["why"] == "see ownership.yaml"
 
 
 async def test_a_lease_that_the_gateway_lost_is_taken_anew(home: Home, caplog: pytest.LogCaptureFixture) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import grpc
 import pytest
 
+from gateway.catalog import Endpoint, Report, State, Step
 from gateway.services.registry import check_address
 from llmesh.api.registry.v1 import registry_pb2 as pb
 from llmesh.api.registry.v1.registry_pb2_grpc import RegistryServiceStub
@@ -73,6 +74,21 @@ async def test_lease_is_taken_kept_and_ended() -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await registry.Renew(pb.RenewRequest(lease_id=lease.lease_id))
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [(State.REFUSED, ["NOT_OWNER"]), (State.READY, ["NOT_OWNER"]), (State.DOWN, []), (State.PENDING, [])],
+)
+async def test_who_renews_is_told_what_of_the_endpoint_is_refused(state: State, told: list[str]) -> None:
+    address = "unix:/run/tool.sock"
+    steps = (Step("connect", passed=True), Step("owner", passed=False, service="acme.a.v1.A", reason="NOT_OWNER"))
+    async with mesh() as running:
+        await running.board.post({}, {address: Report(Endpoint(address, "lease"), state, steps)})
+        registry = RegistryServiceStub(running.registry)
+        lease = await registry.Register(pb.RegisterRequest(address=address))
+        kept = await registry.Renew(pb.RenewRequest(lease_id=lease.lease_id))
+    assert [each.reason for each in kept.refusals] == told
 
 
 async def test_address_that_cannot_be_reached_gets_no_lease() -> None:

@@ -26,7 +26,7 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%llmesh/api/registry/v1/registry.proto\x12\x16llmesh.api.registry.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\".\n\x0fRegisterRequest\x12\x1b\n\x07\x61\x64\x64ress\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\"L\n\x10RegisterResponse\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12&\n\x03ttl\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\")\n\x0cRenewRequest\x12\x19\n\x08lease_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\"7\n\rRenewResponse\x12&\n\x03ttl\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"+\n\x0eReleaseRequest\x12\x19\n\x08lease_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\"\x11\n\x0fReleaseResponse2\xa2\x02\n\x0fRegistryService\x12]\n\x08Register\x12\'.llmesh.api.registry.v1.RegisterRequest\x1a(.llmesh.api.registry.v1.RegisterResponse\x12T\n\x05Renew\x12$.llmesh.api.registry.v1.RenewRequest\x1a%.llmesh.api.registry.v1.RenewResponse\x12Z\n\x07Release\x12&.llmesh.api.registry.v1.ReleaseRequest\x1a\'.llmesh.api.registry.v1.ReleaseResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%llmesh/api/registry/v1/registry.proto\x12\x16llmesh.api.registry.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\".\n\x0fRegisterRequest\x12\x1b\n\x07\x61\x64\x64ress\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\"L\n\x10RegisterResponse\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12&\n\x03ttl\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\")\n\x0cRenewRequest\x12\x19\n\x08lease_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\"j\n\rRenewResponse\x12&\n\x03ttl\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x08refusals\x18\x02 \x03(\x0b\x32\x1f.llmesh.api.registry.v1.Refusal\"I\n\x07Refusal\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"+\n\x0eReleaseRequest\x12\x19\n\x08lease_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\"\x11\n\x0fReleaseResponse2\xa2\x02\n\x0fRegistryService\x12]\n\x08Register\x12\'.llmesh.api.registry.v1.RegisterRequest\x1a(.llmesh.api.registry.v1.RegisterResponse\x12T\n\x05Renew\x12$.llmesh.api.registry.v1.RenewRequest\x1a%.llmesh.api.registry.v1.RenewResponse\x12Z\n\x07Release\x12&.llmesh.api.registry.v1.ReleaseRequest\x1a\'.llmesh.api.registry.v1.ReleaseResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,11 +46,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RENEWREQUEST']._serialized_start=252
   _globals['_RENEWREQUEST']._serialized_end=293
   _globals['_RENEWRESPONSE']._serialized_start=295
-  _globals['_RENEWRESPONSE']._serialized_end=350
-  _globals['_RELEASEREQUEST']._serialized_start=352
-  _globals['_RELEASEREQUEST']._serialized_end=395
-  _globals['_RELEASERESPONSE']._serialized_start=397
-  _globals['_RELEASERESPONSE']._serialized_end=414
-  _globals['_REGISTRYSERVICE']._serialized_start=417
-  _globals['_REGISTRYSERVICE']._serialized_end=707
+  _globals['_RENEWRESPONSE']._serialized_end=401
+  _globals['_REFUSAL']._serialized_start=403
+  _globals['_REFUSAL']._serialized_end=476
+  _globals['_RELEASEREQUEST']._serialized_start=478
+  _globals['_RELEASEREQUEST']._serialized_end=521
+  _globals['_RELEASERESPONSE']._serialized_start=523
+  _globals['_RELEASERESPONSE']._serialized_end=540
+  _globals['_REGISTRYSERVICE']._serialized_start=543
+  _globals['_REGISTRYSERVICE']._serialized_end=833
 # @@protoc_insertion_point(module_scope)
