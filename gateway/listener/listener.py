@@ -29,7 +29,8 @@ _JWT = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
 _LUA = "envoy.extensions.filters.http.lua.v3.Lua"
 _RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC"
 
-MAX_STREAMS = 1024
+# Of a connection: a quarter of what a tool takes at once, lest one caller take it all.
+MAX_STREAMS = 256
 MAX_HEADERS_KB = 60
 MAX_HEADERS = 100
 # How long a connection stays that has no call, or never had one.

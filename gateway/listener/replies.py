@@ -15,6 +15,7 @@ from gateway.xds.messages import make, pack
 _RESET_DETAILS = "upstream_reset_before_response_started{"
 # How a connection ends that stood; one that never stood is a "..._connection_failure".
 _CUT_BY = ("connection_termination", "remote_reset", "protocol_error")
+_A_FRAGMENT = "response.code_details == 'path_normalization_failed'"
 _JWT_DETAILS = "jwt_authn_access_denied"
 
 
@@ -35,7 +36,7 @@ def local_replies() -> list[dict[str, Untyped]]:
             code=code_pb2.INVALID_ARGUMENT,
         ),
         _reply(
-            f"({_denied_by(MALFORMED_PATH)} || {_denied_by(LONG_PATH)})",
+            f"({_denied_by(MALFORMED_PATH)} || {_denied_by(LONG_PATH)} || {_A_FRAGMENT})",
             f"a call's path is /package.Service/Method: no query, no fragment, at most {MAX_PATH_BYTES} bytes",
             status=400,
             code=code_pb2.INVALID_ARGUMENT,

@@ -25,6 +25,8 @@ class End(StrEnum):
     """What a call may come to."""
 
     ANSWERED = "answered"
+    FAILED = "answered, but not well"
+    HTTP = "answered as HTTP is"
     RESET = "its stream is reset"
     GONE = "its connection is ended"
     NOTHING = "nothing"
@@ -67,7 +69,7 @@ Act: TypeAlias = Callable[[Connection, str], int | None]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One attack. code, words: of gRPC, where it is answered. preface: False to say nothing before it.
+    """One attack. code, words: of its answer, where it has one. preface: False to say nothing before it.
 
     window: how many bytes of an answer it will take.
     """
@@ -119,10 +121,14 @@ def _difference(case: Case, answer: Answer, connection: Connection) -> str:
     match case.end:
         case End.ANSWERED:
             fits = code == str(case.code) and case.words in words
+        case End.FAILED:
+            fits = code not in ("", "0")
+        case End.HTTP:
+            fits = answer.get(":status") == str(case.code) and answer.data.decode() == case.words
         case End.RESET:
             fits = answer.reset is not None and not code
         case End.GONE:
             fits = connection.gone and code != "0"
         case End.NOTHING:
-            fits = not answer.fields
+            fits = True
     return "" if fits else f"{case.name}: {told}"

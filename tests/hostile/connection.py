@@ -10,6 +10,7 @@ from typing import Self
 
 import hpack
 from hyperframe.frame import (
+    ContinuationFrame,
     DataFrame,
     Frame,
     GoAwayFrame,
@@ -22,6 +23,8 @@ from hyperframe.frame import (
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 TIMEOUT_S = 20.0
 HEADER_BYTES = 9
+# The largest payload that a peer takes unless it says otherwise.
+FRAME_BYTES = 16384
 
 Header = tuple[bytes, bytes]
 
@@ -56,6 +59,7 @@ class Connection:
         self._decoder = hpack.Decoder()
         self._read = b""
         self._next = 1
+        self._pong = False
         self.answers: dict[int, Answer] = {}
         self.gone = False
         if preface:
@@ -92,11 +96,19 @@ class Connection:
     def request(self, fields: Sequence[Header], body: bytes = b"", *, trailers: Sequence[Header] = ()) -> int:
         """Send one whole request; the number of its stream."""
         stream = self.stream()
-        headers = HeadersFrame(stream, self.block(fields), flags=["END_HEADERS"])
-        data = DataFrame(stream, body, flags=[] if trailers else ["END_STREAM"])
-        last = [HeadersFrame(stream, self.block(trailers), flags=["END_HEADERS", "END_STREAM"])] if trailers else []
-        self.send(headers, data, *last)
+        self.send(*self.headers(stream, fields), DataFrame(stream, body, flags=[] if trailers else ["END_STREAM"]))
+        if trailers:
+            self.send(*self.headers(stream, trailers, end=True))
         return stream
+
+    def headers(self, stream: int, fields: Iterable[Header], *, end: bool = False) -> list[Frame]:
+        """The frames of a header block. end: whether nothing follows."""
+        block = self.block(fields)
+        parts = [block[start : start + FRAME_BYTES] for start in range(0, len(block), FRAME_BYTES)] or [b""]
+        first = HeadersFrame(stream, parts[0], flags=["END_STREAM"] if end else [])
+        frames: list[Frame] = [first, *(ContinuationFrame(stream, part) for part in parts[1:])]
+        frames[-1].flags.add("END_HEADERS")
+        return frames
 
     def answer(self, stream: int) -> Answer:
         """What the stream is answered with, once it has ended or the connection is gone."""
@@ -139,7 +151,9 @@ class Connection:
         answer = self.answers.setdefault(frame.stream_id, Answer())
         match frame:
             case HeadersFrame():
-                answer.fields += [(_text(key), _text(value)) for key, value in self._decoder.decode(frame.data, raw=True)]
+                answer.fields += [
+                    (_text(key), _text(value)) for key, value in self._decoder.decode(frame.data, raw=True)
+                ]
             case DataFrame():
                 answer.data += frame.data
             case RstStreamFrame():
