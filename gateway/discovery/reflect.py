@@ -21,9 +21,10 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, Serv
 from gateway.catalog import Step
 from gateway.discovery.calls import as_sent, read_next
 from gateway.discovery.refusal import Refusal, Unreachable, printable
+from gateway.discovery.texts import all_texts
 from governance.contract.types import service_in
 
-__all__ = ["Limits", "Reflected", "reflect"]
+__all__ = ["Limits", "Reflected", "is_full_name", "parse_file", "reflect"]
 
 # v1 is v1alpha under another name: the messages are the same on the wire.
 PATHS = (
@@ -149,7 +150,7 @@ class _Files:
 
     async def of_service(self, name: str) -> tuple[FileDescriptorProto, ...]:
         """The service's file and all that it imports, pinned ones left out."""
-        if len(name) > NAME_MAX or not FULL_NAME.fullmatch(name):
+        if not is_full_name(name):
             raise Refusal("BAD_NAME", f"that is no service's full name of at most {NAME_MAX} characters")
         sent = self._keep(await self.session.ask(ServerReflectionRequest(file_containing_symbol=name)))
         found = service_in(sent, name)
@@ -182,7 +183,7 @@ class _Files:
         for content in answer.file_descriptor_response.file_descriptor_proto:
             if len(content) > self.limits.file_bytes:
                 raise Refusal("FILE_TOO_LARGE", f"a file of the contract exceeds {self.limits.file_bytes} bytes")
-            file = _parse(content)
+            file = parse_file(content)
             sent.append(file)
             known = self.received.get(file.name)
             if known is not None and known != content:
@@ -200,11 +201,20 @@ class _Files:
             raise _Exhausted("CONTRACT_TOO_LARGE", f"the endpoint's contracts exceed {limit}")
 
 
-def _parse(content: bytes) -> FileDescriptorProto:
+def is_full_name(name: str) -> bool:
+    """Whether a service can be called that."""
+    return len(name) <= NAME_MAX and FULL_NAME.fullmatch(name) is not None
+
+
+def parse_file(content: bytes) -> FileDescriptorProto:
+    """A file as it was sent. Raises Refusal."""
     try:
-        return FileDescriptorProto.FromString(content)
+        file = FileDescriptorProto.FromString(content)
     except DecodeError as err:
         raise Refusal("BAD_FILE", "a file of the contract is no file descriptor, or an option in it is broken") from err
+    if not all_texts(content):
+        raise Refusal("BAD_FILE", "a file of the contract has a name or another text that is not UTF-8")
+    return file
 
 
 class _Session:
