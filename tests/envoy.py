@@ -124,7 +124,8 @@ class Backend:
             self.failing -= 1
             await context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
         sent = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-        return json.dumps({"metadata": sent, "remaining_s": context.time_remaining()}).encode()
+        uris = [uri.decode() for uri in context.auth_context().get("peer_uri", ())]
+        return json.dumps({"metadata": sent, "remaining_s": context.time_remaining(), "uris": uris}).encode()
 
 
 class _Every(grpc.GenericRpcHandler):
@@ -153,6 +154,19 @@ async def backend_at(path: Path) -> AsyncGenerator[Backend]:
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((_Every(backend),))
     server.add_insecure_port(backend.address)
+    await server.start()
+    yield backend
+    await server.stop(0)
+
+
+@asynccontextmanager
+async def backend_on(port: int = 0, *, credentials: grpc.ServerCredentials | None = None) -> AsyncGenerator[Backend]:
+    """A backend on TCP; without credentials, in the clear."""
+    server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
+    address = f"127.0.0.1:{port}"
+    taken = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+    backend = Backend(f"127.0.0.1:{taken}")
+    server.add_generic_rpc_handlers((_Every(backend),))
     await server.start()
     yield backend
     await server.stop(0)

@@ -111,7 +111,7 @@ def build_tool(tool: Tool, residues: Mapping[str, Residue], *, over_tls: bool = 
     """
     return {
         CLUSTER: _resource(service.cluster(tool, over_tls=over_tls)),
-        ENDPOINTS: _resource(service.endpoints(tool)),
+        ENDPOINTS: _resource(service.endpoints(tool, over_tls=over_tls)),
         ROUTES: _resource(service.routes(tool, residues)),
         SCOPE: _resource(service.scope(tool)),
     }

@@ -34,9 +34,10 @@ _EFFECTS: Mapping[int, str] = {
 def cluster(tool: Tool, *, over_tls: bool = False) -> Message:
     """The tool's endpoints as one upstream: balancing, health, ejection, concurrency.
 
-    over_tls: whether the mesh reaches tools over TLS. Then each cluster can,
-    whatever its endpoints are now: Envoy would call one that comes later in
-    the clear until it has taken up a changed cluster.
+    over_tls: whether the mesh reaches tools over TLS. Then each cluster does,
+    whatever its endpoints are now, but to those that are marked: Envoy would
+    call one that comes later in the clear until it has taken up a changed
+    cluster.
     """
     return make(
         "envoy.config.cluster.v3.Cluster",
@@ -52,8 +53,8 @@ def cluster(tool: Tool, *, over_tls: bool = False) -> Message:
         circuit_breakers={"thresholds": [_thresholds(tool)]},
         outlier_detection=_outlier_detection(),
         health_checks=[_health_check(tool)] if tool.health_checked else [],
-        transport_socket_matches=tls.to_tools() if over_tls else [],
         typed_extension_protocol_options={"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": pack(http2())},
+        **(tls.to_tools() if over_tls else {}),
     )
 
 
@@ -119,15 +120,16 @@ def http2() -> Message:
     )
 
 
-def endpoints(tool: Tool) -> Message:
-    """Where the tool listens; an endpoint that does not answer is listed as unhealthy."""
+def endpoints(tool: Tool, *, over_tls: bool = False) -> Message:
+    """Where the tool listens; an endpoint that does not answer is listed as unhealthy. over_tls: as its cluster's."""
     return make(
         "envoy.config.endpoint.v3.ClusterLoadAssignment",
         cluster_name=tool.service,
         endpoints=[
             {
                 "lb_endpoints": [
-                    _reached(endpoint) | {"health_status": "UNKNOWN" if endpoint in tool.ready else "UNHEALTHY"}
+                    _reached(endpoint, over_tls=over_tls)
+                    | {"health_status": "UNKNOWN" if endpoint in tool.ready else "UNHEALTHY"}
                     for endpoint in tool.endpoints
                 ]
             }
@@ -135,10 +137,10 @@ def endpoints(tool: Tool) -> Message:
     )
 
 
-def _reached(endpoint: Endpoint) -> dict[str, Untyped]:
-    if not endpoint.tls_name:
-        return {"endpoint": {"address": address(endpoint)}}
-    return {"endpoint": {"address": address(endpoint), "hostname": endpoint.tls_name}, "metadata": tls.picked()}
+def _reached(endpoint: Endpoint, *, over_tls: bool) -> dict[str, Untyped]:
+    if endpoint.tls_name:
+        return {"endpoint": {"address": address(endpoint), "hostname": endpoint.tls_name}}
+    return {"endpoint": {"address": address(endpoint)}, **({"metadata": tls.without()} if over_tls else {})}
 
 
 def address(endpoint: Endpoint) -> dict[str, Untyped]:

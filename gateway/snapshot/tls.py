@@ -51,8 +51,8 @@ def of_callers() -> dict[str, Untyped]:
     return {"name": TRANSPORT, "typed_config": pack(context)}
 
 
-def to_tools() -> list[dict[str, Untyped]]:
-    """The transport to endpoints that name a certificate; to all others there is none.
+def to_tools() -> dict[str, Untyped]:
+    """The transport to endpoints, as fields of a cluster: TLS, but to those that are marked as being without.
 
     An endpoint's certificate must be of the authority, and name the endpoint's `hostname`.
     """
@@ -67,13 +67,22 @@ def to_tools() -> list[dict[str, Untyped]]:
         auto_host_sni=True,
         auto_sni_san_validation=True,
     )
-    socket = {"name": TRANSPORT, "typed_config": pack(context)}
-    return [{"name": "tls", "match": {"fields": {"tls": {"bool_value": True}}}, "transport_socket": socket}]
+    # A message without fields.
+    plain = {"type_url": type_url("envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"), "value": b""}
+    socket = {"name": "envoy.transport_sockets.raw_buffer", "typed_config": plain}
+    return {
+        "transport_socket": {"name": TRANSPORT, "typed_config": pack(context)},
+        "transport_socket_matches": [{"name": "plain", "match": _plain(), "transport_socket": socket}],
+    }
 
 
-def picked() -> dict[str, Untyped]:
-    """The metadata of an endpoint that is reached over TLS."""
-    return {"filter_metadata": {_MATCH: {"fields": {"tls": {"bool_value": True}}}}}
+def without() -> dict[str, Untyped]:
+    """The metadata of an endpoint that is reached without TLS, in a cluster that has it."""
+    return {"filter_metadata": {_MATCH: _plain()}}
+
+
+def _plain() -> Message:
+    return make("google.protobuf.Struct", fields={"plain": {"bool_value": True}})
 
 
 def _secret(name: str, *, wait_s: int) -> dict[str, Untyped]:
