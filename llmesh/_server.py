@@ -29,6 +29,7 @@ from llmesh._health import HealthServicer
 from llmesh._lease import Lease
 from llmesh._services import ServeError, compile_rules, find_services, wrap_services
 from llmesh._tls import GatewayOnly, Tls, server_credentials
+from llmesh._tracing import configure as configure_tracing
 from llmesh.certificates import CertificateError
 from llmesh.home import SOCKET_PATH_MAX_BYTES, Home, HomeError, close_directory
 from llmesh.log import configure_logging
@@ -55,6 +56,7 @@ _OPTIONS = (
 )
 # How long the mesh gets to stop sending calls here once the lease is back.
 _LAME_DUCK_S = 0.3
+_ON_THE_WAY_S = 0.1
 DRAIN_LIMIT_S = 10.0
 
 
@@ -174,6 +176,8 @@ class Server:
             tasks.create_task(server.stop(self._drain_limit_s))
             try:
                 async with asyncio.timeout(self._drain_limit_s):
+                    # Calls that were sent before the other side heard that we stop are answered too.
+                    await asyncio.sleep(_ON_THE_WAY_S)
                     await self._calls.wait_for_none()
             except TimeoutError:
                 log.warning("calls cut at the drain limit", extra={"limit_s": self._drain_limit_s})
@@ -219,6 +223,7 @@ def serve(
     with a message if the server cannot start.
     """
     configure_logging()
+    configure_tracing()
     try:
         server = Server(*servicers, name=name, home=home, address=address, tls=tls, insecure_dev=insecure_dev)
         asyncio.run(_serve_until_told(server))

@@ -20,6 +20,8 @@ AFTER_POLL_S = 0.02
 # How often a process is asked whether it answers; one that is silent is asked again at once.
 ASK_EVERY_S = 1.0
 ASK_MOST_S = 2.0
+# What one that has never answered is given beside a program's patience.
+STARTING_S = 60.0
 READY_POLL_S = 0.1
 # How long a process is given to end those whose place it takes, where it does that itself.
 HAND_OVER_S = 30.0
@@ -164,7 +166,7 @@ class Child:
                 asking.cancel()
 
     async def _ask(self, life: Life) -> None:
-        """Ask a process for as long as it lives; one that once answered and then is silent for too long is killed."""
+        """Ask a process for as long as it lives; one that is silent for too long is killed."""
         if self.program.probe is None:
             return
         probe = self.program.probe(life.id.pid, life.epoch)
@@ -175,26 +177,30 @@ class Child:
                     await asyncio.sleep(ASK_EVERY_S)
                 asked = time.monotonic()
                 answer = await probe.answers()
-                known = known or answer is True
-                if answer is not False or not known:
+                if answer is not False:
                     silent_s = 0.0
-                    self._hear(life, Condition.RUNNING)
+                    if answer:
+                        known = True
+                        self._hear(life, answers=True)
                     continue
                 # A supervisor that was stopped itself must not take its own sleep for theirs.
                 silent_s += min(time.monotonic() - asked, ASK_MOST_S)
-                self._hear(life, Condition.UNRESPONSIVE)
-                if silent_s >= self.program.patience_s:
+                if known:
+                    self._hear(life, answers=False)
+                if silent_s >= self.program.patience_s + (0 if known else STARTING_S):
                     life.killed_for = f"did not answer for {self.program.patience_s:g} s: killed"
                     life.signal(signal.SIGKILL)
                     return
         finally:
             await probe.close()
 
-    def _hear(self, life: Life, condition: Condition) -> None:
-        """Say whether the process that does the work answers, where that has changed."""
-        if life is self._current and self.state.state is not condition and self.state.pid:
-            self._become(condition)
-            self._say("answers again" if condition is Condition.RUNNING else "does not answer")
+    def _hear(self, life: Life, *, answers: bool) -> None:
+        """Tell whether the process that does the work answers, where that has changed."""
+        if life is not self._current or self.state.answers is answers:
+            return
+        if self.state.state is Condition.UNRESPONSIVE or not answers:
+            self._say("answers again" if answers else "does not answer")
+        self._become(Condition.RUNNING if answers else Condition.UNRESPONSIVE, since=self.state.since, answers=answers)
 
     async def _wait_ready(self, life: Life, probe: Probe, within_s: float) -> str:
         """Wait until the process can take over; what is missing if it can't in time."""
@@ -230,7 +236,8 @@ class Child:
 
     def _become(self, state: Condition, **facts: object) -> None:
         gone = {"pid": 0, "start_ticks": 0} if state in (Condition.BACKING_OFF, Condition.STOPPED) else {}
-        self.state = replace(self.state, state=state, since=time.time(), **{**gone, **facts})  # pyright: ignore[reportArgumentType] one dataclass's own fields
+        changed = {"since": time.time(), "answers": False, **gone, **facts}
+        self.state = replace(self.state, state=state, **changed)  # pyright: ignore[reportArgumentType] one dataclass's own fields
         self._changed()
 
     def _say(self, text: str) -> None:

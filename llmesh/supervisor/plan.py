@@ -12,7 +12,7 @@ from pathlib import Path
 
 from llmesh.document import DocumentError
 from llmesh.home import Home, write_atomically
-from llmesh.mesh_file import MeshFile, join_host_port, read_mesh_file
+from llmesh.mesh_file import MeshFile, TraceSettings, join_host_port, read_mesh_file
 from llmesh.problem import Problem
 from llmesh.supervisor.probe import EnvoyProbe, GatewayProbe, ToolProbe
 from llmesh.supervisor.program import Program
@@ -55,7 +55,13 @@ def read(home: Home, mesh_file: Path) -> Plan:
     except DocumentError as err:
         raise Problem(str(err), "name another one: --mesh-file FILE") from err
     tools = [
-        tool(home, entry.name, argv=entry.command or (sys.executable, "-m", entry.module), cwd=entry.folder)
+        tool(
+            home,
+            entry.name,
+            argv=entry.command or (sys.executable, "-m", entry.module),
+            cwd=entry.folder,
+            traces=mesh.traces,
+        )
         for entry in mesh.processes
     ]
     return Plan(mesh.host, mesh.port, mesh, (gateway(home, mesh_file), envoy(home), *tools))
@@ -67,13 +73,21 @@ def environment(home: Home) -> dict[str, str]:
     return {**inherited, "LLMESH_HOME": str(home.path), MARK: str(home.path), "PYTHONUNBUFFERED": "1"}
 
 
-def tool(home: Home, name: str, *, argv: tuple[str, ...], cwd: Path) -> Program:
-    """A tool: told where the mesh is and what its process is called."""
+def tracing_environment(name: str, traces: TraceSettings | None) -> dict[str, str]:
+    """OpenTelemetry's variables for a tool, but for those that are set here already."""
+    if traces is None:
+        return {}
+    stated = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{traces.otlp}", "OTEL_SERVICE_NAME": name}
+    return {variable: os.environ.get(variable, value) for variable, value in stated.items()}
+
+
+def tool(home: Home, name: str, *, argv: tuple[str, ...], cwd: Path, traces: TraceSettings | None = None) -> Program:
+    """A tool: told where the mesh is, what its process is called and where its traces go."""
     return Program(
         name=name,
         argv=argv,
         cwd=cwd,
-        env={**environment(home), "LLMESH_NAME": name},
+        env={**environment(home), "LLMESH_NAME": name, **tracing_environment(name, traces)},
         stop_rank=TOOL_RANK,
         # A tool drains its calls for up to 10 s.
         grace_s=12.0,

@@ -45,7 +45,7 @@ class EnvoyProbe:
     async def missing(self) -> str:
         """Its listener opens once it has everything from the gateway."""
         try:
-            info = json.loads((await _get(self._socket, "/server_info")).partition(b"\r\n\r\n")[2])
+            info = json.loads(await _get(self._socket, "/server_info"))
             state, epoch = info["state"], info["command_line_options"].get("restart_epoch", 0)
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return "does not answer"
@@ -149,13 +149,25 @@ class ToolProbe(ServerProbe):
 
 
 async def _get(socket: Path, path: str) -> bytes:
-    """The whole answer of an HTTP server. Raises OSError; TimeoutError if there is none in time."""
+    """The body of what an HTTP server answers. Raises OSError; TimeoutError if there is no answer in time."""
     async with asyncio.timeout(ASK_S):
         reader, writer = await asyncio.open_unix_connection(socket)
         try:
             writer.write(f"GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".encode())
-            return await reader.read()
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
         finally:
             writer.close()
             with suppress(OSError):
                 await writer.wait_closed()
+    return _whole(body) if b"transfer-encoding: chunked" in head else body
+
+
+def _whole(chunks: bytes) -> bytes:
+    """What came in chunks (RFC 9112, section 7.1)."""
+    whole = b""
+    while chunks:
+        size, _, rest = chunks.partition(b"\r\n")
+        length = int(size, 16)
+        whole += rest[:length]
+        chunks = rest[length + 2 :] if length else b""
+    return whole

@@ -33,9 +33,9 @@ class Program:
     not started before the file `after` exists.
 
     probe: given a process id and an epoch, whom to ask; None: nobody can be.
-    Once it has answered, it is killed when it doesn't for patience_s. epoch:
-    the option that tells a process how many others it succeeds without a gap;
-    given one, the process before it is ended by it, not by us.
+    A process that doesn't answer for patience_s is killed. epoch: the option
+    that tells a process how many others it succeeds without a gap; given one,
+    the process before it is ended by it, not by us.
     """
 
     name: str

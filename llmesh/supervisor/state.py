@@ -25,7 +25,7 @@ class Condition(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ChildState:
-    """One child. pid is 0 when it doesn't run; since is in Unix seconds."""
+    """One child. pid is 0 when it doesn't run; since is in Unix seconds; answers: it has, and still does."""
 
     name: str
     state: Condition = Condition.STOPPED
@@ -34,6 +34,7 @@ class ChildState:
     restarts: int = 0
     last_exit: str = ""
     since: float = 0.0
+    answers: bool = False
 
     @property
     def process(self) -> ProcessId:
