@@ -18,6 +18,8 @@ from typing import Any, Self, TypeVar, cast
 
 import grpc
 
+from llmesh._tracing import calling
+from llmesh._tracing import configure as configure_tracing
 from llmesh.status import error_from_rpc
 
 Metadatum = tuple[str, str | bytes]
@@ -96,6 +98,7 @@ class Mesh:
 
     async def __aenter__(self) -> Self:
         """Open the channel; it connects with the first call."""
+        configure_tracing()
         self._channel = MeshChannel(
             open_channel(self._address, self._credentials, server_name=self._server_name), metadata=self._metadata
         )
@@ -138,24 +141,28 @@ class MeshChannel(grpc.aio.Channel):
     # gRPC's stubs pass what they like here, each version its own.
     def unary_unary(self, *args: Any, **kwargs: Any) -> Any:
         """A method of one request and one response."""
-        return self._wrap(self._inner.unary_unary(*args, **kwargs))
+        return self._wrap(_path(*args, **kwargs), self._inner.unary_unary(*args, **kwargs))
 
     def unary_stream(self, *args: Any, **kwargs: Any) -> Any:
         """A method of one request and a stream of responses."""
-        return self._wrap(self._inner.unary_stream(*args, **kwargs))
+        return self._wrap(_path(*args, **kwargs), self._inner.unary_stream(*args, **kwargs))
 
     def stream_unary(self, *args: Any, **kwargs: Any) -> Any:
         """A method of a stream of requests and one response."""
-        return self._wrap(self._inner.stream_unary(*args, **kwargs))
+        return self._wrap(_path(*args, **kwargs), self._inner.stream_unary(*args, **kwargs))
 
     def stream_stream(self, *args: Any, **kwargs: Any) -> Any:
         """A method of streams both ways."""
-        return self._wrap(self._inner.stream_stream(*args, **kwargs))
+        return self._wrap(_path(*args, **kwargs), self._inner.stream_stream(*args, **kwargs))
 
-    def _wrap(self, method: Callable[..., grpc.aio.Call]) -> Callable[..., _Call]:
+    def _wrap(self, path: str, method: Callable[..., grpc.aio.Call]) -> Callable[..., _Call]:
         def start(*args: object, metadata: Iterable[Metadatum] | None = None, **kwargs: object) -> _Call:
             whole = (*self._metadata(), *(metadata or ()))
-            return _Call(method(*args, metadata=whole, **kwargs))
+            span = calling(path, whole)
+            call = method(*args, metadata=(*whole, *span.metadata()) if span else whole, **kwargs)
+            if span:
+                call.add_done_callback(span.end)
+            return _Call(call)
 
         return start
 
@@ -184,6 +191,11 @@ class MeshChannel(grpc.aio.Channel):
     ) -> None:
         """Close."""
         await self.close()
+
+
+def _path(method: str, *_: object, **__: object) -> str:
+    """The method of a stub's arguments, by its name or its place."""
+    return method
 
 
 class _Call:

@@ -23,6 +23,7 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2  # pyright: ignore[reportMissingTypeStubs]: it has stubs, but no py.typed
 
+from llmesh._tracing import answering as answering_span
 from llmesh.call import PROVENANCE_MAX_BYTES, Call, answer
 from llmesh.caller import CALL_ID_KEY, PROVENANCE_KEY, caller_from_metadata, read_metadata
 from llmesh.errors import InvalidCall, MeshError, ToolFailed, Unimplemented, Violation
@@ -223,6 +224,7 @@ class _Answering:
         answer(call)
         if self._calls is not None:
             self._calls.count()
+        span = answering_span(call, metadata) if self._calls is not None else None
         started_s = time.monotonic()
         outcome = "CANCELLED"
         try:
@@ -242,6 +244,8 @@ class _Answering:
             facts = {**call_facts(call), "code": outcome, "took_ms": took_ms}
             # Without an id it came from no caller: a health check, a lease renewed.
             log.log(logging.INFO if call_id else logging.DEBUG, "call answered", extra=facts)
+            if span is not None:
+                span.end(outcome)
         return response
 
 

@@ -64,8 +64,15 @@ def _check_listen(address: str, info: ValidationInfo) -> str:
     return join_host_port(host, port)
 
 
+def _check_address(address: str) -> str:
+    host, port = split_host_port(address)
+    if port == 0:
+        raise ValueError(f"`{address}` names no port")
+    return join_host_port(host, port)
+
+
 def _check_operations(address: str) -> str:
-    return join_host_port(*split_host_port(address)) if address else ""
+    return _check_address(address) if address else ""
 
 
 def _check_endpoint(address: str) -> str:
@@ -74,10 +81,7 @@ def _check_endpoint(address: str) -> str:
         if not path.startswith("/") or path.startswith("//"):
             raise ValueError(f"`{address}` is not an address: write unix:/absolute/path.sock")
         return address
-    host, port = split_host_port(address)
-    if port == 0:
-        raise ValueError(f"`{address}` names no port")
-    return join_host_port(host, port)
+    return _check_address(address)
 
 
 class Entry(Document):
@@ -179,7 +183,7 @@ class LogSettings(Entry):
 class TraceSettings(Entry):
     """Where traces of calls go."""
 
-    otlp: Annotated[str, AfterValidator(_check_endpoint)] = Field(description="IP:port that takes OTLP over gRPC")
+    otlp: Annotated[str, AfterValidator(_check_address)] = Field(description="IP:port that takes OTLP over gRPC")
     sample_percent: float = Field(
         100.0, ge=0, le=100, description="of the calls whose caller does not say whether it traces"
     )

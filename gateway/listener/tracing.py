@@ -14,8 +14,10 @@ from gateway.xds.messages import make, pack
 
 COLLECTOR = "llmesh.traces"
 SERVICE_NAME = "llmesh-envoy"
-# What Envoy tells of every request and nobody may: where a caller is, and what it calls itself.
-_NOT_TOLD = ("peer.address", "user_agent", "downstream_cluster")
+# What Envoy tells of every request and nobody may: where a caller is, what it calls itself, a tool's own words.
+_NOT_TOLD = ("peer.address", "user_agent", "downstream_cluster", "grpc.message")
+# What Envoy tells of a path has the query.
+_PATHS = ("http.url", "grpc.path")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +35,30 @@ def tracing(traces: Traces) -> dict[str, Untyped]:
         "envoy.config.trace.v3.OpenTelemetryConfig",
         grpc_service={"envoy_grpc": {"cluster_name": COLLECTOR}, "timeout": {"seconds": 1}},
         service_name=SERVICE_NAME,
+        sampler=_sampler("parent_based", "ParentBased", wrapped_sampler=_of_a_hundred(traces.sample_percent)),
     )
     tags = [
         {"tag": "llmesh.call_id", "request_header": {"name": "x-request-id"}},
-        # Envoy's own has the query.
-        {"tag": "http.url", "value": SHOWN_PATH},
+        *({"tag": name, "value": SHOWN_PATH} for name in _PATHS),
         *({"tag": name, "literal": {"value": "-"}} for name in _NOT_TOLD),
     ]
     return {
         "provider": {"name": "envoy.tracers.opentelemetry", "typed_config": pack(provider)},
-        "random_sampling": {"value": traces.sample_percent},
+        # The sampler decides: these two, of Envoy's own, would pass over what a caller's trace says.
+        "random_sampling": {"value": 100},
         "client_sampling": {"value": 0},
         "custom_tags": tags,
     }
+
+
+def _of_a_hundred(percent: float) -> dict[str, Untyped]:
+    share = {"numerator": round(percent * 10_000), "denominator": "MILLION"}
+    return _sampler("trace_id_ratio_based", "TraceIdRatioBased", sampling_percentage=share)
+
+
+def _sampler(name: str, message: str, **fields: Untyped) -> dict[str, Untyped]:
+    config = make(f"envoy.extensions.tracers.opentelemetry.samplers.v3.{message}SamplerConfig", **fields)
+    return {"name": f"envoy.tracers.opentelemetry.samplers.{name}", "typed_config": pack(config)}
 
 
 def traces_cluster(traces: Traces) -> dict[str, Untyped]:
