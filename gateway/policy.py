@@ -11,7 +11,7 @@ import ipaddress
 import json
 import logging
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,8 @@ from llmesh.home import Home, write_atomically
 log = logging.getLogger(__name__)
 
 POLL_S = 0.5
+# A disk that is slower than this is left to itself.
+DISK_WAIT_S = 0.5
 
 
 class PolicyError(Exception):
@@ -50,6 +52,8 @@ class PolicyFiles:
         self._development = development
         self._kept = home.state / "policy.json"
         self._told = home.state / "policy_error.txt"
+        # One thread, so that the disk has what is newest.
+        self._disk = ThreadPoolExecutor(1, "policy")
         self._good: Loaded | None = None
         # What is wrong with the files, and how often they were right and wrong.
         self.error = ""
@@ -77,16 +81,22 @@ class PolicyFiles:
         self.loads += 1
         self._good = loaded
         self._keep(self._kept, json.dumps(texts, sort_keys=True))
-        with suppress(OSError):
-            self._told.unlink(missing_ok=True)
+        self._keep(self._told, None)
         return loaded
 
-    def _keep(self, path: Path, text: str) -> None:
-        """Write it if the disk lets us: what is in force does not hang on what is kept."""
-        try:
-            write_atomically(path, text.encode(errors="replace"))
-        except OSError:
-            log.exception("policy could not be kept", extra={"path": str(path)})
+    def _keep(self, path: Path, text: str | None) -> None:
+        """Write it (None: remove it) if the disk lets us soon: what is in force does not hang on what is kept."""
+
+        def write() -> None:
+            try:
+                if text is None:
+                    path.unlink(missing_ok=True)
+                else:
+                    write_atomically(path, text.encode(errors="replace"))
+            except OSError:
+                log.exception("policy could not be kept", extra={"path": str(path)})
+
+        wait([self._disk.submit(write)], timeout=DISK_WAIT_S)
 
     def _last_good(self, error: Exception) -> Loaded:
         try:

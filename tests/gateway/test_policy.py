@@ -2,15 +2,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
+import threading
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from gateway import policy
 from gateway.policy import POLL_S, Loaded, PolicyError, PolicyFiles, is_loopback
+from llmesh import home
 from tests.envoy import ISSUERS, JWKS, READS
+from tests.eventually import eventually
 from tests.gateway.fakes import FakeClock
 from tests.gateway.policy_files import BROKEN, OWNERSHIP, Folder
 
@@ -203,6 +208,31 @@ def test_what_is_kept_is_for_the_owner_alone(folder: Folder) -> None:
     folder.files().load()
 
     assert (folder.home.state / "policy.json").stat().st_mode & 0o077 == 0
+
+
+async def test_a_policy_is_in_force_though_the_disk_hangs_and_is_kept_when_it_no_longer_does(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hanging, fsync = threading.Event(), os.fsync
+
+    def slow(handle: int) -> None:
+        assert hanging.wait(30)
+        fsync(handle)
+
+    monkeypatch.setattr(home.os, "fsync", slow)
+    monkeypatch.setattr(policy, "DISK_WAIT_S", 0.01)
+    files = folder.files()
+    assert reason(files.load()) == "everyone reads"
+    folder.write("mesh.yaml", OTHER)
+    assert reason(files.load()) == "all may read"
+    hanging.set()
+
+    async def kept() -> None:
+        path = folder.home.state / "policy.json"
+        assert path.exists()
+        assert "all may read" in path.read_text()
+
+    await eventually(kept)
 
 
 def with_development_issuer(folder: Folder) -> None:
