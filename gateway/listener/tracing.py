@@ -14,8 +14,9 @@ from gateway.xds.messages import make, pack
 
 COLLECTOR = "llmesh.traces"
 SERVICE_NAME = "llmesh-envoy"
-# What Envoy tells of every request and nobody may: where a caller is, what it calls itself, a tool's own words.
-_NOT_TOLD = ("peer.address", "user_agent", "downstream_cluster", "grpc.message")
+# What Envoy tells of every request and nobody may: where a caller is, and what it calls itself. The message of an
+# error it tells after these (1.40), so that cannot be left out.
+_NOT_TOLD = ("peer.address", "user_agent", "downstream_cluster")
 # What Envoy tells of a path has the query.
 _PATHS = ("http.url", "grpc.path")
 
