@@ -63,6 +63,9 @@ def bootstrap(edge: Edge) -> Message:
             "clusters": _clusters(edge),
         },
         stats_config=stats_config(),
+        # What a tool costs each worker, and its figures, are made when it is first called.
+        cluster_manager={"enable_deferred_cluster_creation": True},
+        deferred_stat_options={"enable_deferred_creation_stats": True},
         overload_manager=overload_manager(edge.limits),
         layered_runtime={"layers": [{"name": "static", "static_layer": {}}]},
     )

@@ -19,11 +19,12 @@ _A_FRAGMENT = "response.code_details == 'path_normalization_failed'"
 # Of what no route has.
 _TOO_LONG = f"(response.code in [403, 404] && size(request.path) > {MAX_PATH_BYTES})"
 _JWT_DETAILS = "jwt_authn_access_denied"
+_PACKED = "typed_filter_metadata"
 
 
 def local_replies() -> list[dict[str, Untyped]]:
     """Envoy's own answers, in the caller's words. The first that fits is taken."""
-    route, text = _in_route(refusals.DETAILS), _in_route(refusals.MESSAGE)
+    route, text = (f"xds.route_metadata.{_PACKED}['{name}']" for name in (refusals.DETAILS, refusals.MESSAGE))
     unknown = f"no method {SHOWN_PATH} on this mesh; `llmesh tools list` shows what there is"
     return [
         _reply(
@@ -85,18 +86,14 @@ def _details_start(*reasons: str) -> str:
 
 
 def _composed(when: str, name: str, code: int) -> dict[str, Untyped]:
-    """What the route has composed under a name (refusals.py)."""
-    route, text = _in_route(refusals.DETAILS), _in_route(refusals.MESSAGE)
+    """What the tool has composed under a name (refusals.py)."""
+    tool, text = (f"xds.virtual_host_metadata.{_PACKED}['{name}']" for name in (refusals.DETAILS, refusals.MESSAGE))
     return _reply(
-        f"{when} && '{name}' in {route}",
+        f"{when} && '{name}' in {tool}",
         f"%CEL({text}['{name}'])%",
-        details=f"%CEL({route}['{name}'])%",
+        details=f"%CEL({tool}['{name}'])%",
         code=code,
     )
-
-
-def _in_route(name: str) -> str:
-    return f"xds.route_metadata.filter_metadata['{name}']"
 
 
 def _reply(

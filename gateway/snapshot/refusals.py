@@ -1,14 +1,16 @@
 """What a refused caller reads, composed when the snapshot is built.
 
-A route's metadata maps Envoy's response code details to a message and to a
-serialised google.rpc.Status; a static local-reply mapper (edge.py) returns
-both, so a refusal costs no Python. The Status repeats code and message, as
-gRPC clients check that they agree.
+Metadata of a tool's virtual host and of its routes maps Envoy's response code
+details to a message and to a serialised google.rpc.Status; a static
+local-reply mapper (listener/replies.py) returns both, so a refusal costs no
+Python. The Status repeats code and message, as gRPC clients check that they
+agree.
 """
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from typing import Any as Untyped
 
 from google.protobuf.any_pb2 import Any
@@ -19,7 +21,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2  # pyright: ignor
 from governance.decide import no_rule_permits
 from governance.residue import Residue
 
-# Names of route metadata; edge.py reads them.
+# Names of the metadata.
 DETAILS = "llmesh.refusal.details"
 MESSAGE = "llmesh.refusal.message"
 UNAVAILABLE = "unavailable"
@@ -32,18 +34,24 @@ ERROR_DOMAIN = "llmesh"
 MAX_TEXT_BYTES = 1000
 
 
+def tool_metadata(service: str) -> dict[str, dict[str, str]]:
+    """What all of a tool's routes share: metadata name -> fields, all text."""
+    return _metadata({UNAVAILABLE: _unavailable(service), OVERLOADED: _overloaded(service), CUT: _cut(service)})
+
+
 def route_metadata(residue: Residue) -> dict[str, dict[str, str]]:
-    """Route metadata: name -> fields, all text. A hidden tool's has no refusals by rule: it looks like no tool."""
-    details: dict[str, str] = {}
-    messages: dict[str, str] = {}
-    statuses = {UNAVAILABLE: _unavailable(residue), OVERLOADED: _overloaded(residue), CUT: _cut(residue)}
-    if not residue.tool.hidden:
-        statuses |= {matched(clause.rule): _denied(residue, clause.rule, clause.reason) for clause in residue.forbids}
-        statuses[matched("none")] = _denied(residue, "", no_rule_permits(residue))
-    for key, status in statuses.items():
-        messages[key] = status.message
-        details[key] = encoded(status)
-    return {DETAILS: details, MESSAGE: messages}
+    """What the rules give one method. A hidden tool's has no refusals by rule: it looks like no tool."""
+    if residue.tool.hidden:
+        return {}
+    statuses = {matched(clause.rule): _denied(residue, clause.rule, clause.reason) for clause in residue.forbids}
+    return _metadata({**statuses, matched("none"): _denied(residue, "", no_rule_permits(residue))})
+
+
+def _metadata(statuses: Mapping[str, status_pb2.Status]) -> dict[str, dict[str, str]]:
+    return {
+        DETAILS: {key: encoded(status) for key, status in statuses.items()},
+        MESSAGE: {key: status.message for key, status in statuses.items()},
+    }
 
 
 def encoded(status: status_pb2.Status) -> str:
@@ -85,34 +93,30 @@ def _denied(residue: Residue, rule: str, reason: str) -> status_pb2.Status:
     )
 
 
-def _unavailable(residue: Residue) -> status_pb2.Status:
+def _unavailable(service: str) -> status_pb2.Status:
     return _status(
         code_pb2.UNAVAILABLE,
-        f"no endpoint of {residue.tool.service} answers; try again in {RETRY_AFTER_S} s",
+        f"no endpoint of {service} answers; try again in {RETRY_AFTER_S} s",
         error_details_pb2.RetryInfo(retry_delay=Duration(seconds=RETRY_AFTER_S)),
-        error_details_pb2.ErrorInfo(
-            reason="TOOL_DOWN", domain=ERROR_DOMAIN, metadata={"service": residue.tool.service}
-        ),
+        error_details_pb2.ErrorInfo(reason="TOOL_DOWN", domain=ERROR_DOMAIN, metadata={"service": service}),
     )
 
 
-def _overloaded(residue: Residue) -> status_pb2.Status:
+def _overloaded(service: str) -> status_pb2.Status:
     return _status(
         code_pb2.RESOURCE_EXHAUSTED,
-        f"{residue.tool.service} has as many calls as it takes at once; try again in {RETRY_AFTER_S} s",
+        f"{service} has as many calls as it takes at once; try again in {RETRY_AFTER_S} s",
         error_details_pb2.RetryInfo(retry_delay=Duration(seconds=RETRY_AFTER_S)),
-        error_details_pb2.ErrorInfo(
-            reason="TOOL_OVERLOADED", domain=ERROR_DOMAIN, metadata={"service": residue.tool.service}
-        ),
+        error_details_pb2.ErrorInfo(reason="TOOL_OVERLOADED", domain=ERROR_DOMAIN, metadata={"service": service}),
     )
 
 
-def _cut(residue: Residue) -> status_pb2.Status:
+def _cut(service: str) -> status_pb2.Status:
     # No delay after which to try again: the tool may have done what it was asked.
     return _status(
         code_pb2.UNAVAILABLE,
         "the call was cut: the tool ended the connection",
-        error_details_pb2.ErrorInfo(reason="CALL_CUT", domain=ERROR_DOMAIN, metadata={"service": residue.tool.service}),
+        error_details_pb2.ErrorInfo(reason="CALL_CUT", domain=ERROR_DOMAIN, metadata={"service": service}),
     )
 
 

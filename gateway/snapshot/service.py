@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from gateway.catalog import Endpoint, Method, Tool
 from gateway.snapshot import access, refusals, tls
 from gateway.snapshot.ads import ADS
+from gateway.snapshot.parts import Part, parts
 from gateway.xds.messages import make, pack
 from governance.residue import Residue
 from llmesh.api.options.v1 import options_pb2 as options
@@ -31,17 +32,17 @@ _EFFECTS: Mapping[int, str] = {
 }
 
 
-def cluster(tool: Tool, *, over_tls: bool = False) -> Message:
+def cluster(tool: Tool, *, over_tls: bool = False, name: str = "") -> Message:
     """The tool's endpoints as one upstream: balancing, health, ejection, concurrency.
 
-    over_tls: whether the mesh reaches tools over TLS. Then each cluster does,
-    whatever its endpoints are now, but to those that are marked: Envoy would
-    call one that comes later in the clear until it has taken up a changed
-    cluster.
+    name: of a part of the tool; none for the whole. over_tls: whether the mesh
+    reaches tools over TLS. Then each cluster does, whatever its endpoints are
+    now, but to those that are marked: Envoy would call one that comes later in
+    the clear until it has taken up a changed cluster.
     """
     return make(
         "envoy.config.cluster.v3.Cluster",
-        name=tool.service,
+        name=name or tool.service,
         type="EDS",
         eds_cluster_config={"eds_config": ADS},
         connect_timeout={"seconds": CONNECT_TIMEOUT_S},
@@ -50,6 +51,8 @@ def cluster(tool: Tool, *, over_tls: bool = False) -> Message:
         # workers at once: Envoy gathers changes for a second, in which it would
         # call an ejected endpoint again.
         common_lb_config={"healthy_panic_threshold": {"value": 0.0}, "update_merge_window": {"seconds": 0}},
+        # An endpoint that is taken away gets no more calls, though it is healthy: it leaves.
+        ignore_health_on_host_removal=True,
         circuit_breakers={"thresholds": [_thresholds(tool)]},
         outlier_detection=_outlier_detection(),
         health_checks=[_health_check(tool)] if tool.health_checked else [],
@@ -120,17 +123,20 @@ def http2() -> Message:
     )
 
 
-def endpoints(tool: Tool, *, over_tls: bool = False) -> Message:
-    """Where the tool listens; an endpoint that does not answer is listed as unhealthy. over_tls: as its cluster's."""
+def endpoints(tool: Tool, *, over_tls: bool = False, part: Part | None = None) -> Message:
+    """Where the tool, or a part of it, listens; an endpoint that does not answer is listed as unhealthy.
+
+    over_tls: as its cluster's.
+    """
     return make(
         "envoy.config.endpoint.v3.ClusterLoadAssignment",
-        cluster_name=tool.service,
+        cluster_name=part.name if part else tool.service,
         endpoints=[
             {
                 "lb_endpoints": [
                     _reached(endpoint, over_tls=over_tls)
                     | {"health_status": "UNKNOWN" if endpoint in tool.ready else "UNHEALTHY"}
-                    for endpoint in tool.endpoints
+                    for endpoint in (part or tool).endpoints
                 ]
             }
         ],
@@ -163,6 +169,7 @@ def scope(tool: Tool) -> Message:
 
 def routes(tool: Tool, residues: Mapping[str, Residue]) -> Message:
     """One route a method, by its exact path. residues: method name -> residue."""
+    clusters = {method: part.name for part in parts(tool) for method in part.methods}
     return make(
         "envoy.config.route.v3.RouteConfiguration",
         name=tool.service,
@@ -170,25 +177,23 @@ def routes(tool: Tool, residues: Mapping[str, Residue]) -> Message:
             {
                 "name": tool.service,
                 "domains": ["*"],
-                "routes": [_route(tool, method, residues[method.name]) for method in tool.methods],
+                "metadata": _packed(refusals.tool_metadata(tool.service)),
+                "routes": [
+                    _route(tool, method, residues[method.name], clusters.get(method.name, tool.service))
+                    for method in tool.methods
+                ],
             }
         ],
     )
 
 
-def _route(tool: Tool, method: Method, residue: Residue) -> dict[str, Untyped]:
-    metadata = refusals.route_metadata(residue) | {
-        "llmesh": {
-            "contract": tool.contract.digest,
-            "domain": tool.domain,
-            "effect": _EFFECTS[residue.tool.effect],
-        }
-    }
+def _route(tool: Tool, method: Method, residue: Residue, cluster: str) -> dict[str, Untyped]:
+    facts = {"contract": tool.contract.digest, "domain": tool.domain, "effect": _EFFECTS[residue.tool.effect]}
     route: dict[str, Untyped] = {
         "match": {"path": residue.tool.path},
-        "route": _action(tool, method),
+        "route": _action(method, cluster),
         "typed_per_filter_config": {"llmesh.rules": access.rules(residue)},
-        "metadata": {"filter_metadata": {name: {"fields": _texts(fields)} for name, fields in metadata.items()}},
+        "metadata": {"filter_metadata": {"llmesh": _struct(facts)}, **_packed(refusals.route_metadata(residue))},
     }
     if method.idle is None:
         # A caller that states no deadline: the tool still learns how long it has.
@@ -197,10 +202,10 @@ def _route(tool: Tool, method: Method, residue: Residue) -> dict[str, Untyped]:
     return route
 
 
-def _action(tool: Tool, method: Method) -> dict[str, Untyped]:
+def _action(method: Method, cluster: str) -> dict[str, Untyped]:
     deadline = _duration(method.deadline)
     action: dict[str, Untyped] = {
-        "cluster": tool.service,
+        "cluster": cluster,
         # The default of 15 s would cut long calls.
         "timeout": {"seconds": 0},
         "max_stream_duration": {"max_stream_duration": deadline, "grpc_timeout_header_max": deadline},
@@ -224,8 +229,14 @@ def _action(tool: Tool, method: Method) -> dict[str, Untyped]:
     return action
 
 
-def _texts(fields: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    return {key: {"string_value": value} for key, value in fields.items()}
+def _struct(fields: Mapping[str, str]) -> Message:
+    return make("google.protobuf.Struct", fields={key: {"string_value": value} for key, value in fields.items()})
+
+
+def _packed(metadata: Mapping[str, Mapping[str, str]]) -> dict[str, Untyped]:
+    # Envoy holds a packed struct as so many bytes. One that is not takes it five times as much, measured, for
+    # every route, and is only read when a call is refused.
+    return {"typed_filter_metadata": {name: pack(_struct(fields)) for name, fields in metadata.items()}}
 
 
 def _milliseconds(span: timedelta) -> int:

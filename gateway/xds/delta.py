@@ -35,8 +35,9 @@ HOLDERS = (CLUSTER, SCOPE)
 # Secrets are not among these: where the gateway has none to give, Envoy keeps what it has.
 REMOVAL = (SCOPE, ROUTES, ENDPOINTS, CLUSTER, EXTENSION)
 MAX_MESSAGE_BYTES = 64 << 20
-# A response this large is split, so that a cold start of many tools streams.
-MAX_RESPONSE_BYTES = 2 << 20
+# A response this large is split: a cold start of many tools streams, and Envoy
+# does not grow by what it needs to read one.
+MAX_RESPONSE_BYTES = 256 << 10
 
 # Equals no version: to be sent again, and removed when it is gone.
 REFUSED = ""
