@@ -29,7 +29,8 @@ log = logging.getLogger("llmesh.lease")
 _RETRY_FIRST_S = 0.1
 _RETRY_MOST_S = 2.0
 _CALL_TIMEOUT_S = 2.0
-_RELEASE_TIMEOUT_S = 1.0
+# The gateway answers when calls are no longer sent to us.
+_RELEASE_TIMEOUT_S = 2.0
 # Short pauses between attempts to connect: gRPC would wait up to two minutes.
 _OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),

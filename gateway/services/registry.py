@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import posixpath
+from contextlib import aclosing, suppress
 from datetime import timedelta
 
 from google.protobuf.duration_pb2 import Duration
@@ -16,6 +18,8 @@ from llmesh.home import SOCKET_PATH_MAX_BYTES
 from llmesh.mesh_file import join_host_port, split_host_port
 
 _UNIX = "unix:"
+# Less than a tool waits for.
+UNROUTED_WITHIN_S = 1.5
 
 
 class RegistryServicer(RegistryServiceServicer):
@@ -50,8 +54,14 @@ class RegistryServicer(RegistryServiceServicer):
         ]
 
     async def Release(self, request: pb.ReleaseRequest, context: object) -> pb.ReleaseResponse:
-        """The lease has ended, if it had not before."""
-        await self._leases.release(request.lease_id)
+        """The lease has ended, if it had not before. Returns when no call is sent to its address any more, or soon."""
+        address = await self._leases.release(request.lease_id)
+        if address is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(UNROUTED_WITHIN_S), aclosing(self._board.watch()) as catalogs:
+                    async for catalog in catalogs:
+                        if address not in catalog.reports:
+                            break
         return pb.ReleaseResponse()
 
 

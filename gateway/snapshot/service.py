@@ -53,6 +53,8 @@ def cluster(tool: Tool, *, over_tls: bool = False, name: str = "") -> Message:
         common_lb_config={"healthy_panic_threshold": {"value": 0.0}, "update_merge_window": {"seconds": 0}},
         # An endpoint that is taken away gets no more calls, though it is healthy: it leaves.
         ignore_health_on_host_removal=True,
+        # An endpoint that is taken away gets no more calls, though it is healthy: it leaves.
+        ignore_health_on_host_removal=True,
         circuit_breakers={"thresholds": [_thresholds(tool)]},
         outlier_detection=_outlier_detection(),
         health_checks=[_health_check(tool)] if tool.health_checked else [],

@@ -89,11 +89,14 @@ class Leases:
             self._end_s[lease_id] = self._now_s() + self._ttl_s
         return lease
 
-    async def release(self, lease_id: str) -> None:
-        """End the lease, if it has not ended."""
-        if lease_id in self._leases:
-            self._tell(released=frozenset({self._drop(lease_id)}))
-            await self._save()
+    async def release(self, lease_id: str) -> str | None:
+        """End the lease; its address, None if it had ended."""
+        if lease_id not in self._leases:
+            return None
+        address = self._drop(lease_id)
+        self._tell(released=frozenset({address}))
+        await self._save()
+        return address
 
     async def watch(self) -> AsyncIterator[frozenset[Endpoint]]:
         """All endpoints that have a lease, or are kept, then after each change. For one reader, beside run."""
