@@ -44,6 +44,24 @@ def test_the_file_we_ship_starts_tools_that_are_there() -> None:
         assert (process.folder / process.module / "__main__.py").is_file(), process.name
 
 
+def test_with_a_certificate_any_address_can_be_listened_on(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "mesh.yaml"
+    path.write_text(
+        "listen: 0.0.0.0:8700\ntls: {certificate: a.crt, key: /k/a.key}\n"
+        "tool_tls: {certificate: b.crt, key: b.key, authority: c.crt}\n"
+        "endpoints: [{address: '10.0.0.1:1', tls_name: a.example}]"
+    )
+    mesh = read_mesh_file(path)
+    assert mesh.host == "0.0.0.0"  # noqa: S104 the case in point
+    assert mesh.tls
+    assert (mesh.tls.certificate, mesh.tls.key) == (tmp_path / "a.crt", Path("/k/a.key"))
+    assert mesh.tool_tls
+    assert mesh.tool_tls.authority == tmp_path / "c.crt"
+    assert mesh.endpoints[0].tls_name == "a.example"
+
+
 @pytest.mark.parametrize(
     ("text", "line", "says"),
     [
@@ -65,6 +83,10 @@ def test_the_file_we_ship_starts_tools_that_are_there() -> None:
         ("processes:\n- {name: a, folder: x}\n- {name: a, folder: y}", 1, "process `a` comes twice"),
         ("listen: 8700", 1, "listen"),
         ("# x\nlisten: 0.0.0.0:8700", 2, "`listen`: `0.0.0.0` is reachable from other machines"),
+        ("tls: {certificate: a}\nlisten: 0.0.0.0:8700", 1, "`tls.key`"),
+        ("endpoints:\n- {address: 'unix:/a', tls_name: a.example}", 2, "`unix:/a` is a socket of this machine"),
+        ("endpoints:\n- {address: '10.0.0.1:1', tls_name: 'A b'}", 2, "tls_name"),
+        ("endpoints: [{address: '10.0.0.1:1', tls_name: a.example}]", 1, "say under `tool_tls` what the mesh shows it"),
         ("listen: mesh.internal:8700", 1, "`listen`: `mesh.internal` is not an IP address"),
         ("endpoints:\n- address: tools.internal:1", 2, "`tools.internal` is not an IP address"),
         ("endpoints: [{address: 'localhost:1'}, {address: '127.0.0.1:1'}]", 1, "endpoint `127.0.0.1:1` comes twice"),
