@@ -33,9 +33,11 @@ from gateway.listener.operations import Operations
 from gateway.listener.tracing import Traces
 from gateway.operations.metrics import Metrics, Parts
 from gateway.operations.server import serve_operations
+from gateway.operations.status import Facts
 from gateway.policy import PolicyError, PolicyFiles, is_loopback
 from gateway.services.platform import platform_tools
 from gateway.services.serve import Policy, serve
+from gateway.snapshot.parts import service_of
 from gateway.sources.file import FileSource
 from gateway.sources.lease import Leases
 from gateway.state import Store
@@ -135,10 +137,10 @@ async def run(config: Config) -> None:
     policies = policy_files(config)
 
     def refused(name: str, words: str) -> None:
-        discovery.refuse(name, "ENVOY_REFUSED", words)
+        discovery.refuse(service_of(name), "ENVOY_REFUSED", words)
 
     def accepted(name: str) -> None:
-        discovery.accept(name)
+        discovery.accept(service_of(name))
 
     publisher = Publisher(on_refused=refused, on_accepted=accepted)
     platform = platform_tools(f"unix:{home.services_socket}")
@@ -160,14 +162,18 @@ async def run(config: Config) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    governance = Policy(
-        control.permitted, owner_of=lambda service: control.loaded.ownership.domain_of(_package(service))
-    )
+
+    def owner_of(service: str) -> str | None:
+        return control.loaded.ownership.domain_of(_package(service))
+
+    governance = Policy(control.permitted, owner_of=owner_of)
     doors, succeeds = Doors(home), bool(os.environ.get(SUCCEEDS))
     if not succeeds:
         check_alone(home)
     parts = Parts(shown, control, discovery, publisher, policies, leases)
-    operations = serve_operations(home.operations_socket, home.admin_socket, Metrics(parts))
+    addresses = {"operations": config.operations, "traces": config.traces.otlp if config.traces else ""}
+    facts = Facts(shown, control, publisher, policies, owner_of, addresses)
+    operations = serve_operations(home.operations_socket, home.admin_socket, metrics=Metrics(parts), facts=facts)
     async with serve(home, shown, leases, policy=governance), operations, asyncio.TaskGroup() as tasks:
         xds = await serve_xds(home, publisher)
         opening = tasks.create_task(doors.open(shown, succeeds=succeeds))

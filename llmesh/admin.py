@@ -1,4 +1,4 @@
-"""Envoy's own administration, on a socket in the mesh directory."""
+"""What Envoy and the gateway say of themselves, by HTTP on sockets in the mesh directory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import http.client
 import socket
 from pathlib import Path
 
-__all__ = ["ask_envoy"]
+__all__ = ["STATUS_PAGE", "ask_socket"]
+
+# Of the gateway, on its operations socket.
+STATUS_PAGE = "/status"
 
 TIMEOUT_S = 2.0
 
@@ -22,9 +25,9 @@ class _Connection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-def ask_envoy(admin: Path, page: str, *, method: str = "GET") -> bytes | None:
-    """A page of Envoy's admin socket; None if it doesn't answer, or not with that. Waits for seconds at most."""
-    connection = _Connection(admin)
+def ask_socket(path: Path, page: str, *, method: str = "GET") -> bytes | None:
+    """A page of the server behind a socket; None if it doesn't answer, or not with that. Waits for seconds at most."""
+    connection = _Connection(path)
     try:
         connection.request(method, page)
         answer = connection.getresponse()

@@ -121,7 +121,7 @@ class Metrics:
             "llmesh_snapshot_seconds": {(): control.builds},
             "llmesh_pushes": {(url.rpartition(".")[2],): count for url, count in publisher.pushes.items()},
             "llmesh_nacks": {(): publisher.nacks},
-            "llmesh_resources_refused": {(): publisher.refused_count},
+            "llmesh_resources_refused": {(): len(publisher.refusals)},
             "llmesh_policy_loads": {(): policies.loads},
             "llmesh_policy_load_errors": {(): policies.load_errors},
             "llmesh_policy_refused": {(): bool(policies.error)},

@@ -7,6 +7,7 @@ Envoy asks that one where the gateway is away.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
@@ -14,7 +15,8 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from gateway.operations.metrics import Metrics
-from llmesh.admin import ask_envoy
+from gateway.operations.status import Facts, status
+from llmesh.admin import STATUS_PAGE, ask_socket
 
 log = logging.getLogger(__name__)
 
@@ -25,17 +27,20 @@ READY = "/ready"
 
 
 @asynccontextmanager
-async def serve_operations(path: Path, admin: Path, metrics: Metrics) -> AsyncGenerator[None]:
+async def serve_operations(path: Path, admin: Path, *, metrics: Metrics, facts: Facts) -> AsyncGenerator[None]:
     """Answer on the socket at path for as long as the block lasts. admin: Envoy's admin socket."""
 
     async def figures() -> bytes:
-        told = await asyncio.to_thread(ask_envoy, admin, METRICS)
+        told = await asyncio.to_thread(ask_socket, admin, METRICS)
         return (told or b"") + metrics.text(envoy_answers=told is not None)
 
     async def ready() -> bytes:
         return b"LIVE\n"
 
-    pages = {METRICS: figures, READY: ready}
+    async def told() -> bytes:
+        return json.dumps(status(facts)).encode()
+
+    pages = {METRICS: figures, READY: ready, STATUS_PAGE: told}
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await _answer(reader, writer, pages=pages)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from collections import Counter, defaultdict
+from collections.abc import AsyncGenerator, Callable, Collection, Generator, Iterable, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 
 from gateway.snapshot.build import Resource, Resources
@@ -18,6 +19,8 @@ from gateway.snapshot.build import Resource, Resources
 log = logging.getLogger(__name__)
 
 Key = tuple[str, str]
+# Type URL -> names, in the order in which they came, of what a stream has to look at.
+Stale = Mapping[str, dict[str, None]]
 
 
 class Publisher:
@@ -32,6 +35,8 @@ class Publisher:
         self._newest: Resources = MappingProxyType({})
         self._accepted: dict[Key, Resource] = {}
         self._refused: dict[Key, str] = {}
+        # What Envoy said of each that it refused last.
+        self._words: dict[Key, str] = {}
         self._on_refused = on_refused
         self._on_accepted = on_accepted
         self._changed = asyncio.Condition()
@@ -41,6 +46,26 @@ class Publisher:
         self.pushes = Counter[str]()
         self.nacks = 0
         self._served = 0
+        self._followers: list[dict[str, dict[str, None]]] = []
+
+    @contextmanager
+    def follow(self) -> Generator[Stale]:
+        """The names of all there is, to which each one is added whenever what is wanted of it may have changed.
+
+        Who follows takes out what it has seen to: a change of one among thousands costs what changed.
+        """
+        stale = defaultdict[str, dict[str, None]](dict)
+        for url, resources in self._newest.items():
+            stale[url].update(dict.fromkeys(resources))
+        self._followers.append(stale)
+        try:
+            yield stale
+        finally:
+            self._followers.remove(stale)
+
+    def _touch(self, url: str, names: Iterable[str]) -> None:
+        for stale in self._followers:
+            stale[url].update(dict.fromkeys(names))
 
     def wanted(self, url: str) -> Mapping[str, Resource]:
         """What Envoy should hold of one type: the newest, save where it refused that very version."""
@@ -49,6 +74,11 @@ class Publisher:
             return newest
         kept = {name: self._usable((url, name), resource) for name, resource in newest.items()}
         return {name: resource for name, resource in kept.items() if resource is not None}
+
+    def wanted_of(self, url: str, name: str) -> Resource | None:
+        """What Envoy should hold of one name; None if nothing is, or nothing that it takes."""
+        newest = self._newest.get(url, {}).get(name)
+        return None if newest is None else self._usable((url, name), newest)
 
     def published(self, url: str) -> Collection[str]:
         """Names of one type that have not been taken back, whether or not Envoy took their newest version."""
@@ -59,19 +89,23 @@ class Publisher:
 
     async def publish(self, resources: Resources) -> None:
         """Serve these from now on."""
-        self._newest = resources
-        self._forget_removed()
+        before, self._newest = self._newest, resources
+        for url in before.keys() | resources.keys():
+            self._take_over(url, before.get(url, {}), resources.get(url, {}))
         for key in list(self._refused):
             held = self._accepted.get(key)
             if held is not None and held.version == self._newest_version(key):
                 self._take_back(key)
         await self._announce()
 
-    def _forget_removed(self) -> None:
-        # What comes back later comes back as new: an old version of it is nothing to fall back to.
-        for kept in (self._accepted, self._refused):
-            for key in [key for key in kept if self._newest_version(key) is None]:
-                del kept[key]
+    def _take_over(self, url: str, before: Mapping[str, Resource], after: Mapping[str, Resource]) -> None:
+        changed = [name for name, resource in after.items() if before.get(name) is not resource]
+        removed = [name for name in before if name not in after]
+        for name in removed:
+            # What comes back later comes back as new: an old version of it is nothing to fall back to.
+            for kept in (self._accepted, self._refused, self._words):
+                kept.pop((url, name), None)
+        self._touch(url, (*changed, *removed))
 
     def _newest_version(self, key: Key) -> str | None:
         resource = self._newest.get(key[0], {}).get(key[1])
@@ -79,6 +113,7 @@ class Publisher:
 
     def _take_back(self, key: Key) -> None:
         if self._refused.pop(key, None) is not None:
+            self._touch(key[0], [key[1]])
             self._on_accepted(key[1])
 
     async def accepted(self, url: str, names: Mapping[str, Resource]) -> None:
@@ -101,8 +136,10 @@ class Publisher:
         self.nacks += len(names)
         for name, resource in names.items():
             self._refused[url, name] = resource.version
+            self._words[url, name] = words
             log.error("resource refused", extra={"resource": name, "type": url, "envoy": words})
             self._on_refused(name, words)
+        self._touch(url, names)
         await self._announce()
 
     @property
@@ -114,9 +151,9 @@ class Publisher:
         return names
 
     @property
-    def refused_count(self) -> int:
-        """Resources whose newest version Envoy refuses now."""
-        return len(self._refused)
+    def refusals(self) -> list[tuple[str, str, str]]:
+        """Resources whose newest version Envoy refuses now: type URL, name, and Envoy's words."""
+        return [(*key, self._words[key]) for key in self._refused]
 
     @property
     def revision(self) -> int:

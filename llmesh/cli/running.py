@@ -16,6 +16,7 @@ from rich.text import Text
 from llmesh import MeshError, catalog
 from llmesh.api.catalog.v1 import catalog_pb2 as pb
 from llmesh.cli import show
+from llmesh.cli.gateway import Told, ask_gateway, print_gateway, print_places
 from llmesh.cli.session import supervisor_session
 from llmesh.home import Home
 from llmesh.supervisor.state import SupervisorState, read_state
@@ -36,11 +37,13 @@ class Status:
 
     up: bool
     state: SupervisorState | None
+    logs: str = ""
     tools: tuple[pb.Tool, ...] = ()
     endpoints: tuple[pb.Endpoint, ...] = ()
     fault: str = ""
     policy_error: str = ""
     tls_error: str = ""
+    gateway: Told | None = None
     starting: bool = False
 
     def as_json(self) -> dict[str, object]:
@@ -52,6 +55,9 @@ class Status:
             "fault": self.fault,
             "policy_error": self.policy_error,
             "tls_error": self.tls_error,
+            "logs": self.logs,
+            "gateway": self.gateway.facts if self.gateway else None,
+            "envoy_version": self.gateway.envoy if self.gateway else "",
             "tools": [catalog.as_json(tool) for tool in self.tools],
             "endpoints": [catalog.as_json(endpoint) for endpoint in self.endpoints],
         }
@@ -63,7 +69,14 @@ def look(home: Home) -> Status:
     running = home.exists and is_up(home)
     if not state or not running:
         return Status(up=False, state=None, starting=running)
-    found = Status(up=True, state=state, policy_error=policy_error(home), tls_error=_told(home.tls_error))
+    found = Status(
+        up=True,
+        state=state,
+        logs=str(home.logs),
+        policy_error=policy_error(home),
+        tls_error=_told(home.tls_error),
+        gateway=ask_gateway(home),
+    )
     session = supervisor_session(home, state.address)
     try:
         tools, endpoints = session.run(_ask)
@@ -102,7 +115,9 @@ def print_status(console: Console, status: Status) -> None:
         console.print(told)
         return
     console.print(f"the mesh is up on [bold]{status.state.address}[/] (pid {status.state.pid})")
+    print_places(console, status.gateway, logs=status.logs)
     console.print(processes_table(status.state))
+    print_gateway(console, status.gateway)
     print_policy_error(console, status.policy_error, answers=not status.fault)
     if status.tls_error:
         console.print(

@@ -12,7 +12,7 @@ import logging
 from contextlib import suppress
 from pathlib import Path
 
-from llmesh.admin import ask_envoy
+from llmesh.admin import ask_socket
 from llmesh.home import Home
 
 log = logging.getLogger(__name__)
@@ -53,4 +53,4 @@ def rotate_calls_once(home: Home, *, rotate_bytes: int, keep: int) -> None:
     except OSError as err:
         log.warning("call log could not be put aside", extra={"path": str(home.call_log), "error": str(err)})
         return
-    ask_envoy(home.admin_socket, REOPEN, method="POST")
+    ask_socket(home.admin_socket, REOPEN, method="POST")

@@ -183,6 +183,9 @@ def test_a_mesh_from_start_to_end(command: Command, mesh_file: Path) -> None:
     assert status["up"] is True
     assert [child["state"] for child in status["supervisor"]["children"]] == ["running"] * 3
     assert "acme.writing.v1.Text" in [tool["service"] for tool in status["tools"]]
+    assert status["envoy_version"].startswith("1.40.")
+    assert status["gateway"]["endpoints"]["ready"] == 1
+    assert status["gateway"]["catalog"]["tools"] == 1
     assert "running" in command("status").out
     assert command("call", "acme.writing.v1.Text/Measure", '{"text": "a"}').code == 0
     assert "already up" in command("up", "-f", str(mesh_file)).err

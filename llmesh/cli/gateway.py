@@ -1,0 +1,155 @@
+"""What the gateway says of its mesh in `llmesh status`: versions, policy, what is refused and who is to be told."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from rich.console import Console
+from rich.text import Text
+
+from llmesh.admin import STATUS_PAGE, ask_socket
+from llmesh.cli import show
+from llmesh.home import Home
+
+DIGEST_SHOWN = 12
+
+
+class _Part(BaseModel):
+    # A gateway of another version may tell more.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Versions(_Part):
+    """Of what runs."""
+
+    ll_mesh: str
+    python: str
+
+
+class Policy(_Part):
+    """The policy in force, and why its files are not."""
+
+    digest: str
+    error: str
+
+
+class CatalogFacts(_Part):
+    """What is on the mesh."""
+
+    version: int
+    tools: int
+    contracts: int
+
+
+class Refused(_Part):
+    """An endpoint, or one of its services, that is not let in."""
+
+    address: str
+    service: str
+    reason: str
+    message: str
+    owner: str
+    contact: str
+
+
+class Nack(_Part):
+    """A resource that Envoy refuses."""
+
+    resource: str
+    words: str
+    owner: str
+    contact: str
+
+
+class Facts(_Part):
+    """Everything the gateway tells."""
+
+    operations: str = ""
+    traces: str = ""
+    versions: Versions
+    policy: Policy
+    catalog: CatalogFacts
+    endpoints: dict[str, int]
+    held: list[str]
+    refused: list[Refused]
+    nacks: list[Nack]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the gateway told, as it told it, and which Envoy runs; empty if that does not answer."""
+
+    facts: dict[str, object]
+    envoy: str
+
+    def read(self) -> Facts:
+        """What was told. It was checked when it came."""
+        return Facts.model_validate(self.facts)
+
+
+def ask_gateway(home: Home) -> Told | None:
+    """What the gateway of this directory tells; None if it doesn't answer."""
+    page = ask_socket(home.operations_socket, STATUS_PAGE)
+    try:
+        facts = json.loads(page or b"null")
+        Facts.model_validate(facts)
+    except (ValueError, ValidationError):
+        return None
+    return Told(facts, _envoy_version(ask_socket(home.admin_socket, "/server_info")))
+
+
+def _envoy_version(page: bytes | None) -> str:
+    """The version in Envoy's words: "hash/1.40.0/Clean/RELEASE/BoringSSL"."""
+    try:
+        return str(json.loads(page or b"")["version"]).split("/")[1]
+    except (ValueError, LookupError, TypeError):
+        return ""
+
+
+def print_places(console: Console, told: Told | None, *, logs: str) -> None:
+    """Where to look further."""
+    console.print(f"logs: {logs}", markup=False)
+    if told is None:
+        return
+    facts = told.read()
+    if facts.operations:
+        console.print(f"figures and health: http://{facts.operations}/metrics, /livez, /readyz", markup=False)
+    if facts.traces:
+        console.print(f"traces: to {facts.traces}", markup=False)
+    versions = [f"ll-mesh {facts.versions.ll_mesh}", f"Envoy {told.envoy or 'does not answer'}"]
+    console.print(", ".join([*versions, f"Python {facts.versions.python}"]), markup=False)
+
+
+def print_gateway(console: Console, told: Told | None) -> None:
+    """The policy, the catalog, and what is refused; that the gateway is away, where it is."""
+    if told is None:
+        console.print("[red]the gateway does not answer[/]")
+        return
+    facts = told.read()
+    counted = ", ".join(f"{count} {state}" for state, count in facts.endpoints.items() if count) or "none"
+    held = f", {len(facts.held)} held though its source no longer names it" if facts.held else ""
+    console.print(f"policy: {facts.policy.digest[:DIGEST_SHOWN]}")
+    console.print(f"catalog: version {facts.catalog.version}, {_several(facts.catalog.tools, 'tool')}", end=", ")
+    console.print(f"{_several(facts.catalog.contracts, 'contract')}; endpoints: {counted}{held}")
+    if facts.refused:
+        rows = show.table("refused", "reason", "whose", "why")
+        for each in facts.refused:
+            rows.add_row(*map(Text, (each.service or each.address, each.reason, _whose(each), each.message)))
+        console.print()
+        console.print(rows)
+    if facts.nacks:
+        rows = show.table("refused by Envoy", "whose", "Envoy's words")
+        for each in facts.nacks:
+            rows.add_row(*map(Text, (each.resource, _whose(each), each.words)))
+        console.print()
+        console.print(rows)
+
+
+def _whose(refused: Refused | Nack) -> str:
+    return ", ".join(filter(None, (refused.owner, refused.contact))) or "nobody's"
+
+
+def _several(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"

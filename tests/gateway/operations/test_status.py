@@ -1,0 +1,83 @@
+"""What the gateway tells `llmesh status`, and how it is shown."""
+
+from __future__ import annotations
+
+import io
+from types import SimpleNamespace
+from typing import Any as Untyped
+
+import pytest
+from rich.console import Console
+
+from gateway.catalog import CatalogBoard, Endpoint, Report, State, Step
+from gateway.operations.status import Facts, status
+from gateway.snapshot.build import CLUSTER, Resource
+from gateway.xds.publish import Publisher
+from llmesh.cli.gateway import Told, print_gateway, print_places
+from tests.envoy import tool_of
+
+SERVICE = "acme.support.v1.Tickets"
+STRANGER = "unix:/run/stranger.sock"
+WORDS = "Cluster: no such thing as a healthy tool"
+
+
+@pytest.fixture
+async def told() -> Told:
+    """Of a mesh with a tool that Envoy refuses, a stranger that is refused, and one endpoint that is held."""
+    board = CatalogBoard()
+    publisher = Publisher(on_refused=lambda _name, _words: None, on_accepted=lambda _name: None)
+    resource = Resource("1", b"")
+    await publisher.publish({CLUSTER: {SERVICE: resource}})
+    await publisher.refused(CLUSTER, {SERVICE: resource}, WORDS)
+    tool = tool_of(SERVICE, "unix:/run/a.sock", contact="tickets@acme.example")
+    owner = Step("own", passed=False, service="acme.eng.v1.Evil", reason="NOT_OWNER", message="see ownership.yaml")
+    held = Endpoint("unix:/run/gone.sock", "lease")
+    await board.post(
+        {SERVICE: tool},
+        {
+            "unix:/run/a.sock": Report(tool.endpoints[0], State.READY),
+            held.address: Report(held, State.DOWN, held=True),
+            STRANGER: Report(Endpoint(STRANGER, "lease"), State.REFUSED, (owner,)),
+        },
+    )
+    policies: Untyped = SimpleNamespace(error="")
+    control: Untyped = SimpleNamespace(
+        loaded=SimpleNamespace(policy=SimpleNamespace(bundle=SimpleNamespace(digest="d" * 64)))
+    )
+    owners = {SERVICE: "support", "acme.eng.v1.Evil": "engineering"}
+    facts = Facts(board, control, publisher, policies, owners.get, {"operations": "127.0.0.1:8701", "traces": ""})
+    return Told(status(facts), "1.40.0")
+
+
+def shown(told: Told | None) -> str:
+    out = Console(file=io.StringIO(), width=200)
+    print_places(out, told, logs="/m/logs")
+    print_gateway(out, told)
+    assert isinstance(out.file, io.StringIO)
+    return out.file.getvalue()
+
+
+async def test_what_is_refused_comes_with_its_reason_and_its_owner(told: Told) -> None:
+    lines = shown(told).splitlines()
+    [refused] = [line for line in lines if "NOT_OWNER" in line]
+    assert "acme.eng.v1.Evil" in refused
+    assert "engineering" in refused
+    assert "see ownership.yaml" in refused
+
+
+async def test_what_envoy_refuses_comes_in_its_words_with_whom_to_tell(told: Told) -> None:
+    [refused] = [line for line in shown(told).splitlines() if WORDS in line]
+    assert refused.startswith(SERVICE)
+    assert "support, tickets@acme.example" in refused
+
+
+async def test_it_tells_versions_policy_catalog_and_endpoints(told: Told) -> None:
+    text = shown(told)
+    assert "Envoy 1.40.0, Python 3." in text
+    assert "policy: dddddddddddd\n" in text
+    assert "catalog: version 1, 1 tool, 1 contract; endpoints: 1 ready, 1 down, 1 refused, 1 held" in text
+    assert "http://127.0.0.1:8701/metrics" in text
+
+
+def test_a_gateway_that_is_away_is_said_to_be() -> None:
+    assert shown(None) == "logs: /m/logs\nthe gateway does not answer\n"
