@@ -7,6 +7,7 @@ disk, so a gateway that starts beside a broken file starts with those.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import json
 import logging
@@ -18,7 +19,7 @@ from pathlib import Path
 from gateway.clock import Clock
 from gateway.snapshot.build import Policy, build
 from governance.bundle import parse_bundle
-from governance.issuers import Issuer, parse_issuers, usable_keys
+from governance.issuers import Issuer, Issuers, parse_issuers, usable_keys
 from governance.ownership import Ownership, parse_ownership
 from llmesh.document import DocumentError
 from llmesh.home import Home, write_atomically
@@ -144,7 +145,7 @@ class PolicyFiles:
         names = ["mesh.yaml", "ownership.yaml", "issuers.yaml"]
         names += sorted(f"domains/{path.name}" for path in self._folder.glob("domains/*.yaml"))
         texts = {name: self._text(self._folder / name) for name in names}
-        for issuer in parse_issuers(texts["issuers.yaml"]).issuers:
+        for issuer in _issuers(texts["issuers.yaml"]).issuers:
             texts[f"keys/{issuer.name}"] = self._text(self._keys_file(issuer))
         return texts
 
@@ -161,7 +162,7 @@ class PolicyFiles:
             raise PolicyError(f"{path} is not UTF-8") from error
 
     def _parse(self, texts: Mapping[str, str]) -> Loaded:
-        issuers = parse_issuers(texts["issuers.yaml"])
+        issuers = _issuers(texts["issuers.yaml"])
         for issuer in issuers.issuers:
             if issuer.development and not self._development:
                 raise PolicyError(
@@ -177,6 +178,12 @@ class PolicyFiles:
         except (ValueError, TypeError) as error:
             raise PolicyError(f"issuers.yaml: Envoy cannot be told what it says: {error}") from error
         return Loaded(policy, parse_ownership(texts["ownership.yaml"]))
+
+
+@functools.lru_cache(maxsize=2)
+def _issuers(text: str) -> Issuers:
+    # The files are read twice a second, and YAML takes its time.
+    return parse_issuers(text)
 
 
 def is_loopback(host: str) -> bool:

@@ -23,7 +23,7 @@ import grpc.aio
 from gateway.snapshot.build import CLUSTER, ENDPOINTS, EXTENSION, ROUTES, SCOPE, Resource
 from gateway.snapshot.tls import SECRET
 from gateway.xds.messages import ENVOY_VERSION, make, message_type
-from gateway.xds.publish import Publisher
+from gateway.xds.publish import Publisher, Stale
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +76,10 @@ class _Sent:
 class _Stream:
     """One Envoy's stream: its state, and what to send next. No I/O."""
 
-    def __init__(self, publisher: Publisher) -> None:
+    def __init__(self, publisher: Publisher, stale: Stale) -> None:
+        """stale: what the publisher says may have changed; what was looked at is taken out."""
         self._publisher = publisher
+        self._stale = stale
         self._types = {url: _Type() for url in (SECRET, *REMOVAL)}
         self._waiting: dict[str, _Sent] = {}
         self._nonce = 0
@@ -106,8 +108,10 @@ class _Stream:
         first = not request.response_nonce
         if first and request.initial_resource_versions:
             state.versions.update(request.initial_resource_versions)
+            self._touch(request.type_url, request.initial_resource_versions)
             await self._publisher.held(request.type_url, request.initial_resource_versions)
         self._subscribe(state, request, first=first)
+        self._touch(request.type_url, request.resource_names_subscribe)
         sent = self._waiting.pop(request.response_nonce, None)
         if sent is None:
             return
@@ -121,6 +125,7 @@ class _Stream:
         if "*" in names or (first and not names and not state.subscribed):
             # A first request that names nothing asks for everything.
             state.subscribed = None
+            self._touch(request.type_url, self._publisher.published(request.type_url))
         elif state.subscribed is not None:
             state.subscribed |= names
             # Asked for again: Envoy dropped it, or waits to hear that there is none.
@@ -132,8 +137,12 @@ class _Stream:
                 state.subscribed.discard(name)
             state.versions.pop(name, None)
 
+    def _touch(self, url: str, names: Iterable[str]) -> None:
+        self._stale[url].update(dict.fromkeys(names))
+
     async def _refused(self, sent: _Sent, words: str) -> None:
         state = self._types[sent.url]
+        self._touch(sent.url, sent.resources)
         for name in sent.resources:
             if name in sent.held:
                 state.versions[name] = REFUSED
@@ -167,14 +176,18 @@ class _Stream:
         return any(sent.url == url for sent in self._waiting.values())
 
     def _changed(self, url: str) -> dict[str, Resource]:
-        state = self._types[url]
+        state, stale = self._types[url], self._stale[url]
+        published = self._publisher.published(url)
         changed: dict[str, Resource] = {}
         size = 0
-        for name, resource in self._publisher.wanted(url).items():
-            if not state.wants(name) or state.versions.get(name) == resource.version:
+        for name in [name for name in stale if name in published]:
+            resource = self._publisher.wanted_of(url, name)
+            del stale[name]
+            if resource is None or not state.wants(name) or state.versions.get(name) == resource.version:
                 continue
             if (url, name) in self._alone:
                 self._alone.discard((url, name))
+                self._touch(url, changed)
                 return {name: resource}
             changed[name] = resource
             size += len(resource.value)
@@ -191,10 +204,12 @@ class _Stream:
         state = self._types[url]
         # Not `wanted`: what Envoy refused it may still serve well in another version.
         published = self._publisher.published(url)
-        held = frozenset(name for name in state.versions if name not in published)
-        missing = frozenset(name for name in state.asked if name not in published)
+        gone = [name for name in self._stale[url] if name not in published]
+        for name in gone:
+            del self._stale[url][name]
+        removed = frozenset(name for name in gone if name in state.versions or name in state.asked)
         state.asked.clear()
-        return held | missing
+        return removed
 
     def _response(self, url: str, resources: Mapping[str, Resource], removed: Iterable[str]) -> Untyped:
         self._nonce += 1
@@ -246,18 +261,19 @@ class DeltaDiscovery:
         log.info("Envoy disconnected")
 
     async def _converse(self, requests: AsyncIterator[Untyped], context: _Context) -> None:
-        stream = _Stream(self._publisher)
         wake = asyncio.Event()
-        async with asyncio.TaskGroup() as tasks:
-            sender = tasks.create_task(_send(stream, self._publisher, context, wake))
-            watcher = tasks.create_task(self._watch(wake))
-            async for request in requests:
-                if request.HasField("node"):
-                    await _check_version(request.node, context)
-                await stream.receive(request)
-                wake.set()
-            sender.cancel()
-            watcher.cancel()
+        with self._publisher.follow() as stale:
+            stream = _Stream(self._publisher, stale)
+            async with asyncio.TaskGroup() as tasks:
+                sender = tasks.create_task(_send(stream, self._publisher, context, wake))
+                watcher = tasks.create_task(self._watch(wake))
+                async for request in requests:
+                    if request.HasField("node"):
+                        await _check_version(request.node, context)
+                    await stream.receive(request)
+                    wake.set()
+                sender.cancel()
+                watcher.cancel()
 
     async def _watch(self, wake: asyncio.Event) -> None:
         async with aclosing(self._publisher.revisions()) as revisions:
