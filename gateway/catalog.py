@@ -97,8 +97,22 @@ class Contract:
 
 
 @dataclass(frozen=True, slots=True)
+class Variant:
+    """One of several contracts that a tool is served with, and who serves it. methods: names of those it has."""
+
+    contract: Contract
+    methods: frozenset[str]
+    endpoints: tuple[Endpoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Tool:
-    """One service on the mesh, and the endpoints that serve it, in order."""
+    """One service on the mesh, and the endpoints that serve it, in order.
+
+    variants: where endpoints serve different contracts, of which each adds to
+    the next: all of them, the largest first, which is the tool's own. Empty
+    where there is one.
+    """
 
     service: str
     domain: str
@@ -108,6 +122,7 @@ class Tool:
     endpoints: tuple[Endpoint, ...]
     ready: frozenset[Endpoint] = frozenset()
     health_checked: bool = False
+    variants: tuple[Variant, ...] = ()
 
 
 class State(Enum):

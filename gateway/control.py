@@ -18,7 +18,8 @@ from gateway.catalog import CatalogBoard, Tool
 from gateway.certificates import Certificates
 from gateway.clock import Clock
 from gateway.policy import Loaded, PolicyFiles
-from gateway.snapshot.build import Resource, Resources, assemble, build_tool, residues
+from gateway.snapshot.build import Resource, Resources, assemble, build_parts, build_tool, residues
+from gateway.snapshot.parts import service_of
 from gateway.tally import Tally
 from gateway.xds.publish import Publisher
 from governance.bundle import Bundle
@@ -124,7 +125,9 @@ class Control:
 
     def _callable(self, found: Mapping[str, Tool]) -> Iterator[tuple[str, Tool]]:
         """The tools as they can be called: where Envoy refused one, as it was before, if it was there before."""
-        refused = self._publisher.refused_names
+        refused: dict[str, bool] = {}
+        for name, held in self._publisher.refused_names.items():
+            refused[service_of(name)] = refused.get(service_of(name), True) and held
         for service, tool in found.items():
             if self._built[service][2] is None:
                 continue
@@ -150,12 +153,18 @@ class Control:
                 if built is not None and kept is not None and kept[2] is None:
                     self.on_mended(service)
         made = {service: built for service, (_, _, built) in self._built.items() if built is not None}
+        for service, tool in found.items():
+            if tool.variants and service in made:
+                made.update(build_parts(tool, over_tls=self._over_tls))
         return assemble(made, self._loaded.policy, secrets=self._certificates.secrets if self._certificates else {})
+
+    @property
+    def _over_tls(self) -> bool:
+        return self._certificates is not None and self._certificates.over_tls
 
     def _build(self, tool: Tool) -> Mapping[str, Resource] | None:
         try:
-            over_tls = self._certificates is not None and self._certificates.over_tls
-            return build_tool(tool, self._residues_of(tool), over_tls=over_tls)
+            return build_tool(tool, self._residues_of(tool), over_tls=self._over_tls)
         except Exception:
             # Whatever it is about this tool, the others go on.
             log.exception("tool not compiled", extra={"service": tool.service})

@@ -2,21 +2,26 @@
 
 Pure: everything seen goes in at once and every verdict comes out, so what is
 admitted never depends on the path that led there, save one thing: where two
-endpoints show one service with different contracts, the one admitted first
-stays.
+endpoints show one service with contracts of which neither adds to the other,
+the one admitted first stays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cmp_to_key
 
 from gateway.catalog import Endpoint, Step
 from gateway.discovery.candidate import Candidate
+from gateway.discovery.compatible import extends as compare
 from gateway.discovery.refusal import Refusal
 from governance.ownership import Ownership, is_platform
 
 __all__ = ["Admission", "Admitted", "Sighting", "admit"]
+
+# What keeps a contract from being another one with more in it; empty if nothing does.
+Extends = Callable[[Candidate, Candidate], str]
 
 # The steps that admission takes, in order.
 STEPS = ("own", "options", "identity", "conflict")
@@ -41,11 +46,26 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """An admitted service, and who shows it, in the order seen."""
+    """An admitted service.
+
+    shows: its contracts, the largest first, each with who shows it in the
+    order seen. versions: of those contracts, in the order of admission.
+    """
 
     domain: str
-    candidate: Candidate
-    sightings: tuple[Sighting, ...]
+    shows: tuple[tuple[Candidate, tuple[Sighting, ...]], ...]
+    versions: tuple[str, ...]
+
+    @property
+    def candidate(self) -> Candidate:
+        """The service with the largest of its contracts."""
+        return self.shows[0][0]
+
+    @property
+    def sightings(self) -> tuple[Sighting, ...]:
+        """Everyone who shows it, in the order seen."""
+        found = (sighting for _, sightings in self.shows for sighting in sightings)
+        return tuple(sorted(found, key=lambda each: each.order))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,20 +90,35 @@ class _Case:
     failed: Step | None = None
 
 
-def admit(sightings: Iterable[Sighting], *, ownership: Ownership, incumbents: Mapping[str, str]) -> Admission:
-    """Judge everything seen. incumbents: service -> the version that is admitted now."""
+# The cases that stand, one for each version of a service, in the order of admission.
+_Standing = Mapping[str, _Case]
+
+
+def admit(
+    sightings: Iterable[Sighting],
+    *,
+    ownership: Ownership,
+    incumbents: Mapping[str, tuple[str, ...]],
+    extends: Extends = compare,
+) -> Admission:
+    """Judge everything seen. incumbents: service -> the versions that are admitted now, in the order of admission."""
     ordered = sorted(sightings, key=lambda each: each.order)
     cases = [_Case(each, candidate) for each in ordered for candidate in each.candidates]
     for case in cases:
         _judge_alone(case, ownership)
-    winners = _judge_types(cases, ownership, incumbents)
+    standing = _judge_types(cases, ownership, _Bench(incumbents, extends))
     for case in cases:
-        winner = winners.get(case.candidate.service)
-        if case.failed is None and winner is not None and winner.candidate.version != case.candidate.version:
-            case.failed = _conflict(case, winner)
+        beside = standing.get(case.candidate.service, {})
+        if case.failed is None and case.candidate.version not in beside:
+            case.failed = _conflict(case, beside.values(), extends)
+    let_in: dict[str, list[_Case]] = {}
+    for case in cases:
+        if case.failed is None:
+            let_in.setdefault(case.candidate.service, []).append(case)
+    tools = {service: _admitted(found, standing[service], extends) for service, found in let_in.items()}
     return Admission(
-        tools=_tools(cases),
-        steps={(each.sighting.endpoint.address, each.candidate.service): tuple(_steps(each)) for each in cases},
+        tools=tools,
+        steps={(each.sighting.endpoint.address, each.candidate.service): tuple(_steps(each, tools)) for each in cases},
     )
 
 
@@ -114,16 +149,49 @@ def _owner(candidate: Candidate, ownership: Ownership) -> str:
     return domain
 
 
-def _judge_types(cases: list[_Case], ownership: Ownership, incumbents: Mapping[str, str]) -> dict[str, _Case]:
-    """Fail every case that defines another owner's types differently; the winner of each service that is left.
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """Who was admitted before, and how contracts are compared."""
+
+    incumbents: Mapping[str, tuple[str, ...]]
+    extends: Extends
+
+    def standing(self, cases: Iterable[_Case]) -> dict[str, _Standing]:
+        """Service -> the contracts that can be served beside each other: those admitted now, then those seen first."""
+        shown: dict[str, dict[str, _Case]] = {}
+        for case in cases:
+            if case.failed is None:
+                shown.setdefault(case.candidate.service, {}).setdefault(case.candidate.version, case)
+        return {service: self._beside(service, versions) for service, versions in shown.items()}
+
+    def _beside(self, service: str, versions: Mapping[str, _Case]) -> _Standing:
+        if len(versions) == 1:
+            return versions
+        held = [version for version in self.incumbents.get(service, ()) if version in versions]
+        standing: dict[str, _Case] = {}
+        for version in dict.fromkeys([*held, *versions]):
+            candidate = versions[version].candidate
+            if all(_clash(candidate, other.candidate, self.extends) == "" for other in standing.values()):
+                standing[version] = versions[version]
+        return standing
+
+
+def _clash(one: Candidate, other: Candidate, extends: Extends) -> str:
+    """Why neither adds to the other; empty if one does."""
+    return extends(one, other) and extends(other, one) and extends(one, other)
+
+
+def _judge_types(cases: list[_Case], ownership: Ownership, bench: _Bench) -> dict[str, _Standing]:
+    """Fail every case that defines another owner's types differently; what stands of each service that is left.
 
     Starts from everyone and takes away, so that domains that use each other's
     types vouch for each other.
     """
     foreign = {id(case): _foreign(case, ownership) for case in cases if case.failed is None}
     while True:
-        winners = _winners(cases, incumbents)
-        vouched = _vouched(winners.values(), ownership, {name for each in foreign.values() for name in each})
+        standing = bench.standing(cases)
+        winners = (case for beside in standing.values() for case in beside.values())
+        vouched = _vouched(winners, ownership, {name for each in foreign.values() for name in each})
         fell = False
         for case in cases:
             wrong = next(
@@ -133,7 +201,7 @@ def _judge_types(cases: list[_Case], ownership: Ownership, incumbents: Mapping[s
                 case.failed = _foreign_type(case, wrong[0], ownership)
                 fell = True
         if not fell:
-            return winners
+            return standing
 
 
 def _foreign(case: _Case, ownership: Ownership) -> dict[str, str]:
@@ -167,48 +235,51 @@ def _foreign_type(case: _Case, name: str, ownership: Ownership) -> Step:
     return Refusal("FOREIGN_TYPE", message).step("identity", case.candidate.service)
 
 
-def _winners(cases: list[_Case], incumbents: Mapping[str, str]) -> dict[str, _Case]:
-    """For each service the case that stands: the one admitted now if it is still shown, else the first seen."""
-    winners: dict[str, _Case] = {}
-    for case in cases:
-        candidate = case.candidate
-        if case.failed is not None:
-            continue
-        held = incumbents.get(candidate.service)
-        first = winners.setdefault(candidate.service, case)
-        if candidate.version == held != first.candidate.version:
-            winners[candidate.service] = case
-    return winners
-
-
-def _conflict(case: _Case, winner: _Case) -> Step:
-    ours, theirs = case.candidate, winner.candidate
-    first = winner.sighting.endpoint.address
+def _conflict(case: _Case, beside: Iterable[_Case], extends: Extends) -> Step:
+    ours = case.candidate
+    clashing = next(each for each in beside if _clash(ours, each.candidate, extends))
+    theirs, first = clashing.candidate, clashing.sighting.endpoint.address
     differs = f"contract {ours.contract.digest}, and {first}, admitted first, with {theirs.contract.digest}"
     if ours.contract.digest == theirs.contract.digest:
         differs = f"a grant of the mesh file that differs from the one of {first}, admitted first"
     message = (
-        f"this endpoint serves `{ours.service}` with {differs}: "
-        "stop the other one, or give the new contract a package version of its own"
+        f"this endpoint serves `{ours.service}` with {differs}; neither only adds to the other "
+        f"({_clash(ours, theirs, extends)}): stop the other one, or give the new contract a package version of its own"
     )
     return Refusal("CONTRACT_CONFLICT", message).step("conflict", ours.service)
 
 
-def _tools(cases: Iterable[_Case]) -> dict[str, Admitted]:
-    by_service: dict[str, list[_Case]] = {}
+def _admitted(cases: Iterable[_Case], standing: _Standing, extends: Extends) -> Admitted:
+    """A service that these endpoints show with the contracts that stand."""
+
+    def compared(one: _Case, other: _Case) -> int:
+        if not extends(one.candidate, other.candidate):
+            # Of two that add nothing to each other, the one admitted first counts as the larger.
+            return -1 if extends(other.candidate, one.candidate) else 0
+        return 1
+
+    first = next(iter(standing.values()))
+    largest_first = sorted(standing.values(), key=cmp_to_key(compared)) if len(standing) > 1 else [first]
+    shows: dict[str, list[Sighting]] = {each.candidate.version: [] for each in largest_first}
     for case in cases:
-        if case.failed is None:
-            by_service.setdefault(case.candidate.service, []).append(case)
-    return {
-        service: Admitted(group[0].domain, group[0].candidate, tuple(each.sighting for each in group))
-        for service, group in by_service.items()
-    }
+        shows[case.candidate.version].append(case.sighting)
+    return Admitted(
+        domain=first.domain,
+        shows=tuple((standing[version].candidate, tuple(found)) for version, found in shows.items()),
+        versions=tuple(standing),
+    )
 
 
-def _steps(case: _Case) -> Iterator[Step]:
+def _steps(case: _Case, tools: Mapping[str, Admitted]) -> Iterator[Step]:
+    candidate = case.candidate
     for name in STEPS:
         if case.failed is not None and case.failed.name == name:
             yield case.failed
             return
-        note = case.candidate.note if name == "options" else ""
-        yield Step(name=name, passed=True, service=case.candidate.service, message=note)
+        note = candidate.note if name == "options" else ""
+        if name == "conflict":
+            shown = tools[candidate.service].candidate
+            if shown.version != candidate.version:
+                theirs = shown.contract.digest
+                note = f"it serves contract {candidate.contract.digest}; the mesh shows one that adds to it: {theirs}"
+        yield Step(name=name, passed=True, service=candidate.service, message=note)

@@ -294,10 +294,11 @@ def _remember(catalog: Catalog) -> list[Remembered]:
     services: dict[str, dict[str, Sequence[FileDescriptorProto]]] = {}
     checked: dict[str, set[str]] = {}
     for name, tool in catalog.tools.items():
-        for endpoint in tool.endpoints:
-            services.setdefault(endpoint.address, {})[name] = tool.contract.files.file
-            if tool.health_checked:
-                checked.setdefault(endpoint.address, set()).add(name)
+        for shown in tool.variants or (tool,):
+            for endpoint in shown.endpoints:
+                services.setdefault(endpoint.address, {})[name] = shown.contract.files.file
+                if tool.health_checked:
+                    checked.setdefault(endpoint.address, set()).add(name)
     return [Remembered(address, found, frozenset(checked.get(address, ()))) for address, found in services.items()]
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from gateway.catalog import Catalog, Endpoint, Report, State, Step, Tool
+from gateway.catalog import Catalog, Endpoint, Report, State, Step, Tool, Variant
 from gateway.discovery.admit import Admission, Admitted, Sighting, admit
+from gateway.discovery.compatible import Comparison
 from governance.ownership import Ownership
 
 __all__ = ["Judge", "View"]
@@ -23,9 +24,9 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class _Publication:
-    """What Envoy said of one version of a tool."""
+    """What Envoy said of a tool in these versions."""
 
-    version: str
+    versions: tuple[str, ...]
     step: Step
 
 
@@ -34,12 +35,13 @@ class Judge:
 
     def __init__(self) -> None:
         """Nobody is admitted yet."""
-        self._incumbents: Mapping[str, str] = {}
+        self._incumbents: Mapping[str, tuple[str, ...]] = {}
+        self._comparison = Comparison()
         self._published: dict[str, _Publication] = {}
 
     def publish(self, step: Step) -> bool:
         """Take in what Envoy said of a tool as it is now; whether that is new."""
-        found = _Publication(self._incumbents.get(step.service, ""), step)
+        found = _Publication(self._incumbents.get(step.service, ()), step)
         if self._published.get(step.service) == found:
             return False
         self._published[step.service] = found
@@ -52,15 +54,15 @@ class Judge:
         """
         known = sorted(views, key=lambda each: each.endpoint.address)
         sightings = [each.sighting for each in known if each.sighting is not None]
-        admission = admit(sightings, ownership=ownership, incumbents=self._incumbents)
-        versions = {name: admitted.candidate.version for name, admitted in admission.tools.items()}
+        admission = admit(sightings, ownership=ownership, incumbents=self._incumbents, extends=self._comparison.extends)
+        versions = {name: admitted.versions for name, admitted in admission.tools.items()}
         unchanged = {name for name, version in versions.items() if self._incumbents.get(name) == version}
         tools = {
             name: _tool(name, admitted, before.tools.get(name) if name in unchanged else None)
             for name, admitted in sorted(admission.tools.items())
         }
         self._incumbents = versions
-        self._published = {name: each for name, each in self._published.items() if each.version == versions.get(name)}
+        self._published = {name: each for name, each in self._published.items() if each.versions == versions.get(name)}
         reports = {each.endpoint.address: self._report(each, admission, before, now_s=now_s) for each in known}
         return Catalog(before.version, tools, reports)
 
@@ -85,7 +87,7 @@ class Judge:
         for candidate in sighting.candidates:
             yield from admission.steps[view.endpoint.address, candidate.service]
             published = self._published.get(candidate.service)
-            if published is not None and published.version == candidate.version:
+            if published is not None and candidate.version in published.versions:
                 yield published.step
 
 
@@ -97,11 +99,13 @@ def _tool(service: str, admitted: Admitted, last: Tool | None) -> Tool:
     endpoints = tuple(sorted(each.endpoint for each in admitted.sightings))
     ready = frozenset(each.endpoint for each in admitted.sightings if each.live)
     checked = all(service in each.health_checked for each in admitted.sightings)
-    if last is not None and (last.domain, last.endpoints, last.ready, last.health_checked) == (
+    variants = _variants(admitted)
+    if last is not None and (last.domain, last.endpoints, last.ready, last.health_checked, _who(last.variants)) == (
         admitted.domain,
         endpoints,
         ready,
         checked,
+        _who(variants),
     ):
         return last
     return Tool(
@@ -113,7 +117,25 @@ def _tool(service: str, admitted: Admitted, last: Tool | None) -> Tool:
         endpoints=endpoints,
         ready=ready,
         health_checked=checked,
+        variants=variants,
     )
+
+
+def _variants(admitted: Admitted) -> tuple[Variant, ...]:
+    if len(admitted.shows) == 1:
+        return ()
+    return tuple(
+        Variant(
+            contract=candidate.contract,
+            methods=frozenset(method.name for method in candidate.methods),
+            endpoints=tuple(sorted(each.endpoint for each in sightings)),
+        )
+        for candidate, sightings in admitted.shows
+    )
+
+
+def _who(variants: tuple[Variant, ...]) -> tuple[tuple[Endpoint, ...], ...]:
+    return tuple(variant.endpoints for variant in variants)
 
 
 def _admitted_services(view: View, admission: Admission) -> set[str]:

@@ -17,6 +17,7 @@ from gateway.catalog import Method, Tool
 from gateway.snapshot import caller, service, tls
 from gateway.snapshot.blocks import BLOCKS, blocks
 from gateway.snapshot.caller import CALLER, VERIFY
+from gateway.snapshot.parts import parts
 from gateway.xds.messages import make, pack, serialize, type_url
 from governance import words
 from governance.bundle import Bundle
@@ -79,16 +80,20 @@ def residues(tool: Tool, bundle: Bundle) -> Mapping[str, Residue]:
 def build(tools: Mapping[str, Tool], policy: Policy, *, secrets: Mapping[str, Message] = NO_SECRETS) -> Resources:
     """The resources that route to every tool and let in whom the policy permits."""
     over_tls = tls.TOOLS in secrets
-    built = {
-        service: build_tool(tool, residues(tool, policy.bundle), over_tls=over_tls) for service, tool in tools.items()
-    }
+    built: dict[str, Mapping[str, Resource]] = {}
+    for service_name, tool in tools.items():
+        built[service_name] = build_tool(tool, residues(tool, policy.bundle), over_tls=over_tls)
+        built.update(build_parts(tool, over_tls=over_tls))
     return assemble(built, policy, secrets=secrets)
 
 
 def assemble(
     built: Mapping[str, Mapping[str, Resource]], policy: Policy, *, secrets: Mapping[str, Message] = NO_SECRETS
 ) -> Resources:
-    """The whole snapshot from each tool's resources. built: service -> what build_tool made. secrets: by name."""
+    """The whole snapshot from each tool's resources.
+
+    built: what build_tool and build_parts made, by name. secrets: by name.
+    """
     snapshot: dict[str, dict[str, Resource]] = {
         EXTENSION: _filters(policy),
         CLUSTER: {},
@@ -114,6 +119,17 @@ def build_tool(tool: Tool, residues: Mapping[str, Residue], *, over_tls: bool = 
         ENDPOINTS: _resource(service.endpoints(tool, over_tls=over_tls)),
         ROUTES: _resource(service.routes(tool, residues)),
         SCOPE: _resource(service.scope(tool)),
+    }
+
+
+def build_parts(tool: Tool, *, over_tls: bool = False) -> Mapping[str, Mapping[str, Resource]]:
+    """What the tool needs beside that where its endpoints serve different contracts: by name, then by type URL."""
+    return {
+        part.name: {
+            CLUSTER: _resource(service.cluster(tool, over_tls=over_tls, name=part.name)),
+            ENDPOINTS: _resource(service.endpoints(tool, over_tls=over_tls, part=part)),
+        }
+        for part in parts(tool)
     }
 
 

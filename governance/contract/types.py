@@ -7,12 +7,13 @@ from collections.abc import Iterable, Iterator
 
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
+    EnumDescriptorProto,
     FieldDescriptorProto,
     FileDescriptorProto,
     ServiceDescriptorProto,
 )
 
-__all__ = ["declared", "messages", "relative_names", "service_in"]
+__all__ = ["declared", "enums", "meaning", "messages", "relative_names", "service_in"]
 
 
 def messages(files: Iterable[FileDescriptorProto]) -> dict[str, DescriptorProto]:
@@ -34,11 +35,25 @@ def declared(file: FileDescriptorProto) -> dict[str, str]:
     fingerprints are equal. The file's syntax and features count, for they
     change what a definition means.
     """
-    meaning = f"{file.syntax}/{file.edition}/".encode() + file.options.features.SerializeToString(deterministic=True)
     found: dict[str, str] = {}
+    of_all = meaning(file)
     for each in (*file.message_type, *file.enum_type, *file.extension):
-        content = meaning + each.SerializeToString(deterministic=True)
+        content = of_all + each.SerializeToString(deterministic=True)
         found[_join(file.package, each.name)] = hashlib.sha256(content).hexdigest()
+    return found
+
+
+def meaning(file: FileDescriptorProto) -> bytes:
+    """What a file says of how all that it defines is to be read: its syntax and features."""
+    return f"{file.syntax}/{file.edition}/".encode() + file.options.features.SerializeToString(deterministic=True)
+
+
+def enums(files: Iterable[FileDescriptorProto]) -> dict[str, EnumDescriptorProto]:
+    """Every enum, nested ones too, by full name without a leading dot."""
+    known = list(files)
+    found = {_join(file.package, each.name): each for file in known for each in file.enum_type}
+    for name, message in messages(known).items():
+        found.update((f"{name}.{each.name}", each) for each in message.enum_type)
     return found
 
 

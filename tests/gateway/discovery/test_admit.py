@@ -32,7 +32,7 @@ def seen(address: str, *candidates: Candidate, order: int = 0) -> Sighting:
     return Sighting(Endpoint(address, "test"), order, candidates)
 
 
-def judge(*sightings: Sighting, incumbents: Mapping[str, str] | None = None) -> Admission:
+def judge(*sightings: Sighting, incumbents: Mapping[str, tuple[str, ...]] | None = None) -> Admission:
     return admit(sightings, ownership=OWNERS, incumbents=incumbents or {})
 
 
@@ -77,16 +77,36 @@ def test_endpoints_with_one_contract_serve_one_tool() -> None:
 
 
 def test_of_two_contracts_the_one_admitted_before_stays_even_if_it_was_seen_later() -> None:
-    old, new = candidate(contract()), candidate(contract(fields=["id", "title"]))
+    old, new = candidate(contract()), candidate(contract(fields=["title"]))
     sightings = [seen("a", new, order=1), seen("b", old, order=2)]
     assert addresses(judge(*sightings), TICKETS) == ["a"]
-    admission = judge(*sightings, incumbents={TICKETS: old.version})
+    admission = judge(*sightings, incumbents={TICKETS: (old.version,)})
     assert addresses(admission, TICKETS) == ["b"]
     step = failure(admission, "a", TICKETS)
     assert step is not None
     assert step.reason == "CONTRACT_CONFLICT"
     assert old.contract.digest in step.message
     assert new.contract.digest in step.message
+    assert "id` changed" in step.message
+
+
+def test_contracts_of_which_one_adds_to_the_other_are_served_beside_each_other() -> None:
+    old, new = candidate(contract()), candidate(contract(fields=["id", "title"]))
+    for order in (1, -1):
+        admission = judge(seen("a", old, order=order), seen("b", new, order=0))
+        tool = admission.tools[TICKETS]
+        assert [shown.contract.digest for shown, _ in tool.shows] == [new.contract.digest, old.contract.digest]
+        assert {each.endpoint.address for each in tool.sightings} == {"a", "b"}
+        assert new.contract.digest in admission.steps["a", TICKETS][-1].message
+        assert admission.steps["b", TICKETS][-1].message == ""
+
+
+def test_a_third_contract_must_fit_all_that_are_there() -> None:
+    small, left, right = (candidate(contract(fields=["id", *more])) for more in ([], ["title"], ["owner"]))
+    sightings = [seen("a", small, order=1), seen("b", left, order=2), seen("c", right, order=3)]
+    assert addresses(judge(*sightings), TICKETS) == ["a", "b"]
+    held = judge(*sightings, incumbents={TICKETS: (right.version,)})
+    assert addresses(held, TICKETS) == ["a", "c"]
 
 
 def test_a_contract_that_is_refused_holds_no_place() -> None:
@@ -173,23 +193,27 @@ def test_who_relied_on_a_type_falls_with_the_one_that_vouched_for_it() -> None:
     assert judge(seen("a", borrower()), seen("b", vouching)).tools == {}
 
 
-VERSIONS = [candidate(contract(fields=fields)) for fields in (["id"], ["id", "title"], ["id", "owner"])]
+SMALL, LEFT, RIGHT = VERSIONS = [candidate(contract(fields=["id", *more])) for more in ([], ["title"], ["owner"])]
 SIGHTINGS = st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from(VERSIONS)), unique_by=lambda each: each[0])
 
 
-@given(SIGHTINGS, st.sampled_from([None, *VERSIONS]))
-def test_a_service_is_one_contract_and_everyone_is_told_why(
-    shown: Iterable[tuple[str, Candidate]], incumbent: Candidate | None
+@given(SIGHTINGS, st.lists(st.sampled_from(VERSIONS), unique_by=id))
+def test_a_service_is_contracts_that_fit_and_everyone_is_told_why(
+    shown: Iterable[tuple[str, Candidate]], incumbents: list[Candidate]
 ) -> None:
     sightings = [seen(address, each, order=order) for order, (address, each) in enumerate(shown)]
-    admission = judge(*sightings, incumbents={TICKETS: incumbent.version} if incumbent else {})
+    admission = judge(*sightings, incumbents={TICKETS: tuple(each.version for each in incumbents)})
+    by_version = {each.version: each for each in VERSIONS}
+    in_turn = [each for each in incumbents if any(sighting.candidates[0] is each for sighting in sightings)]
+    in_turn += [sighting.candidates[0] for sighting in sightings]
+    first_of_two = next((each for each in in_turn if each is not SMALL), None)
+    fits = [each for each in in_turn if each in (SMALL, first_of_two)]
     for sighting in sightings:
         address = sighting.endpoint.address
         admitted = address in addresses(admission, TICKETS)
         assert (failure(admission, address, TICKETS) is None) is admitted
-        assert admitted is (sighting.candidates[0].version == admission.tools[TICKETS].candidate.version)
+        assert admitted is (by_version[sighting.candidates[0].version] in fits)
     if sightings:
-        expected = incumbent if incumbent in [each.candidates[0] for each in sightings] else sightings[0].candidates[0]
-        assert admission.tools[TICKETS].candidate is expected
+        assert admission.tools[TICKETS].candidate is (first_of_two or SMALL)
     else:
         assert admission.tools == {}

@@ -200,7 +200,7 @@ async def test_a_contract_that_changes_with_a_restart_is_admitted_anew() -> None
 async def test_the_first_of_two_contracts_stays_and_the_other_is_admitted_once_it_leaves() -> None:
     async with small_world() as world:
         first, second = at(world.folder, "b"), at(world.folder, "a")
-        other = contract(fields=["id", "title"])
+        other = contract(fields=["title"])
         async with serving(first.address, honest(contract())), serving(second.address, honest(other)):
             world.source.name(first)
             held = (await world.until(lambda each: TICKETS in each.tools)).tools[TICKETS]
