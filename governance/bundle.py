@@ -60,31 +60,43 @@ class Bundle:
     domains: Mapping[str, Domain]
 
 
-class _Applies(Document):
-    domains: frozenset[str] = frozenset()
-    services: frozenset[str] = frozenset()
-    methods: frozenset[str] = frozenset()
-    effects: frozenset[Literal["read", "write", "destructive"]] = frozenset()
+class AppliesEntry(Document):
+    """What a rule is about. A list that is left out stands for everything."""
+
+    domains: frozenset[str] = Field(default=frozenset(), description="tools of these domains")
+    services: frozenset[str] = Field(default=frozenset(), description="these services, by their full names")
+    methods: frozenset[str] = Field(default=frozenset(), description="methods of these names")
+    effects: frozenset[Literal["read", "write", "destructive"]] = Field(
+        default=frozenset(), description="methods with these effects"
+    )
 
 
-class _Rule(Document):
-    id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
-    effect: Literal["permit", "forbid"]
-    applies: _Applies = _Applies()
-    when: str = ""
-    reason: str = Field(min_length=1, max_length=300)
+class RuleEntry(Document):
+    """A rule."""
+
+    id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="names the rule in refusals and records")
+    effect: Literal["permit", "forbid"] = Field(description="what the rule does where it holds")
+    applies: AppliesEntry = Field(AppliesEntry(), description="to which methods; left out: to all")
+    when: str = Field("", description="a condition in CEL over `caller` and `tool`; none: always")
+    reason: str = Field(min_length=1, max_length=300, description="what a refused caller reads")
 
 
-class _MeshFile(Document):
-    version: Literal[1]
-    rules: list[_Rule] = []
+class MeshRules(Document):
+    """The rules of the mesh: a call needs one that permits, and none that forbids."""
+
+    version: Literal[1] = Field(description="of this form of the file")
+    rules: list[RuleEntry] = Field([], description="in any order")
 
 
-class _DomainFile(Document):
-    version: Literal[1]
-    domain: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")
-    default: Literal["inherit", "deny"]
-    rules: list[_Rule] = []
+class DomainRules(Document):
+    """What a domain narrows for its own tools."""
+
+    version: Literal[1] = Field(description="of this form of the file")
+    domain: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$", description="whose tools; the file's own name")
+    default: Literal["inherit", "deny"] = Field(
+        description="inherit: what the mesh permits, unless a rule forbids; deny: only what a rule here permits, too"
+    )
+    rules: list[RuleEntry] = Field([], description="in any order")
 
 
 def parse_bundle(mesh: str, domains: Mapping[str, str]) -> Bundle:
@@ -92,10 +104,10 @@ def parse_bundle(mesh: str, domains: Mapping[str, str]) -> Bundle:
 
     Raises DocumentError for the first thing wrong in any file.
     """
-    mesh_file = parse_document(_MeshFile, mesh, file="mesh.yaml")
+    mesh_file = parse_document(MeshRules, mesh, file="mesh.yaml")
     narrowed: dict[str, Domain] = {}
     for file, text in sorted(domains.items()):
-        domain = parse_document(_DomainFile, text, file=file)
+        domain = parse_document(DomainRules, text, file=file)
         if file.rsplit("/", 1)[-1] != f"{domain.domain}.yaml":
             raise DocumentError(
                 file,
@@ -110,7 +122,7 @@ def parse_bundle(mesh: str, domains: Mapping[str, str]) -> Bundle:
     return Bundle(digest, _rules(mesh_file.rules, prefix="mesh", file="mesh.yaml", text=mesh), narrowed)
 
 
-def _rules(rules: list[_Rule], *, prefix: str, file: str, text: str) -> tuple[Rule, ...]:
+def _rules(rules: list[RuleEntry], *, prefix: str, file: str, text: str) -> tuple[Rule, ...]:
     read: dict[str, Rule] = {}
     for index, rule in enumerate(rules):
         if rule.id in read:

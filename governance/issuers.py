@@ -27,19 +27,15 @@ MAX_SUBJECT_BYTES = 256
 
 
 class Binding(Document):
-    """Grants a role, domain or clearance for a claim, or for a subject.
+    """Grants a role, domain or clearance for a claim, or for a subject."""
 
-    claim: path into the claims, by dots. has: only if the claim is this text
-    or a list that holds it. subject: only for this subject, or, ending in
-    `*`, for those that begin so. value: what is granted; unset: each text of
-    the claim as it stands.
-    """
-
-    claim: str = ""
-    has: str = ""
-    subject: str = ""
-    grants: Literal["role", "domain", "clearance"]
-    value: str = Field("", pattern=r"^([A-Za-z0-9._:@/+-]{1,128})?$")
+    claim: str = Field("", description="path into the token's claims, by dots")
+    has: str = Field("", description="only if the claim is this text, or a list that holds it")
+    subject: str = Field("", description="only for this subject or, ending in `*`, for those that begin so")
+    grants: Literal["role", "domain", "clearance"] = Field(description="what kind of thing it grants")
+    value: str = Field(
+        "", pattern=r"^([A-Za-z0-9._:@/+-]{1,128})?$", description="what is granted; none: each text of the claim"
+    )
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Binding:
@@ -53,23 +49,28 @@ class Binding(Document):
 
 
 class Issuer(Document):
-    """Who vouches. issuer: the token's `iss`. jwks: file of public keys, beside issuers.yaml or in keys/."""
+    """Who vouches."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
-    issuer: str = Field(min_length=1, max_length=512)
-    jwks: str = Field(min_length=1)
-    audiences: list[str] = Field(min_length=1)
-    algorithms: list[Literal["ES256", "ES384", "RS256", "PS256", "EdDSA"]] = Field(min_length=1)
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="what rules and records call it")
+    issuer: str = Field(min_length=1, max_length=512, description="the `iss` of its tokens")
+    jwks: str = Field(
+        min_length=1,
+        description="file of its public keys, a JWKS beside this one; in keys/ for a development issuer",
+    )
+    audiences: list[str] = Field(min_length=1, description="a token must be for one of these")
+    algorithms: list[Literal["ES256", "ES384", "RS256", "PS256", "EdDSA"]] = Field(
+        min_length=1, description="what its tokens may be signed by"
+    )
     max_lifetime_s: int = Field(gt=0, le=7 * 86400, description="the longest a token may be valid, in seconds")
-    development: bool = False
-    bindings: list[Binding] = []
+    development: bool = Field(False, description="for one machine: not believed where the mesh listens beyond loopback")  # noqa: FBT003
+    bindings: list[Binding] = Field([], description="what of a token counts; nothing else is read")
 
 
 class Issuers(Document):
     """Every issuer the mesh believes."""
 
-    version: Literal[1]
-    issuers: list[Issuer] = Field(min_length=1)
+    version: Literal[1] = Field(description="of this form of the file")
+    issuers: list[Issuer] = Field(min_length=1, description="each with a name of its own")
 
     @model_validator(mode="after")
     def _tell_apart(self) -> Issuers:

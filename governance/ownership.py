@@ -40,9 +40,12 @@ def _check_domain(name: str) -> str:
     return name
 
 
-class _OwnershipFile(Document):
+class OwnershipFile(Document):
+    """Who owns which packages."""
+
     owners: dict[Annotated[str, AfterValidator(_check_package)], Annotated[str, AfterValidator(_check_domain)]] = Field(
-        min_length=1
+        min_length=1,
+        description="package -> domain; a package stands for those below it as well, and the longest one wins",
     )
 
 
@@ -78,4 +81,4 @@ def is_platform(package: str) -> bool:
 
 def parse_ownership(text: str, *, file: str = "ownership.yaml") -> Ownership:
     """The ownership that a file's text states. Raises DocumentError."""
-    return Ownership(MappingProxyType(dict(parse_document(_OwnershipFile, text, file=file).owners)))
+    return Ownership(MappingProxyType(dict(parse_document(OwnershipFile, text, file=file).owners)))
