@@ -14,9 +14,10 @@ _FIELDS: Mapping[str, str] = {
     "time": "%START_TIME%",
     "call_id": "%REQ(X-REQUEST-ID)%",
     "path": SHOWN_PATH,
-    "issuer": "%DYNAMIC_METADATA(llmesh.caller:v:issuer)%",
-    "caller": "%DYNAMIC_METADATA(llmesh.caller:v:subject)%",
-    "contract": "%METADATA(ROUTE:llmesh:contract)%",
+    # No caller can say them: the edge removes them, and caller.lua sets them anew.
+    "issuer": "%REQ(X-LLMESH-ISSUER)%",
+    "caller": "%REQ(X-LLMESH-SUBJECT)%",
+    "contract": "%ROUTE_NAME%",
     "code": "%GRPC_STATUS%",
     "details": "%RESPONSE_CODE_DETAILS%",
     "flags": "%RESPONSE_FLAGS%",

@@ -192,6 +192,8 @@ def routes(tool: Tool, residues: Mapping[str, Residue]) -> Message:
 def _route(tool: Tool, method: Method, residue: Residue, cluster: str) -> dict[str, Untyped]:
     facts = {"contract": tool.contract.digest, "domain": tool.domain, "effect": _EFFECTS[residue.tool.effect]}
     route: dict[str, Untyped] = {
+        # The call log tells it; for a field of the metadata, Envoy would copy all of that for each call.
+        "name": tool.contract.digest,
         "match": {"path": residue.tool.path},
         "route": _action(method, cluster),
         "typed_per_filter_config": {"llmesh.rules": access.rules(residue)},

@@ -162,12 +162,12 @@ async def test_a_call_is_logged_once_without_its_token_or_content(running: Mesh)
 
 
 def without_rules(resources: Resources) -> Resources:
-    """The resources, no route of which brings an ALLOW of its own."""
+    """The resources, no route of which brings rules of its own."""
     message: Untyped = message_type("envoy.config.route.v3.RouteConfiguration").FromString(
         resources[ROUTES][SERVICE].value
     )
     for route in message.virtual_hosts[0].routes:
-        del route.typed_per_filter_config["llmesh.allow"]
+        del route.typed_per_filter_config["llmesh.rules"]
     return {**resources, ROUTES: {SERVICE: Resource("without rules", serialize(message))}}
 
 
