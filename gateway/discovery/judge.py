@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from gateway.catalog import Catalog, Endpoint, Report, State, Step, Tool, Variant
-from gateway.discovery.admit import Admission, Admitted, Sighting, admit
+from gateway.discovery.admit import Admitted, Sighting
 from gateway.discovery.compatible import Comparison
+from gateway.discovery.rolling import RollingAdmission
 from governance.ownership import Ownership
 
 __all__ = ["Judge", "View"]
@@ -35,7 +36,11 @@ class Judge:
 
     def __init__(self) -> None:
         """Nobody is admitted yet."""
-        self._incumbents: Mapping[str, tuple[str, ...]] = {}
+        self._incumbents: dict[str, tuple[str, ...]] = {}
+        self._admission = RollingAdmission()
+        # What was judged last, by address; services of which Envoy has said something since.
+        self._views: Mapping[str, View] = {}
+        self._told: set[str] = set()
         self._comparison = Comparison()
         self._published: dict[str, _Publication] = {}
 
@@ -45,6 +50,7 @@ class Judge:
         if self._published.get(step.service) == found:
             return False
         self._published[step.service] = found
+        self._told.add(step.service)
         return True
 
     def judge(self, views: Iterable[View], before: Catalog, *, ownership: Ownership, now_s: float) -> Catalog:
@@ -53,31 +59,49 @@ class Judge:
         now_s: Unix seconds. Its version is that of before.
         """
         known = sorted(views, key=lambda each: each.endpoint.address)
-        sightings = [each.sighting for each in known if each.sighting is not None]
-        admission = admit(sightings, ownership=ownership, incumbents=self._incumbents, extends=self._comparison.extends)
-        versions = {name: admitted.versions for name, admitted in admission.tools.items()}
-        unchanged = {name for name, version in versions.items() if self._incumbents.get(name) == version}
-        tools = {
-            name: _tool(name, admitted, before.tools.get(name) if name in unchanged else None)
-            for name, admitted in sorted(admission.tools.items())
-        }
-        self._incumbents = versions
-        self._published = {name: each for name, each in self._published.items() if each.versions == versions.get(name)}
-        reports = {each.endpoint.address: self._report(each, admission, before, now_s=now_s) for each in known}
+        touched = self._told | self._admission.admit(
+            (each.sighting for each in known if each.sighting is not None),
+            ownership=ownership,
+            incumbents=self._incumbents,
+            extends=self._comparison.extends,
+        )
+        self._told = set()
+        tools = dict(before.tools)
+        for name in sorted(touched):
+            self._take_in(name, tools)
+        if tools.keys() != before.tools.keys():
+            tools = dict(sorted(tools.items()))
+        reports = {each.endpoint.address: self._report(each, touched, before, now_s=now_s) for each in known}
+        self._views = {each.endpoint.address: each for each in known}
         return Catalog(before.version, tools, reports)
 
-    def _report(self, view: View, admission: Admission, before: Catalog, *, now_s: float) -> Report:
+    def _take_in(self, name: str, tools: dict[str, Tool]) -> None:
+        """Put the tool of that name, as it was admitted, among the tools; or take it away."""
+        admitted = self._admission.tools.get(name)
+        last = tools.pop(name, None)
+        versions = self._incumbents.pop(name, None)
+        if admitted is not None:
+            self._incumbents[name] = admitted.versions
+            tools[name] = _tool(name, admitted, last if versions == admitted.versions else None)
+        published = self._published.get(name)
+        if published is not None and (admitted is None or published.versions != admitted.versions):
+            del self._published[name]
+
+    def _report(self, view: View, touched: Collection[str], before: Catalog, *, now_s: float) -> Report:
+        last = before.reports.get(view.endpoint.address)
+        if last is not None and self._views.get(view.endpoint.address) == view and not _shows(view, touched):
+            return last
+        admission = self._admission
         steps = tuple(self._steps(view, admission))
         services = tuple(
             sorted(_admitted_services(view, admission) - {each.service for each in steps if not each.passed})
         )
         state = _state(view, services)
-        last = before.reports.get(view.endpoint.address)
         changed_s = last.changed_s if last is not None and last.state is state else now_s
         report = Report(view.endpoint, state, steps, services, changed_s, held=view.endpoint.held)
         return last if last is not None and last == report else report
 
-    def _steps(self, view: View, admission: Admission) -> Iterator[Step]:
+    def _steps(self, view: View, admission: RollingAdmission) -> Iterator[Step]:
         sighting = view.sighting
         if view.failed is not None:
             yield view.failed
@@ -138,7 +162,11 @@ def _who(variants: tuple[Variant, ...]) -> tuple[tuple[Endpoint, ...], ...]:
     return tuple(variant.endpoints for variant in variants)
 
 
-def _admitted_services(view: View, admission: Admission) -> set[str]:
+def _shows(view: View, services: Collection[str]) -> bool:
+    return view.sighting is not None and any(each.service in services for each in view.sighting.candidates)
+
+
+def _admitted_services(view: View, admission: RollingAdmission) -> set[str]:
     candidates = view.sighting.candidates if view.sighting is not None else ()
     return {each.service for each in candidates if admission.steps[view.endpoint.address, each.service][-1].passed}
 
