@@ -6,7 +6,7 @@ BIN := .venv/bin
 BUILD_CONTRACTS := $(BIN)/buf build --exclude-path tests/tools/echo/protos/acme --exclude-source-info
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test node check lint types imports contracts generated protos release-contracts format xds bench
+.PHONY: help setup up test node check lint types imports contracts generated protos docs release-contracts format xds bench
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ generated: setup ## That the committed stubs are what the .proto files give
 
 protos: setup ## Generate the stubs from the .proto files
 	$(BIN)/python protos/generate.py
+
+docs: setup ## Write the pages of settings and figures from the models
+	$(BIN)/python -m docs.generate
 
 release-contracts: setup ## Take the contracts as they are for the base that later ones must not break
 	$(BUILD_CONTRACTS) -o protos/released.binpb

@@ -190,7 +190,9 @@ class TraceSettings(Entry):
 
 
 class MeshFile(Entry):
-    """The whole file. Paths are absolute if it was read from a file."""
+    """What runs on this machine, where it listens, and what the mesh finds by address."""
+
+    # Paths are absolute if it was read from a file.
 
     # Before `listen`, which is judged by it.
     tls: TlsSettings | None = Field(None, description="what the mesh port shows; needed to listen beyond loopback")

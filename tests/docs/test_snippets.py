@@ -16,7 +16,10 @@ from tests.docs.pages import PICTURES, Block, blocks, commands
 from tests.docs.reader import REPO, Checkout, reading, running_checkout
 
 # In the order of reading: the last page ends the mesh.
-PAGES = ["README.md", "docs/concepts.md", "docs/client.md", "docs/tool.md", "docs/platform.md"]
+PAGES = [
+    *("README.md", "docs/concepts.md", "docs/client.md", "docs/tool.md"),
+    *("docs/configuration.md", "docs/figures.md", "docs/platform.md"),
+]
 # Why a block is not run here.
 REASONS = {
     "installs": "makes the environment that this very test runs in; `make check` runs the targets themselves",
