@@ -17,6 +17,7 @@ import pytest
 from google.protobuf.message import Message
 
 from gateway.listener.bootstrap import Edge, bootstrap
+from gateway.listener.edge import TIMEOUT as TIMEOUT_POLICY
 from gateway.snapshot.build import CLUSTER, ROUTES, Resource, Resources, build
 from gateway.xds.messages import message_type, pack
 from tests import envoy
@@ -27,6 +28,7 @@ SERVICE = "acme.support.v1.Tickets"
 GET = f"/{SERVICE}/Get"
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC"
 FILTER, REWRITE, TABLE = "the edge's filter", "the route's cap", "no table of headers"
 ROUNDS, AFTER_EACH = 3, 20
 
@@ -48,10 +50,10 @@ def without_filter(edge: Edge) -> Message:
     made: Untyped = bootstrap(edge)
     config = made.static_resources.listeners[0].filter_chains[0].filters[0].typed_config
     manager: Untyped = message_type(MANAGER).FromString(config.value)
-    kept = [each for each in manager.http_filters if each.name != "llmesh.grpc_timeout"]
-    assert len(kept) < len(manager.http_filters)
-    del manager.http_filters[:]
-    manager.http_filters.extend(kept)
+    looks = next(each for each in manager.http_filters if each.name == "llmesh.edge").typed_config
+    rules: Untyped = message_type(RBAC).FromString(looks.value)
+    del rules.rules.policies[TIMEOUT_POLICY]
+    looks.value = rules.SerializeToString()
     config.value = manager.SerializeToString()
     return made
 
