@@ -173,8 +173,7 @@ class Child:
         known, silent_s = False, 0.0
         try:
             while True:
-                if not silent_s:
-                    await asyncio.sleep(ASK_EVERY_S)
+                await asyncio.sleep(0 if silent_s else ASK_EVERY_S)
                 asked = time.monotonic()
                 answer = await probe.answers()
                 if answer is not False:

@@ -1,0 +1,265 @@
+"""A program's processes that succeed one another without a gap, and those that hang."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from llmesh import home as homes
+from llmesh.home import SUCCEEDS, Home
+from llmesh.problem import Problem
+from llmesh.supervisor import child as children
+from llmesh.supervisor.control import Restarted, ask_restart
+from llmesh.supervisor.processes import end, marked
+from llmesh.supervisor.program import Program
+from llmesh.supervisor.state import ChildState, Condition, read_state
+from llmesh.supervisor.supervise import MARK, Supervisor
+from tests.eventually import eventually
+
+SLEEPER = "import signal; signal.pause()"
+
+
+class Told:
+    """A probe that says what the test says, of every process or of one."""
+
+    def __init__(self) -> None:
+        self.alive: bool | None = True
+        self.lacks: Callable[[int], str] = lambda _pid: ""
+
+    def __call__(self, pid: int, _epoch: int) -> _Asking:
+        return _Asking(self, pid)
+
+
+class _Asking:
+    def __init__(self, told: Told, pid: int) -> None:
+        self._told = told
+        self._pid = pid
+
+    async def answers(self) -> bool | None:
+        await asyncio.sleep(0.01)
+        return self._told.alive
+
+    async def missing(self) -> str:
+        return self._told.lacks(self._pid)
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    home = Home.find(tmp_path / "m").create()
+    yield home
+    end(marked(f"{MARK}={home.path}"), grace_s=0)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(children, "ASK_EVERY_S", 0.01)
+    monkeypatch.setattr(children, "READY_POLL_S", 0.01)
+
+
+def program(home: Home, probe: Told | None, code: str = SLEEPER, *, name: str = "one") -> Program:
+    env = {**os.environ, MARK: str(home.path)}
+    return Program(name=name, argv=(sys.executable, "-c", code), cwd=home.path, env=env, probe=probe, patience_s=0)
+
+
+@asynccontextmanager
+async def running(home: Home, *programs: Program, said: list[str] | None = None) -> AsyncGenerator[Supervisor]:
+    """Programs below a supervisor, once all of them run."""
+    lines = [] if said is None else said
+    boss = Supervisor(home, programs, address="", mesh_file=home.path, sink=lambda _name, line: lines.append(line))
+    async with asyncio.TaskGroup() as group:
+        group.create_task(boss.run())
+        try:
+            for each in programs:
+                await eventually(lambda name=each.name: runs(home, name))
+            yield boss
+        finally:
+            boss.stop()
+
+
+def child(home: Home, name: str = "one") -> ChildState:
+    state = read_state(home)
+    assert state is not None
+    return next(each for each in state.children if each.name == name)
+
+
+async def runs(home: Home, name: str = "one") -> ChildState:
+    found = child(home, name)
+    assert found.state is Condition.RUNNING
+    assert found.process.alive()
+    return found
+
+
+async def told(boss: Supervisor, *names: str) -> Sequence[Restarted]:
+    return [each async for each in boss.restart(names)]
+
+
+async def test_a_new_process_takes_over_when_it_is_ready_and_then_the_old_one_ends(home: Home) -> None:
+    probe, said = Told(), list[str]()
+    code = f"import os; print('succeeds', os.environ.get({SUCCEEDS!r}, 'nobody'), flush=True); {SLEEPER}"
+    async with running(home, program(home, probe, code), said=said) as boss:
+        before = child(home)
+        ready = asyncio.Event()
+        probe.lacks = lambda pid: "" if ready.is_set() or pid == before.pid else "is not ready"
+        restarting = asyncio.create_task(told(boss))
+
+        async def both_run() -> None:
+            assert len(marked(f"{MARK}={home.path}")) == 2
+            assert "succeeds 1" in said
+
+        await eventually(both_run)
+        assert child(home).pid == before.pid
+        ready.set()
+        assert await restarting == [Restarted("one")]
+        assert not before.process.alive()
+        after = await eventually(lambda: runs(home))
+        assert (after.restarts, after.last_exit) == (0, "")
+    assert said[0] == "succeeds nobody"
+
+
+async def test_a_new_process_that_does_not_become_ready_is_ended_and_the_old_one_goes_on(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe = Told()
+    async with running(home, program(home, probe)) as boss:
+        before = child(home)
+        probe.lacks = lambda _pid: "was refused at `own`: NO_OWNER"
+        monkeypatch.setattr("llmesh.supervisor.supervise.READY_WITHIN_S", 0.2)
+        [restarted] = await told(boss)
+        assert restarted.problem == "one is not replaced: the new process was refused at `own`: NO_OWNER"
+        assert "logs/one.log" in restarted.step
+        assert (child(home).pid, before.process.alive()) == (before.pid, True)
+        assert [each.pid for each in marked(f"{MARK}={home.path}")] == [before.pid]
+
+
+async def test_a_new_process_that_ends_is_told_of_at_once(home: Home) -> None:
+    probe = Told()
+    code = f"import os, sys; os.environ.get({SUCCEEDS!r}) and sys.exit(3); {SLEEPER}"
+    async with running(home, program(home, probe, code)) as boss:
+        probe.lacks = lambda _pid: "is not ready"
+        [restarted] = await told(boss)
+        assert restarted.problem == "one is not replaced: the new process exited with 3"
+
+
+async def test_a_program_that_dies_while_another_takes_over_has_one_process_in_the_end(home: Home) -> None:
+    probe = Told()
+    async with running(home, program(home, probe)) as boss:
+        before, ready = child(home), asyncio.Event()
+        probe.lacks = lambda _pid: "" if ready.is_set() else "is not ready"
+        restarting = asyncio.create_task(told(boss))
+        await eventually(lambda: two(home))
+        os.kill(before.pid, signal.SIGKILL)
+        ready.set()
+        assert await restarting == [Restarted("one")]
+        after = await eventually(lambda: runs(home))
+        assert [each.pid for each in marked(f"{MARK}={home.path}")] == [after.pid]
+
+
+async def two(home: Home) -> None:
+    assert len(marked(f"{MARK}={home.path}")) == 2
+
+
+async def test_restarts_are_asked_for_by_name_over_the_socket(home: Home) -> None:
+    probe = Told()
+    one, other = program(home, probe), program(home, None, name="two")
+    async with running(home, one, other):
+        before = child(home).pid
+        assert await asyncio.to_thread(lambda: list(ask_restart(home, ["one"]))) == [Restarted("one")]
+        after = await eventually(lambda: runs(home))
+        assert after.pid != before
+        [refused] = await asyncio.to_thread(lambda: list(ask_restart(home, ["two"])))
+        assert refused.problem == "two has nothing to show when it is ready"
+        with pytest.raises(Problem, match="nothing that runs here is called `three`") as unknown:
+            await asyncio.to_thread(lambda: list(ask_restart(home, ["three"])))
+        assert unknown.value.step == "there are: one, two"
+    with pytest.raises(Problem, match="no mesh is up here"):
+        list(ask_restart(home, []))
+
+
+async def test_what_is_no_request_is_refused(home: Home) -> None:
+    async with running(home, program(home, None)):
+        for line in (b"\n", b"[]\n", b'{"restart": 5}\n', b"\xff\n"):
+            reader, writer = await asyncio.open_unix_connection(home.control_socket)
+            writer.write(line)
+            assert "no request" in json.loads(await reader.readline())["problem"]
+            writer.close()
+
+
+async def test_a_process_that_no_longer_answers_is_killed_and_started_again(home: Home) -> None:
+    probe, said = Told(), list[str]()
+    patient = replace(program(home, probe), patience_s=0.001)
+    async with running(home, patient, said=said):
+        before = child(home)
+
+        async def answers() -> None:
+            assert child(home).answers
+
+        await eventually(answers)
+        probe.alive = False
+
+        async def is_another() -> None:
+            assert child(home).pid not in (0, before.pid)
+
+        await eventually(is_another)
+        probe.alive = True
+        await eventually(answers)
+        assert child(home).last_exit == "did not answer for 0.001 s: killed"
+    assert "[llmesh] does not answer" in said
+
+
+@pytest.mark.parametrize("alive", [None, False], ids=["has nobody to ask", "starts"])
+async def test_a_process_that_has_never_answered_is_let_live(home: Home, alive: bool | None) -> None:  # noqa: FBT001
+    probe = Told()
+    probe.alive = alive
+    async with running(home, program(home, probe)):
+        before = child(home).pid
+        # As many looks as would have killed it.
+        for _ in range(20):
+            await asyncio.sleep(0.01)
+        assert (child(home).pid, child(home).restarts) == (before, 0)
+
+
+async def test_a_disk_that_hangs_keeps_no_program_from_coming_back(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    hanging, fsync = threading.Event(), os.fsync
+
+    def slow(handle: int) -> None:
+        assert hanging.wait(30)
+        fsync(handle)
+
+    said: list[str] = []
+    code = f"print('up', flush=True); {SLEEPER}"
+    async with running(home, program(home, None, code), said=said):
+        killed = child(home).pid
+
+        async def is_up() -> None:
+            assert "up" in said
+
+        await eventually(is_up)
+        monkeypatch.setattr(homes.os, "fsync", slow)
+        os.kill(killed, signal.SIGKILL)
+
+        async def is_back() -> None:
+            assert said.count("up") == 2
+
+        try:
+            await eventually(is_back)
+            assert child(home).pid == killed
+        finally:
+            hanging.set()
+
+        async def is_told() -> None:
+            assert (await runs(home)).pid != killed
+
+        await eventually(is_told)
