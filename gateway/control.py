@@ -13,13 +13,14 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
+from types import MappingProxyType
 
 from gateway.catalog import CatalogBoard, Tool
 from gateway.certificates import Certificates
 from gateway.clock import Clock
 from gateway.policy import Loaded, PolicyFiles
-from gateway.snapshot.build import Resource, Resources, assemble, build_parts, build_tool, residues
-from gateway.snapshot.parts import service_of
+from gateway.snapshot.build import Resource, Resources, assemble, build_parts, build_tool, residues, stages
+from gateway.snapshot.parts import part_names, service_of
 from gateway.tally import Tally
 from gateway.xds.publish import Publisher
 from governance.bundle import Bundle
@@ -57,6 +58,9 @@ class Control:
         # What a tool was compiled to; None if it could not be.
         self._built: dict[str, tuple[Tool, Bundle, Mapping[str, Resource] | None]] = {}
         self._residues: dict[str, tuple[Tool, Bundle, Mapping[str, Residue]]] = {}
+        # What was published last, and the names of tools' parts in it.
+        self._published: Resources = MappingProxyType({})
+        self._parts: set[str] = set()
         self._stale = asyncio.Event()
         # How snapshots are made, for those who run the mesh.
         self.builds = Tally()
@@ -119,8 +123,11 @@ class Control:
             return
         with self.builds.timed():
             resources = self._resources(catalog.tools)
-        await self._publisher.publish(resources)
-        await self._publisher.caught_up(within_s=SHOW_AFTER_S)
+        parts = {name for tool in catalog.tools.values() for name in part_names(tool)}
+        for stage in stages(self._published, resources, new_parts=parts - self._parts):
+            await self._publisher.publish(stage)
+            await self._publisher.caught_up(within_s=SHOW_AFTER_S)
+        self._published, self._parts = resources, parts
         await self._shown.post(dict(self._callable(catalog.tools)), catalog.reports)
 
     def _callable(self, found: Mapping[str, Tool]) -> Iterator[tuple[str, Tool]]:

@@ -7,7 +7,7 @@ never sent again, by this process or the next.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -17,7 +17,7 @@ from gateway.catalog import Method, Tool
 from gateway.snapshot import caller, service, tls
 from gateway.snapshot.blocks import BLOCKS, blocks
 from gateway.snapshot.caller import CALLER, VERIFY
-from gateway.snapshot.parts import parts
+from gateway.snapshot.parts import parts, service_of
 from gateway.xds.messages import make, pack, serialize, type_url
 from governance import words
 from governance.bundle import Bundle
@@ -131,6 +131,20 @@ def build_parts(tool: Tool, *, over_tls: bool = False) -> Mapping[str, Mapping[s
         }
         for part in parts(tool)
     }
+
+
+def stages(before: Resources, after: Resources, *, new_parts: Collection[str]) -> Sequence[Resources]:
+    """What to publish in turn, each once Envoy holds the one before, to come from one snapshot to another.
+
+    new_parts: names of parts that come. Callers of a part's methods call the
+    tool's cluster until then: the part must be there before their routes lead
+    to it, and those before the tool gets endpoints that lack the methods.
+    """
+    tools = {service_of(name) for name in new_parts} & before.get(ROUTES, {}).keys()
+    if not tools:
+        return [after]
+    held = {url: {**after[url], **{name: before[url][name] for name in tools}} for url in (CLUSTER, ENDPOINTS, ROUTES)}
+    return [{**after, **held}, {**after, **held, ROUTES: after[ROUTES]}, after]
 
 
 def _filters(policy: Policy) -> dict[str, Resource]:

@@ -7,11 +7,12 @@ of its own beside the tool's, which has all of them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gateway.catalog import Endpoint, Tool
 
-__all__ = ["Part", "parts", "service_of"]
+__all__ = ["Part", "part_names", "parts", "service_of"]
 
 # Stands in no service's name.
 SEPARATOR = "@"
@@ -38,6 +39,11 @@ def parts(tool: Tool) -> tuple[Part, ...]:
             name = f"{tool.service}{SEPARATOR}{variant.contract.digest[:DIGEST_LETTERS]}"
             found.append(Part(name, added, endpoints))
     return tuple(found)
+
+
+def part_names(tool: Tool) -> Iterable[str]:
+    """Names of the tool's parts."""
+    return (part.name for part in parts(tool)) if tool.variants else ()
 
 
 def service_of(name: str) -> str:

@@ -30,6 +30,8 @@ from tests.hostile import wire
 Served = Callable[[str], AbstractAsyncContextManager[object]]
 Failure = tuple[str, str]
 BIG_BYTES = 7_600_000
+# Endpoints with two contracts of one service -> the methods that each has beside Get.
+ROLLED_OUT: Mapping[str, tuple[str, ...]] = {"rollsold": (), "rollsnew": ("Put",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +265,15 @@ def _odd() -> Iterator[Case]:
     yield admitted("newer", honest(_with_option_import(made.in_edition("newer", descriptor_pb2.EDITION_2024))))
     yield admitted("ownoption", honest(*made.own_option("ownoption")))
     yield admitted("recursive", honest(made.recursive("recursive")))
+    for name, methods in ROLLED_OUT.items():
+        # One service: of two endpoints the newer one has a method more.
+        file = made.tool_file("rolls")
+        for method in methods:
+            file.service[0].method.add(
+                name=method, input_type=".google.protobuf.Empty", output_type=".google.protobuf.Empty"
+            )
+        file.dependency.append("google/protobuf/empty.proto")
+        yield Case(name, reflecting(honest(file)), admitted=(bad("rolls"),))
 
 
 def _with_option_import(file: FileDescriptorProto) -> FileDescriptorProto:

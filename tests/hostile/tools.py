@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from gateway.sources.hold import LEAST
 from llmesh import Mesh
 from llmesh._client import open_channel
 from llmesh.api.catalog.v1 import catalog_pb2 as pb
@@ -48,8 +49,7 @@ async def hostile_tools(mesh: RunningMesh) -> AsyncGenerator[Mapping[str, Case]]
         await eventually(lambda: _judged(mesh, found), within_s=JUDGED_WITHIN_S, pause_s=PAUSE_S)
         yield found
     finally:
-        edit_mesh_file(mesh, endpoints=known)
-        await eventually(lambda: _gone(mesh, found), pause_s=PAUSE_S)
+        await _take_out(mesh, list(found), known)
         servers.stop()
 
 
@@ -96,8 +96,17 @@ async def _judged(mesh: RunningMesh, found: Mapping[str, Case]) -> None:
     assert not any(wrong), "\n".join(filter(None, wrong))
 
 
-async def _gone(mesh: RunningMesh, found: Mapping[str, Case]) -> None:
-    assert not (await endpoints(mesh)).keys() & found.keys()
+async def _take_out(mesh: RunningMesh, addresses: Sequence[str], known: Sequence[object]) -> None:
+    """Half at a time: where more go at once, the mesh believes that it is wrong, and keeps them."""
+    while addresses:
+        addresses = addresses[: (len(addresses) + 1) // 2] if len(addresses) >= LEAST else []
+        edit_mesh_file(mesh, endpoints=[*known, *({"address": address} for address in addresses)])
+        left = len(known) + len(addresses)
+        await eventually(lambda left=left: _fewer(mesh, left), pause_s=PAUSE_S)
+
+
+async def _fewer(mesh: RunningMesh, count: int) -> None:
+    assert len([each for each in (await endpoints(mesh)).values() if each.source == "file"]) == count
 
 
 async def _said(log: Path, word: str) -> None:

@@ -214,6 +214,33 @@ async def test_the_first_of_two_contracts_stays_and_the_other_is_admitted_once_i
     assert catalog.tools[TICKETS].contract.digest in step.message
 
 
+async def test_a_contract_that_adds_a_method_is_served_beside_the_old_one_also_after_a_restart() -> None:
+    new = contract()
+    new.service[0].method.add(name="Put").CopyFrom(new.service[0].method[0])
+    new.service[0].method[-1].name = "Put"
+    async with small_world() as world:
+        first, second = at(world.folder, "a"), at(world.folder, "b")
+        path = world.folder / "catalog.binpb"
+        async with serving(first.address, honest(contract())), serving(second.address, honest(new)):
+            world.source.name(first, second)
+            tool = (await world.until(lambda each: TICKETS in each.tools and each.tools[TICKETS].variants)).tools[
+                TICKETS
+            ]
+            await eventually(lambda: path.exists() and second.address.encode() in path.read_bytes())
+        assert [method.name for method in tool.methods] == ["Get", "Put"]
+        assert [(variant.endpoints, variant.methods) for variant in tool.variants] == [
+            ((second,), {"Get", "Put"}),
+            ((first,), {"Get"}),
+        ]
+        again = World(world.folder, ListSource(first, second), board=CatalogBoard())
+        async with discovering(again):
+            assert (await again.until(lambda each: each.tools)).tools[TICKETS].variants == tool.variants
+            again.source.name(second)
+            assert (await again.until(lambda each: not each.tools[TICKETS].variants)).tools[TICKETS].endpoints == (
+                second,
+            )
+
+
 async def test_a_foreign_server_is_brought_in_by_what_the_mesh_file_states() -> None:
     async with small_world() as world:
         bare = contract(domain="")
