@@ -36,6 +36,7 @@ MAX_HEADERS = 100
 # How long a connection stays that has no call, or never had one.
 IDLE_S = 300
 KEEPALIVE_S = 60
+HEADERS_S = 10
 HANDSHAKE_S = 10
 
 
@@ -68,12 +69,14 @@ def _manager(call_log: str, traces: Traces | None, limits: LimitSettings) -> Mes
         use_remote_address={"value": True},
         skip_xff_append=True,
         stream_idle_timeout={"seconds": 0},
-        request_headers_timeout={"seconds": 10},
+        request_headers_timeout={"seconds": HEADERS_S},
         max_request_headers_kb={"value": MAX_HEADERS_KB},
         common_http_protocol_options={"idle_timeout": {"seconds": IDLE_S}, "max_headers_count": {"value": MAX_HEADERS}},
         http2_protocol_options=http2_options(),
         early_header_mutation_extensions=[edge.strip()],
         generate_request_id={"value": True},
+        # A tool's own, or none: that there is an Envoy is nobody's business.
+        server_header_transformation="PASS_THROUGH",
         scoped_routes={
             "name": "tools",
             "scope_key_builder": {
@@ -120,7 +123,7 @@ def _filters(limits: LimitSettings) -> list[dict[str, Untyped]]:
         {"name": "llmesh.rules", "typed_config": pack(deny_all())},
         {
             "name": "envoy.filters.http.router",
-            "typed_config": pack(make("envoy.extensions.filters.http.router.v3.Router")),
+            "typed_config": pack(make("envoy.extensions.filters.http.router.v3.Router", suppress_envoy_headers=True)),
         },
     ]
 
