@@ -7,13 +7,13 @@ import http.client
 import re
 import signal
 import socket
-import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from gateway.listener import stats
 from gateway.operations import metrics
+from tests.e2e import admin
 from tests.e2e.mesh import ECHO, RunningMesh, free_port, running_mesh
 from tests.e2e.process import Process
 from tests.eventually import eventually
@@ -179,7 +179,7 @@ async def test_while_the_gateway_is_away_the_mesh_is_ready_and_envoy_tells_of_it
 async def test_it_is_not_ready_before_it_was_programmed_and_not_when_envoy_is_gone() -> None:
     with running_mesh(start=False, operations=f"127.0.0.1:{free_port()}") as mesh:
         envoy = mesh.start_envoy()
-        await eventually(lambda: asyncio.to_thread(_answers_its_admin, mesh))
+        await eventually(lambda: asyncio.to_thread(_waits_for_the_gateway, mesh))
         with pytest.raises(OSError, match="refused"):
             get(mesh, "/readyz")
 
@@ -192,14 +192,11 @@ async def test_it_is_not_ready_before_it_was_programmed_and_not_when_envoy_is_go
             get(mesh, "/readyz")
 
 
-def _answers_its_admin(mesh: RunningMesh) -> None:
-    said = subprocess.run(
-        ["curl", "-s", "--unix-socket", str(mesh.home.admin_socket), "http://admin/ready"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert said.stdout == "PRE_INITIALIZING\n"
+def _waits_for_the_gateway(mesh: RunningMesh) -> None:
+    try:
+        assert admin.get(mesh.home.admin_socket, "/ready") == "PRE_INITIALIZING\n"
+    except OSError as err:
+        raise AssertionError(err) from err
 
 
 async def _ready(mesh: RunningMesh) -> None:
