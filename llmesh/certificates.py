@@ -51,15 +51,12 @@ class Pair:
 
 def read_pair(certificate: Path, key: Path) -> Pair:
     """The pair that is in these files and in force now. Raises CertificateError."""
-    texts = _read(certificate), _read(key)
+    texts = _read(certificate), _read(key, secret=True)
     first = _certificates(certificate, texts[0])[0]
-    secret = _private_key(key, texts[1])
-    if secret.public_key() != first.public_key():
+    if _private_key(key, texts[1]).public_key() != _public_key(certificate, first):
         raise CertificateError(f"`{key}` is not the key of the certificate in `{certificate}`")
     _check_in_force(certificate, first)
-    if key.stat().st_mode & _OTHERS:
-        log.warning("private key can be read by others: set its mode to 600", extra={"path": str(key)})
-    hosts, uris = _names(first)
+    hosts, uris = _names(certificate, first)
     return Pair(*texts, hosts, uris, first.not_valid_after_utc)
 
 
@@ -71,11 +68,9 @@ def read_authority(path: Path) -> bytes:
     return text
 
 
-def first_host(certificate: bytes) -> str:
-    """A host that the certificate, PEM, names; a wildcard filled in."""
-    from cryptography.x509 import load_pem_x509_certificate
-
-    hosts, _ = _names(load_pem_x509_certificate(certificate))
+def first_host(path: Path, certificate: bytes) -> str:
+    """A host that the certificate, PEM, of a path names; a wildcard filled in. Raises CertificateError."""
+    hosts, _ = _names(path, _certificates(path, certificate)[0])
     return hosts[0].replace("*", "mesh", 1) if hosts else ""
 
 
@@ -92,8 +87,10 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, *, secret: bool = False) -> bytes:
     try:
+        if secret and path.stat().st_mode & _OTHERS:
+            log.warning("private key can be read by others: set its mode to 600", extra={"path": str(path)})
         return path.read_bytes()
     except OSError as err:
         raise CertificateError(f"`{path}` cannot be read: {err.strerror}") from err
@@ -129,30 +126,32 @@ def _private_key(path: Path, text: bytes) -> PrivateKeyTypes:
     raise CertificateError(f"`{path}` must be an ECDSA key, or RSA of at least {RSA_MIN_BITS} bits")
 
 
-def _check_in_force(path: Path, certificate: Certificate) -> None:
-    now = datetime.now(UTC)
-    if now > certificate.not_valid_after_utc:
-        raise CertificateError(f"the certificate in `{path}` expired at {certificate.not_valid_after_utc:%F %R} UTC")
-    if now < certificate.not_valid_before_utc:
-        raise CertificateError(
-            f"the certificate in `{path}` is valid only from {certificate.not_valid_before_utc:%F %R} UTC"
-        )
-
-
-def _names(certificate: Certificate) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    from cryptography.x509 import (
-        DNSName,
-        ExtensionNotFound,
-        IPAddress,
-        SubjectAlternativeName,
-        UniformResourceIdentifier,
-    )
+def _public_key(path: Path, certificate: Certificate) -> object:
+    from cryptography.exceptions import UnsupportedAlgorithm
 
     try:
-        names = certificate.extensions.get_extension_for_class(SubjectAlternativeName).value
-    except ExtensionNotFound:
+        return certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm) as err:
+        raise CertificateError(f"the certificate in `{path}` has a key of a kind that is not known") from err
+
+
+def _check_in_force(path: Path, certificate: Certificate) -> None:
+    now, starts, ends = datetime.now(UTC), certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if now > ends:
+        raise CertificateError(f"the certificate in `{path}` expired at {ends:%F %R} UTC")
+    if now < starts:
+        raise CertificateError(f"the certificate in `{path}` is valid only from {starts:%F %R} UTC")
+
+
+def _names(path: Path, certificate: Certificate) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    from cryptography import x509
+
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
         return (), ()
-    addresses = (str(each) for each in names.get_values_for_type(IPAddress))
-    return (*names.get_values_for_type(DNSName), *addresses), tuple(
-        names.get_values_for_type(UniformResourceIdentifier)
-    )
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as err:
+        raise CertificateError(f"the certificate in `{path}` has extensions that cannot be read") from err
+    addresses = (str(each) for each in names.get_values_for_type(x509.IPAddress))
+    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    return (*names.get_values_for_type(x509.DNSName), *addresses), tuple(uris)

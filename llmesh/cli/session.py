@@ -13,9 +13,9 @@ from typing import TypeVar
 import grpc.aio
 
 from llmesh import Mesh
-from llmesh._client import AUTHORITY_VARIABLE, DEFAULT_ADDRESS, MeshChannel, is_local, open_channel
+from llmesh._client import DEFAULT_ADDRESS, MeshChannel, is_local, open_channel
 from llmesh.caller import Caller, caller_to_metadata
-from llmesh.certificates import first_host
+from llmesh.certificates import CertificateError, first_host
 from llmesh.home import Home
 from llmesh.identity import DevCaller, DevIssuer, Logins
 from llmesh.problem import Problem
@@ -64,13 +64,14 @@ class Session:
 
     def _own_certificate(self) -> tuple[bytes | None, str]:
         """What the mesh of the directory shows, and what that names: none else need vouch for it. None: unknown."""
-        if self.home is None or not self.address.startswith("https://") or os.environ.get(AUTHORITY_VARIABLE):
+        if self.home is None or not self.address.startswith("https://"):
             return None, ""
+        path = self.home.port_certificate
         try:
-            certificate = self.home.port_certificate.read_bytes()
-        except OSError:
+            certificate = path.read_bytes()
+            return certificate, first_host(path, certificate)
+        except (OSError, CertificateError):
             return None, ""
-        return certificate, first_host(certificate)
 
     def run(self, work: Callable[[grpc.aio.Channel], Awaitable[T]]) -> T:
         """Do work with a channel to the mesh, from start to end."""

@@ -116,17 +116,18 @@ async def who(stub: EchoAsyncStub) -> str:
 
 
 async def test_a_tool_on_a_socket_and_on_tcp_is_one_tool_over_tls(secured: Secured) -> None:
-    async with (
-        tool_on_tcp(secured, AUTHORITY.issue(NAME)) as address,
-        llmesh.Server(EchoServicer(), home=secured.mesh.home, name="near") as near,
-        secured.client() as client,
-    ):
+    async with tool_on_tcp(secured, AUTHORITY.issue(NAME)) as address, secured.client() as client:
         secured.mesh.write_file(endpoints=[{"address": address, "tls_name": NAME}])
-        await eventually(lambda: ready(secured, address, near.address))
-        for _ in range(20):
-            assert await who(EchoStub(client.channel)) == READER.name
-        tool = await catalog.get_tool(client.channel, service=ECHO)
-        assert (tool.ready_count, tool.unprotected_transport) == (2, False)
+        stub = EchoStub(client.channel)
+        async with llmesh.Server(EchoServicer(), home=secured.mesh.home, name="near") as near:
+            await eventually(lambda: ready(secured, address, near.address))
+            for _ in range(20):
+                assert await who(stub) == READER.name
+            tool = await catalog.get_tool(client.channel, service=ECHO)
+            assert (tool.ready_count, tool.unprotected_transport) == (2, False)
+        # The one on TCP alone, which the mesh health-checks over TLS.
+        for _ in range(5):
+            assert await who(stub) == READER.name
         with pytest.raises(llmesh.Unavailable):
             async with llmesh.Mesh(address, root_certificates=AUTHORITY.pem, server_name=NAME) as direct:
                 await who(EchoStub(direct.channel))
@@ -310,6 +311,25 @@ async def test_broken_files_keep_the_old_ones_and_are_told_until_they_are_mended
     await eventually(untold)
     await eventually(lambda: shows(secured, mended))
     await answered(secured)
+
+
+async def test_a_gateway_that_starts_beside_broken_files_leaves_envoy_what_it_has(secured: Secured) -> None:
+    shown = secured.show(AUTHORITY.issue(HOST))
+    await eventually(lambda: shows(secured, shown))
+    [running] = [process for process in secured.mesh.processes if process.name == "gateway"]
+    running.stop()
+    secured.mesh.processes.remove(running)
+    no_key(secured.mesh.folder)
+    secured.mesh.start_gateway()
+
+    async def told() -> None:
+        assert "holds no private key" in secured.told
+        await answered(secured)
+
+    await eventually(told)
+    await shows(secured, shown)
+    mended = secured.show(AUTHORITY.issue(HOST))
+    await eventually(lambda: shows(secured, mended))
 
 
 async def test_no_key_is_in_a_log_a_state_or_what_envoy_tells_of_itself(secured: Secured) -> None:

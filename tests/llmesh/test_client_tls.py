@@ -67,7 +67,7 @@ async def test_a_certificate_is_believed_by_itself_where_it_is_known(name: str) 
     shown = AUTHORITY.issue(name)
     async with mesh_with(shown) as address:
         known = shown.certificate
-        mesh = llmesh.Mesh(address, "t", root_certificates=known, server_name=first_host(known))
+        mesh = llmesh.Mesh(address, "t", root_certificates=known, server_name=first_host(Path("x"), known))
         assert await called(mesh) == "Bearer t"
 
 
