@@ -213,8 +213,9 @@ def _action(method: Method, cluster: str) -> dict[str, Untyped]:
         # The default of 15 s would cut long calls.
         "timeout": {"seconds": 0},
         "max_stream_duration": {"max_stream_duration": deadline, "grpc_timeout_header_max": deadline},
-        "idle_timeout": _duration(method.idle if method.idle is not None else method.deadline),
     }
+    if method.idle is not None:
+        action["idle_timeout"] = _duration(method.idle)
     # Only what changes nothing is sent twice; a stream of requests would have to be kept.
     if method.idempotent and not method.client_streaming:
         action["retry_policy"] = {
