@@ -53,8 +53,6 @@ def cluster(tool: Tool, *, over_tls: bool = False, name: str = "") -> Message:
         common_lb_config={"healthy_panic_threshold": {"value": 0.0}, "update_merge_window": {"seconds": 0}},
         # An endpoint that is taken away gets no more calls, though it is healthy: it leaves.
         ignore_health_on_host_removal=True,
-        # An endpoint that is taken away gets no more calls, though it is healthy: it leaves.
-        ignore_health_on_host_removal=True,
         circuit_breakers={"thresholds": [_thresholds(tool)]},
         outlier_detection=_outlier_detection(),
         health_checks=[_health_check(tool)] if tool.health_checked else [],
@@ -219,7 +217,8 @@ def _action(method: Method, cluster: str) -> dict[str, Untyped]:
     # Only what changes nothing is sent twice; a stream of requests would have to be kept.
     if method.idempotent and not method.client_streaming:
         action["retry_policy"] = {
-            "retry_on": "connect-failure,refused-stream,reset,unavailable",
+            # cancelled: gRPC servers that stop say so of calls that were on their way.
+            "retry_on": "connect-failure,refused-stream,reset,unavailable,cancelled",
             "num_retries": {"value": RETRIES},
             "retry_back_off": {"base_interval": {"nanos": 25_000_000}, "max_interval": {"nanos": 250_000_000}},
             # Picking is by chance: with two endpoints, 3 tries pick the dead one again in one case of 16.
