@@ -15,9 +15,10 @@ from tests.e2e.mesh import OWNER, READER, RunningMesh
 from tests.e2e.traffic import OK, Traffic
 from tests.hostile.calls import Case, Outcome, attempt
 from tests.hostile.frames import ALL_FRAMES
-from tests.hostile.requests import REQUESTS
+from tests.hostile.requests import FLOOD, REQUESTS
 
-CASES = (*REQUESTS, *ALL_FRAMES)
+# The flood comes last: while it lasts, no other connection may show a bad token and go on.
+CASES = (*REQUESTS, *ALL_FRAMES, FLOOD)
 AT_ONCE = 4
 # An answer in parts, such that calls are under way whenever an attack may cut them.
 _PARTS = pb.ServerStreamRequest(text="good", count=3, orders=pb.Orders(delay=Duration(nanos=20_000_000)))
@@ -25,10 +26,11 @@ _PARTS = pb.ServerStreamRequest(text="good", count=3, orders=pb.Orders(delay=Dur
 
 @dataclass(frozen=True, slots=True)
 class Harm:
-    """What all the attacks did. unlike: where one was not answered as it must be. failures: of good calls."""
+    """What all the attacks did. failed, failures: good calls. unlike: which attack was not answered as is due."""
 
     cases: int
     good_calls: int
+    failed: int
     failures: tuple[str, ...]
     unlike: tuple[str, ...]
 
@@ -49,9 +51,10 @@ async def attack(mesh: RunningMesh) -> Harm:
             await traffic.more(20)
     failures = [f"{words}: {count}" for words, count in traffic.failures.items()]
     failures += [f"after {case.name}" for case, outcome in outcomes if outcome.failed]
+    failed = sum(outcome.failed for _, outcome in outcomes) + traffic.outcomes.total() - traffic.outcomes[OK]
     made = sum(outcome.good_calls for _, outcome in outcomes) + traffic.outcomes.total()
     assert traffic.outcomes[OK], "nobody called meanwhile"
-    return Harm(len(CASES), made, tuple(failures), tuple(o.unlike for _, o in outcomes if o.unlike))
+    return Harm(len(CASES), made, failed, tuple(failures), tuple(o.unlike for _, o in outcomes if o.unlike))
 
 
 def _all(mesh: RunningMesh) -> list[tuple[Case, Outcome]]:
@@ -61,4 +64,4 @@ def _all(mesh: RunningMesh) -> list[tuple[Case, Outcome]]:
         return case, attempt(case, mesh.port, token)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        return list(pool.map(one, CASES))
+        return [*pool.map(one, CASES[:-1]), one(CASES[-1])]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import gzip
 from collections.abc import Mapping
 
-from tests.hostile.calls import GOOD, PATH, Act, Case, End, Request
-from tests.hostile.connection import grpc_frame
+from tests.hostile.calls import GOOD, PATH, Act, Case, End, Request, good
+from tests.hostile.connection import Connection, grpc_frame
 
 SERVICE = b"acme.testing.v1.Echo"
 GZIP = {b"grpc-encoding": b"gzip"}
@@ -223,6 +223,17 @@ TOKENS = (
     answered("a token in a query", Request({b":path": PATH + b"?access_token=x"}, [b"authorization"]), 3, "no query"),
     answered("a bad token beside a good one", Request(added=[(b"authorization", b"Bearer x")]), 16, BELIEVED),
 )
+FORGED = 2000
+
+
+def flood_of_tokens(connection: Connection, token: str) -> None:
+    """Show a token that is not signed by its issuer, again and again, and read what comes of it."""
+    forged = token[:-8] + "AAAAAAAA"
+    for _ in range(FORGED):
+        connection.answer(connection.request(good(forged), GOOD))
+
+
+FLOOD = Case("a flood of forged tokens", flood_of_tokens, End.NOTHING)
 TRAILERS = (
     answered("trailers that say who calls", Request(trailers=[(b"x-llmesh-subject", b"root")]), 0),
     answered("trailers with a status", Request(trailers=[(b"grpc-status", b"0")]), 0),
