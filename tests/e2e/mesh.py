@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import socket
 import sys
 import tempfile
-import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +20,9 @@ from llmesh.api.catalog.v1.catalog_pb2_grpc import CatalogServiceStub
 from llmesh.home import Home
 from llmesh.identity import DevCaller, DevIssuer
 from llmesh.supervisor import plan
+from llmesh.supervisor.supervise import shared_memory
 from tests.e2e.process import Process
+from tests.eventually import eventually
 
 REPO = Path(__file__).resolve().parent.parent.parent
 ECHO = "acme.testing.v1.Echo"
@@ -42,6 +44,7 @@ rules:
     reason: outsiders may call no test tool
 """
 READY_TIMEOUT_S = 30.0
+POLL_S = 0.05
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
@@ -113,20 +116,17 @@ class RunningMesh:
 
     def wait_ready(self, *services: str, count: int = 1, within_s: float = READY_TIMEOUT_S) -> None:
         """Return when each service can be called at that many endpoints."""
-        deadline = time.monotonic() + within_s
-        waiting = set(services)
         with grpc.insecure_channel(self.address) as channel:
-            stub = CatalogServiceStub(channel)
-            while waiting:
-                try:
-                    asked = catalog.ListToolsRequest(page_size=1000)
-                    listed = stub.ListTools(asked, metadata=self.bearer(PLATFORM), timeout=2, wait_for_ready=True)
-                    waiting = set(services) - {tool.service for tool in listed.tools if tool.ready_count >= count}
-                except grpc.RpcError:
-                    waiting = set(services)
-                if waiting and time.monotonic() > deadline:
-                    raise AssertionError(f"not ready: {waiting}\n{self.said()}")
-                time.sleep(0.05 if waiting else 0)
+            stub, asked = CatalogServiceStub(channel), catalog.ListToolsRequest(page_size=1000)
+
+            async def are_ready() -> None:
+                listed = stub.ListTools(asked, metadata=self.bearer(PLATFORM), timeout=2, wait_for_ready=True)
+                assert set(services) <= {tool.service for tool in listed.tools if tool.ready_count >= count}
+
+            try:
+                asyncio.run(eventually(are_ready, within_s=within_s, pause_s=POLL_S))
+            except (AssertionError, grpc.RpcError) as err:
+                raise AssertionError(f"not ready: {services}\n{self.said()}") from err
 
     def said(self) -> str:
         """The last words of every process."""
@@ -139,6 +139,8 @@ class RunningMesh:
         for process in sorted(self.processes, key=lambda each: order.get(each.name, 0)):
             if process.alive:
                 process.stop()
+        # Envoy's, which it leaves for one that may succeed it.
+        shared_memory(self.home).unlink(missing_ok=True)
 
 
 @contextmanager
