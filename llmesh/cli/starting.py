@@ -8,6 +8,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO, cast
 
@@ -33,6 +35,7 @@ from llmesh.supervisor.supervise import held
 LOG_LINES = 5
 POLL_S = 0.1
 LAST_WORDS_S = 1.0
+SUPERVISOR_SAYS = "[llmesh] "
 LEVELS = {"warning": "yellow", "error": "bold red", "critical": "bold red"}
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_cyan", "bright_magenta", "bright_green")
 
@@ -44,7 +47,7 @@ def in_foreground(home_path: Path | None, mesh_file: Path, *, timeout_s: float, 
     screen = Screen(sys.stdout, gone=end_in_order)
     out = console()
     out.file = cast("TextIO", screen)
-    terminal = Terminal(out, [program.name for program in intended.programs])
+    terminal = Terminal(out, [program.name for program in intended.programs], quiet=json)
 
     async def greet() -> None:
         try:
@@ -57,10 +60,11 @@ def in_foreground(home_path: Path | None, mesh_file: Path, *, timeout_s: float, 
         except OSError:
             # Nobody looks any more: `llmesh up --json | head`.
             end_in_order()
-        terminal.open()
+        with terminal.opened():
+            await asyncio.Event().wait()
 
     try:
-        start(home_path, mesh_file, sink=(lambda _name, _line: None) if json else terminal.show, beside=greet)
+        start(home_path, mesh_file, sink=terminal.show, beside=greet)
     finally:
         screen.finish(LAST_WORDS_S)
 
@@ -145,20 +149,33 @@ def log_text(line: str) -> Text:
 
 
 class Terminal:
-    """Shows what programs print, each line after its program's name; nothing until opened."""
+    """Shows what programs print, each line after its program's name, while it is opened.
 
-    def __init__(self, out: Console, names: list[str]) -> None:
+    When the mesh ends, only what the supervisor says of them: how they end is in their logs.
+    """
+
+    def __init__(self, out: Console, names: list[str], *, quiet: bool) -> None:
+        """quiet: say nothing, ever."""
         self._out = out
-        self._open = False
+        self._quiet = quiet
+        self._open = self._ending = False
         self._width = max(map(len, names), default=0)
         self._colours = {name: COLOURS[at % len(COLOURS)] for at, name in enumerate(names)}
 
-    def open(self) -> None:
-        """Show lines from now on."""
+    @contextmanager
+    def opened(self) -> Generator[None]:
+        """Show lines for as long as the block lasts; then the mesh ends."""
         self._open = True
+        try:
+            yield
+        finally:
+            self._ending = True
+            if not self._quiet:
+                self._out.print("ending: calls are finished first; Ctrl-C again ends it at once")
 
     def show(self, name: str, line: str) -> None:
         """One line of one program."""
-        if self._open:
+        shown = line.startswith(SUPERVISOR_SAYS) if self._ending else self._open
+        if shown and not self._quiet:
             prefix = Text(f"{name:<{self._width}} | ", style=self._colours[name])
             self._out.print(prefix.append_text(log_text(line)))
