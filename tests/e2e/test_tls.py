@@ -22,6 +22,7 @@ from echo_tool.service import EchoServicer
 import llmesh
 from llmesh import catalog
 from llmesh.api.catalog.v1 import catalog_pb2
+from llmesh.supervisor.ready import wait_listening
 from tests.e2e.admin import get
 from tests.e2e.mesh import ECHO, PLATFORM, READER, RunningMesh, running_mesh
 from tests.e2e.traffic import Traffic
@@ -81,6 +82,7 @@ def secured() -> Iterator[Secured]:
         mesh.write_file()
         mesh.start_gateway()
         mesh.start_envoy()
+        assert asyncio.run(wait_listening("127.0.0.1", mesh.port, timeout_s=30)), mesh.said()
         yield made
 
 
