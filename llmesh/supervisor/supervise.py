@@ -103,7 +103,7 @@ def shared_memory(home: Home) -> Path:
 
 
 def _forget_dead(home: Home) -> None:
-    """Remove what programs that were killed left: sockets, and the leases of tools.
+    """Remove what programs that were killed left: sockets, files half written, and the leases of tools.
 
     The gateway would wait for each lease to run out. A tool that lives, started
     by someone else, registers again by itself.
@@ -111,6 +111,8 @@ def _forget_dead(home: Home) -> None:
     for socket in home.run.iterdir():
         if not socket.is_dir():
             socket.unlink(missing_ok=True)
+    for draft in home.state.glob(".*"):
+        draft.unlink(missing_ok=True)
     with suppress(OSError):
         shared_memory(home).unlink()
     for socket in home.tools.glob("*-*.sock"):

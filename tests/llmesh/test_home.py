@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,6 +80,28 @@ def test_a_file_is_replaced_whole_and_with_its_mode(tmp_path: Path) -> None:
     assert path.read_bytes() == b"two"
     assert path.stat().st_mode & 0o777 == 0o644
     assert list(tmp_path.iterdir()) == [path]
+
+
+WRITER = """
+import sys
+from itertools import cycle
+from pathlib import Path
+from llmesh.home import write_atomically
+for byte in cycle((b"a", b"b")):
+    write_atomically(Path(sys.argv[1]), byte * 300_000)
+    print(flush=True)
+"""
+
+
+def test_who_is_killed_while_writing_leaves_a_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    for writes in range(1, 6):
+        with subprocess.Popen((sys.executable, "-c", WRITER, str(path)), stdout=subprocess.PIPE) as writer:
+            assert writer.stdout
+            for _ in range(writes):
+                writer.stdout.readline()
+            writer.kill()
+        assert path.read_bytes() in (b"a" * 300_000, b"b" * 300_000)
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import grpc
 import pytest
 
 from gateway.catalog import Endpoint, Report, State, Step
+from gateway.services import registry as registries
 from gateway.services.registry import check_address
 from llmesh.api.registry.v1 import registry_pb2 as pb
 from llmesh.api.registry.v1.registry_pb2_grpc import RegistryServiceStub
@@ -74,6 +77,29 @@ async def test_lease_is_taken_kept_and_ended() -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await registry.Renew(pb.RenewRequest(lease_id=lease.lease_id))
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_release_is_answered_when_no_call_is_sent_there_any_more() -> None:
+    address = "unix:/run/tool.sock"
+    async with mesh() as running:
+        registry = RegistryServiceStub(running.registry)
+        lease = await registry.Register(pb.RegisterRequest(address=address))
+        await running.board.post({}, {address: Report(Endpoint(address, "lease"), State.READY)})
+        releasing = asyncio.ensure_future(registry.Release(pb.ReleaseRequest(lease_id=lease.lease_id)))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(releasing), 0.1)
+        await running.board.post({}, {})
+        await asyncio.wait_for(releasing, 10)
+
+
+async def test_a_release_is_answered_though_the_catalog_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registries, "UNROUTED_WITHIN_S", 0.01)
+    address = "unix:/run/tool.sock"
+    async with mesh() as running:
+        registry = RegistryServiceStub(running.registry)
+        lease = await registry.Register(pb.RegisterRequest(address=address))
+        await running.board.post({}, {address: Report(Endpoint(address, "lease"), State.READY)})
+        await registry.Release(pb.ReleaseRequest(lease_id=lease.lease_id))
 
 
 @pytest.mark.parametrize(

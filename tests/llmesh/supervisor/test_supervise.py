@@ -342,11 +342,13 @@ async def test_a_program_that_still_waits_is_not_started_to_be_stopped(home: Hom
 
 
 def test_sockets_and_leases_of_the_dead_are_forgotten(home: Home) -> None:
-    for path in (home.xds_socket, home.tool_socket("dead", pid=2**22), home.tool_socket("alive"), home.leases):
+    draft = home.state / ".leases.json.x1"
+    for path in (home.xds_socket, home.tool_socket("dead", pid=2**22), home.tool_socket("alive"), home.leases, draft):
         path.touch()
     clear_leftovers(home)
     assert [path.name for path in home.run.glob("**/*.sock")] == [home.tool_socket("alive").name]
     assert not home.leases.exists()
+    assert not draft.exists()
 
 
 def test_leftovers_are_ended_and_named(home: Home) -> None:
