@@ -7,7 +7,7 @@ import json
 import socket
 import ssl
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -186,14 +186,15 @@ async def test_why_a_tool_is_not_called_over_tls_is_told(secured: Secured) -> No
 async def handshake(secured: Secured, context: ssl.SSLContext, *, hostname: str = HOST) -> ssl.SSLObject:
     """Shake hands with the mesh port, and hang up."""
     host, port = "127.0.0.1", secured.mesh.port
-    reader, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=hostname)
+    _, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=hostname)
     try:
         found = writer.get_extra_info("ssl_object")
         assert isinstance(found, ssl.SSLObject)
         return found
     finally:
-        writer.close()
-        reader.feed_eof()
+        writer.transport.abort()
+        with suppress(OSError):
+            await writer.wait_closed()
 
 
 def believing(*believed: Authority) -> ssl.SSLContext:
