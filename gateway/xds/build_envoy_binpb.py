@@ -18,7 +18,6 @@ ROOTS = (
     "envoy/extensions/access_loggers/file/v3/file",
     "envoy/extensions/access_loggers/filters/cel/v3/cel",
     "envoy/extensions/filters/http/fault/v3/fault",
-    "envoy/extensions/filters/http/grpc_stats/v3/config",
     "envoy/extensions/filters/http/header_mutation/v3/header_mutation",
     "envoy/extensions/filters/http/health_check/v3/health_check",
     "envoy/extensions/filters/http/jwt_authn/v3/config",
