@@ -224,6 +224,10 @@ def _files() -> Iterator[Case]:
     other = made.plain_file(name, "other.proto")
     other.message_type.add(name="BadRequest")
     yield beside_good(name, "link", "LINK_FAILED", made.tool_file(name, imports=[other.name]), other)
+    name = "relative"
+    relative = made.tool_file(name)
+    relative.service[0].method[0].input_type = "BadRequest"
+    yield beside_good(name, "link", "RELATIVE_NAME", relative)
     name = "twoforms"
     yield beside_good(
         name,

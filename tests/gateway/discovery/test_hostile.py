@@ -1,11 +1,14 @@
-"""Servers whose reflection lies, breaks or never ends: they are refused, and nobody else is harmed."""
+"""Servers whose reflection lies, breaks or never ends: they are refused, and nobody else is harmed.
+
+Every such server at once, on a whole mesh: tests/e2e/test_tools_that_lie.py. Here is what needs limits of its own.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import grpc
@@ -14,7 +17,7 @@ import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
-from gateway.catalog import Step
+from gateway.catalog import Grant, State, Step
 from gateway.discovery.descriptors import Linked, link
 from gateway.discovery.pinned import pinned
 from gateway.discovery.reflect import Limits
@@ -22,7 +25,6 @@ from tests.gateway.discovery.world import (
     V1,
     Answer,
     World,
-    add_message,
     at,
     contract,
     file_answer,
@@ -34,7 +36,6 @@ from tests.gateway.discovery.world import (
 
 TICKETS = "acme.support.v1.Tickets"
 GOOD = "acme.support.v1.Good"
-PATH = "acme/support/v1/tickets.proto"
 OPTIONS = "llmesh/api/options/v1/options.proto"
 
 
@@ -46,67 +47,12 @@ def with_file(name: str, *imports: str) -> FileDescriptorProto:
     return FileDescriptorProto(name=name, package="acme.support.v1", syntax="proto3", dependency=imports)
 
 
-def two_forms() -> dict[str, ServerReflectionResponse]:
-    other = with_file("acme/support/v1/good.proto")
-    return about_symbol(contract(), other)
-
-
-def broken_option() -> bytes:
-    """A file whose service X has our option, 51700, with bytes that are no message: a text of 127 bytes in 1."""
-    option = b"\xa2\x9f\x19\x03" + b"\x0a\x7f\x01"
-    service = b"\x0a\x01X" + b"\x1a\x07" + option
-    return contract().SerializeToString() + b"\x32\x0c" + service
-
-
 def importing(*names: str, **lies: FileDescriptorProto) -> dict[str, ServerReflectionResponse]:
     """Tickets imports these files; lies are the files sent for them."""
     answers = about_symbol(contract(imports=names))
     for name, file in zip(names, lies.values(), strict=False):
         answers[name] = file_answer(file)
     return answers
-
-
-def duplicate() -> FileDescriptorProto:
-    file = contract()
-    add_message(file, "TicketsRequest", ["id"])
-    return file
-
-
-def relative() -> FileDescriptorProto:
-    file = contract()
-    file.service[0].method[0].input_type = "TicketsRequest"
-    return file
-
-
-def fields_of_llmesh() -> FileDescriptorProto:
-    file = FileDescriptorProto(name="mine.proto", package="llmesh.api.retrieval.v1", syntax="proto3")
-    add_message(file, "RetrieveRequest", ["evil"])
-    return file
-
-
-LIES: Mapping[str, tuple[str, str, Mapping[str, ServerReflectionResponse]]] = {
-    "the wrong file": ("reflect", "WRONG_FILE", about_symbol(with_file("x.proto"))),
-    "no file": ("reflect", "WRONG_FILE", about_symbol()),
-    "an answer to another question": ("reflect", "WRONG_FILE", {TICKETS: ServerReflectionResponse()}),
-    "no imported file": ("reflect", "MISSING_FILE", importing("nowhere.proto")),
-    "another imported file": ("reflect", "MISSING_FILE", importing("a.proto", a=with_file("b.proto"))),
-    "bytes that are no file": ("reflect", "BAD_FILE", about_symbol(b"\xff\xff\xff")),
-    "an option that is broken": ("reflect", "BAD_FILE", about_symbol(broken_option())),
-    "a file in two forms": ("reflect", "AMBIGUOUS_FILE", two_forms()),
-    "a file that imports itself": ("link", "CIRCULAR_IMPORT", importing(PATH)),
-    "files that import each other": (
-        "link",
-        "CIRCULAR_IMPORT",
-        importing("a.proto", "b.proto", a=with_file("a.proto", "b.proto"), b=with_file("b.proto", "a.proto")),
-    ),
-    "a message twice": ("link", "LINK_FAILED", about_symbol(duplicate())),
-    "a type without its package": ("link", "RELATIVE_NAME", about_symbol(relative())),
-    "a type of the platform under another path": (
-        "identity",
-        "FOREIGN_TYPE",
-        importing("mine.proto", mine=fields_of_llmesh()),
-    ),
-}
 
 
 @asynccontextmanager
@@ -117,17 +63,6 @@ async def beside_a_good_one(world: World, lies: Mapping[str, ServerReflectionRes
     async with serving(endpoint.address, lying(truth, lies)):
         world.source.name(endpoint)
         yield endpoint.address
-
-
-@pytest.mark.parametrize("lie", LIES)
-async def test_a_service_that_reflection_lies_about_is_refused_and_its_neighbour_admitted(lie: str) -> None:
-    name, reason, lies = LIES[lie]
-    async with small_world() as world, beside_a_good_one(world, lies) as address:
-        step = await world.failure(address, TICKETS)
-        assert (step.name, step.reason) == (name, reason)
-        assert step.message
-        catalog = await world.until(lambda each: each.tools)
-        assert catalog.tools.keys() == {GOOD}
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.CANCELLED])
@@ -239,7 +174,7 @@ async def test_the_platforms_files_are_our_own_copies_whatever_a_tool_sends() ->
     forged.message_type[0].field[0].name = "forged"
     async with small_world() as world, beside_a_good_one(world, {TICKETS: file_answer(contract(), forged)}):
         catalog = await world.until(lambda each: len(each.tools) == 2)
-    files = {file.name: file for file in catalog.tools[TICKETS].contract.files.file}
+    files = {file.name: file for file in catalog.tools[TICKETS].contract.files}
     assert files[OPTIONS] == pinned()[OPTIONS]
 
 
@@ -272,3 +207,55 @@ async def test_a_contract_that_breaks_the_reader_costs_no_other_and_holds_nobody
         assert (step.name, step.reason) == ("link", "INTERNAL")
         assert (await world.until(lambda each: each.tools)).tools.keys() == {GOOD}
     assert threading.main_thread() not in threads
+
+
+async def test_servers_that_hang_keep_nobody_else_waiting() -> None:
+    async with small_world(Limits(timeout_s=600, quick_s=0.1, at_once=1)) as world, AsyncExitStack() as servers:
+        hanging = [at(world.folder, f"hangs{number}") for number in range(5)]
+        for endpoint in hanging:
+            await servers.enter_async_context(serving(endpoint.address, never))
+        good = at(world.folder, "zgood")
+        await servers.enter_async_context(serving(good.address, honest(contract(service="Good"))))
+        world.source.name(*hanging)
+        await world.until(lambda catalog: len(catalog.reports) == len(hanging))
+        world.source.name(*hanging, good)
+        await world.until(lambda catalog: GOOD in catalog.tools)
+        assert all(world.board.current.reports[each.address].state is State.PENDING for each in hanging)
+
+
+async def test_what_many_services_import_counts_for_each_of_them() -> None:
+    shared = contract("acme.support.v1", "Shared", name="shared.proto", fields=[f"field_{n}" for n in range(500)])
+    files = [contract(service=f"S{number}", imports=[shared.name]) for number in range(8)]
+    for file in files:
+        del file.dependency[0]
+        file.service[0].ClearField("options")
+    size = shared.ByteSize()
+    async with small_world(Limits(endpoint_bytes=size + 5000)) as world:
+        grants = [Grant(f"acme.support.v1.S{number}", "support", "team") for number in range(8)]
+        endpoint = at(world.folder, "tool", *grants)
+        del shared.service[:]
+        shared.ClearField("dependency")
+        async with serving(endpoint.address, honest(*files, shared)):
+            world.source.name(endpoint)
+            catalog = await world.until(lambda each: each.tools)
+    refused = [step.reason for step in catalog.reports[endpoint.address].steps if not step.passed]
+    assert set(refused) == {"CONTRACT_TOO_LARGE"}
+    assert 0 < len(catalog.tools) < len(files)
+
+
+async def test_a_server_whose_contract_keeps_changing_is_left_alone_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gateway.discovery.watch.CHANGES_MAX", 2)
+    async with small_world() as world:
+        endpoint = at(world.folder)
+        world.source.name(endpoint)
+        for name in "abc":
+            file = contract(fields=[name])
+            digest = link(TICKETS, [file], pinned=pinned()).contract.digest
+            async with serving(endpoint.address, honest(file)):
+                await world.until(
+                    lambda each, digest=digest: TICKETS in each.tools and each.tools[TICKETS].contract.digest == digest
+                )
+        await world.until(lambda each: each.reports[endpoint.address].steps[0].reason == "UNSTABLE_CONTRACT")
+        assert not world.board.current.tools[TICKETS].ready
