@@ -13,7 +13,7 @@ from datetime import timedelta
 from enum import Enum
 from types import MappingProxyType
 
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 from llmesh.api.options.v1 import options_pb2 as options
 
@@ -88,12 +88,13 @@ class Method:
 class Contract:
     """A tool's descriptors, normalised.
 
-    files: the service's file and all it imports, each after its imports.
-    digest: sha256 of their deterministic bytes, in hex.
+    files: the service's file and all it imports, each after its imports. Those
+    that the platform pins are the same objects in every contract.
+    digest: sha256 of the deterministic bytes of the set of them, in hex.
     """
 
     digest: str
-    files: FileDescriptorSet
+    files: tuple[FileDescriptorProto, ...]
 
 
 @dataclass(frozen=True, slots=True)

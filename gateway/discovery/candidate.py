@@ -19,7 +19,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from gateway.catalog import Contract, Grant, Method, Step
 from gateway.discovery.descriptors import make_pool
-from gateway.discovery.pinned import pinned
+from gateway.discovery.pinned import pinned, pinned_messages
 from gateway.discovery.refusal import Refusal
 from governance.contract.sheet import SPAN_MIN, DataClasses, MethodSheet, has_sheet, read_method, read_tool
 from governance.contract.types import declared, messages, service_in
@@ -71,12 +71,13 @@ class ContractReader:
         self._contract = contract
         self._pool = pool
         self._types = _types(contract)
-        self._classes = DataClasses(messages(contract.files.file))
+        own = (file for file in contract.files if file.name not in pinned())
+        self._classes = DataClasses({**pinned_messages(), **messages(own)})
 
     def read(self, service: str, *, grant: Grant | None) -> Candidate:
         """The service. grant: what the mesh file states for it. Raises Refusal if the contract doesn't define it."""
         contract = self._contract
-        found = service_in(contract.files.file, service)
+        found = service_in(contract.files, service)
         if found is None:
             raise Refusal("WRONG_FILE", f"no file of the contract defines `{service}`")
         file, definition = found
@@ -106,7 +107,7 @@ class ContractReader:
         for method in methods:
             _check_options(method)
             if method.options.examples:
-                self._pool = self._pool or make_pool(self._contract.files.file)
+                self._pool = self._pool or make_pool(self._contract.files)
                 _check_examples(method, self._pool)
 
 
@@ -164,7 +165,7 @@ def _note(definition: ServiceDescriptorProto, granted: Grant | None) -> str:
 
 def _types(contract: Contract) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
-    for file in contract.files.file:
+    for file in contract.files:
         if file.name not in pinned():
             found.setdefault(file.package, {}).update(declared(file))
     return found

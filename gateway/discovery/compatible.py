@@ -98,11 +98,11 @@ class _Types:
     """A contract's types by full name. meanings: of top-level ones, what their files say of how they are read."""
 
     def __init__(self, contract: Contract) -> None:
-        self.messages: Mapping[str, DescriptorProto] = messages(contract.files.file)
-        self.enums: Mapping[str, EnumDescriptorProto] = enums(contract.files.file)
+        self.messages: Mapping[str, DescriptorProto] = messages(contract.files)
+        self.enums: Mapping[str, EnumDescriptorProto] = enums(contract.files)
         self.meanings = {
             f"{file.package}.{each.name}": meaning(file)
-            for file in contract.files.file
+            for file in contract.files
             for each in (*file.message_type, *file.enum_type)
         }
 

@@ -39,7 +39,7 @@ def link(service: str, files: Iterable[FileDescriptorProto], *, pinned: Mapping[
     not resolve or is defined twice, or the service is not among them.
     """
     contract = gather(service, files, pinned=pinned)
-    return Linked(service, contract, make_pool(contract.files.file))
+    return Linked(service, contract, make_pool(contract.files))
 
 
 def gather(
@@ -54,10 +54,10 @@ def gather(
         raise Refusal("WRONG_FILE", f"no file defines `{service}`")
     closure = _closure(found[0], {**by_name, **pinned})
     try:
-        ordered = normalise(closure)
+        ordered = normalise(closure, normal=pinned)
     except CircularImportError as err:
         raise Refusal("CIRCULAR_IMPORT", str(err)) from err
-    for file in ordered.file:
+    for file in (each for each in ordered if each.name not in pinned):
         if not _is_path(file.name):
             name = file.name[:NAME_MAX]
             raise Refusal("BAD_FILE_NAME", f"`{name}` is no file's name: give protoc paths below one of its -I folders")

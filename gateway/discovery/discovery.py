@@ -219,7 +219,7 @@ class Discovery:
 
     def _regrant(self, sighting: Sighting, endpoint: Endpoint) -> Sighting:
         """What was seen, under what the mesh file now states: that holds at once, before the next look."""
-        files = {each.service: each.contract.files.file for each in sighting.candidates}
+        files = {each.service: each.contract.files for each in sighting.candidates}
         candidates = tuple(self._one(each) for each in _recall(files, endpoint))
         return replace(sighting, endpoint=endpoint, candidates=candidates)
 
@@ -295,8 +295,9 @@ def _remember(catalog: Catalog) -> list[Remembered]:
     checked: dict[str, set[str]] = {}
     for name, tool in catalog.tools.items():
         for shown in tool.variants or (tool,):
+            own = [file for file in shown.contract.files if file.name not in pinned()]
             for endpoint in shown.endpoints:
-                services.setdefault(endpoint.address, {})[name] = shown.contract.files.file
+                services.setdefault(endpoint.address, {})[name] = own
                 if tool.health_checked:
                     checked.setdefault(endpoint.address, set()).add(name)
     return [Remembered(address, found, frozenset(checked.get(address, ()))) for address, found in services.items()]

@@ -12,11 +12,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
 
 from governance.contract.normalise import normalise_file
+from governance.contract.types import messages
 
-__all__ = ["pinned"]
+__all__ = ["pinned", "pinned_messages"]
 
 # Packages whose modules are all generated, with everything below them.
 TREES = ("google.api", "google.longrunning", "google.rpc", "google.type", "llmesh.api", "buf.validate")
@@ -48,6 +49,12 @@ def pinned() -> Mapping[str, FileDescriptorProto]:
     modules = [importlib.import_module(name) for name in (*MODULES, *_generated())]
     files = [normalise_file(FileDescriptorProto.FromString(each.DESCRIPTOR.serialized_pb)) for each in modules]
     return MappingProxyType({file.name: file for file in files})
+
+
+@functools.cache
+def pinned_messages() -> Mapping[str, DescriptorProto]:
+    """Every message of the pinned files by its full name."""
+    return MappingProxyType(messages(pinned().values()))
 
 
 def _generated() -> Iterator[str]:

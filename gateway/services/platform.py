@@ -67,7 +67,7 @@ def _owned() -> Iterator[_Own]:
 
 def _tool(own: _Own, endpoint: Endpoint) -> Tool:
     files = normalise(own.files)
-    found = service_in(files.file, own.service)
+    found = service_in(files, own.service)
     if found is None:
         raise LookupError(own.service)
     _, service = found
@@ -77,7 +77,7 @@ def _tool(own: _Own, endpoint: Endpoint) -> Tool:
         stated.owner_team = stated.product_owner = stated.contact = DOMAIN
         stated.lifecycle.stage = options.STAGE_STABLE
     stated.domain = DOMAIN
-    classes = sheet.DataClasses(messages(files.file))
+    classes = sheet.DataClasses(messages(files))
     return Tool(
         service=own.service,
         domain=DOMAIN,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol, cast
@@ -18,7 +18,7 @@ from typing import Protocol, cast
 import bm25s  # pyright: ignore[reportMissingTypeStubs]  (it has none)
 from google.protobuf.descriptor_pb2 import (
     EnumDescriptorProto,
-    FileDescriptorSet,
+    FileDescriptorProto,
 )
 
 from gateway.catalog import Catalog, Tool
@@ -198,9 +198,9 @@ def _texts_of(tool: Tool) -> Iterator[tuple[str, int]]:
     yield from _texts_of_types(tool.contract.files, roots)
 
 
-def _texts_of_types(files: FileDescriptorSet, roots: Iterable[str]) -> Iterator[tuple[str, int]]:
+def _texts_of_types(files: Sequence[FileDescriptorProto], roots: Iterable[str]) -> Iterator[tuple[str, int]]:
     """Names, fields and meanings of the messages and enums that the roots reach."""
-    types, enums = messages(files.file), dict(_enums(files))
+    types, enums = messages(files), dict(_enums(files))
     waiting, met = sorted(roots), set[str]()
     while waiting:
         name = waiting.pop()
@@ -218,8 +218,8 @@ def _texts_of_types(files: FileDescriptorSet, roots: Iterable[str]) -> Iterator[
                 waiting.append(field.type_name.removeprefix("."))
 
 
-def _enums(files: FileDescriptorSet) -> Iterator[tuple[str, EnumDescriptorProto]]:
-    for file in files.file:
+def _enums(files: Sequence[FileDescriptorProto]) -> Iterator[tuple[str, EnumDescriptorProto]]:
+    for file in files:
         yield from ((f"{file.package}.{enum.name}".removeprefix("."), enum) for enum in file.enum_type)
-    for name, message in messages(files.file).items():
+    for name, message in messages(files).items():
         yield from ((f"{name}.{enum.name}", enum) for enum in message.enum_type)

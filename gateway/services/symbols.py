@@ -93,7 +93,7 @@ class Shelf:
         """The symbols of the contract, read at the first time of asking."""
         known = self._contracts.get(contract.digest)
         if known is None:
-            known = Symbols({proto.name: self._file(proto) for proto in contract.files.file})
+            known = Symbols({proto.name: self._file(proto) for proto in contract.files})
             self._contracts[contract.digest] = known
         return known
 
@@ -111,7 +111,7 @@ class Shelf:
 
 def seen_files(contract: Contract, visible: Callable[[str], bool]) -> Iterable[FileDescriptorProto]:
     """The contract's files, without services that are not visible and without the types that only they use."""
-    files = contract.files.file
+    files = contract.files
     if all(visible(_join(file.package, service.name)) for file in files for service in file.service):
         return files
     seen = Symbols({file.name: _read(file) for file in files}).seen(visible)

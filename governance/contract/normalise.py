@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
-from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet
+from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto
 
 __all__ = ["CircularImportError", "in_order", "json_name", "normalise", "normalise_file"]
+
+NONE: Mapping[str, FileDescriptorProto] = MappingProxyType({})
 
 
 class CircularImportError(ValueError):
@@ -24,14 +27,18 @@ class CircularImportError(ValueError):
         super().__init__(f"files import each other: {', '.join(names[:4])}")
 
 
-def normalise(files: Iterable[FileDescriptorProto]) -> FileDescriptorSet:
-    """The set in its one form: each file normalised, each after its imports, else by name.
+def normalise(
+    files: Iterable[FileDescriptorProto], *, normal: Mapping[str, FileDescriptorProto] = NONE
+) -> tuple[FileDescriptorProto, ...]:
+    """The files in their one form: each normalised, each after its imports, else by name.
+
+    normal: by name, files that are normalised already, and stand as they are for those of their names.
 
     Idempotent, and independent of the order of files. Imports that are not in
     the set are left alone. Raises CircularImportError.
     """
-    by_name = {file.name: normalise_file(file) for file in files}
-    return FileDescriptorSet(file=in_order(by_name))
+    by_name = {file.name: normal.get(file.name) or normalise_file(file) for file in files}
+    return tuple(in_order(by_name))
 
 
 def normalise_file(file: FileDescriptorProto) -> FileDescriptorProto:

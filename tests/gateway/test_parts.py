@@ -9,8 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
-
 from gateway.catalog import Contract, Endpoint, Tool, Variant
 from gateway.snapshot.build import CLUSTER, build
 from gateway.snapshot.parts import parts, service_of
@@ -20,7 +18,7 @@ from tests.gateway.test_control import Controlled, controlled
 
 SERVICE = "acme.support.v1.Tickets"
 OLD, NEW = f"/{SERVICE}/Old", f"/{SERVICE}/New"
-FIRST, SECOND, THIRD = (Contract(letter * 64, FileDescriptorSet()) for letter in "abc")
+FIRST, SECOND, THIRD = (Contract(letter * 64, ()) for letter in "abc")
 
 
 def served(*variants: tuple[Contract, tuple[str, ...], tuple[str, ...]]) -> Tool:

@@ -144,9 +144,9 @@ def files_of(*texts: str) -> list[FileDescriptorProto]:
 def tool_of(service: str, *texts: str, ready: bool = True, address: str = "unix:/run/tool.sock") -> Tool:
     """The tool that the texts define, at one address."""
     files = normalise(files_of(*texts))
-    found = service_in(files.file, service)
+    found = service_in(files, service)
     assert found
-    classes = sheet.DataClasses(messages(files.file))
+    classes = sheet.DataClasses(messages(files))
     endpoint = Endpoint(address, "lease")
     methods: list[Method] = []
     for method in found[1].method:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any as Untyped
 
 from google.protobuf import json_format
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from gateway.catalog import Contract, Endpoint, Method, Tool
 from gateway.listener.bootstrap import Edge, bootstrap
@@ -108,7 +107,7 @@ def tools() -> dict[str, Tool]:
                 ),
                 method("Delete", options.EFFECT_DESTRUCTIVE),
             ),
-            Contract("d1", FileDescriptorSet()),
+            Contract("d1", ()),
             (near,),
             frozenset([near]),
         ),
@@ -117,7 +116,7 @@ def tools() -> dict[str, Tool]:
             "engineering",
             options.Tool(name="Docs", hidden=True),
             (method("Find", options.EFFECT_READ),),
-            Contract("d2", FileDescriptorSet()),
+            Contract("d2", ()),
             (far, down),
             frozenset([far]),
             health_checked=True,
