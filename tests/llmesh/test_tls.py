@@ -53,7 +53,7 @@ async def serving(folder: Path) -> AsyncGenerator[str]:
 @asynccontextmanager
 async def connected(
     address: str, shown: Issued | None, believed: Authority = AUTHORITY
-) -> AsyncIterator[EchoAsyncStub]:
+) -> AsyncGenerator[EchoAsyncStub]:
     """A stub of its own connection. shown: the client's certificate."""
     key, chain = (shown.key, shown.certificate) if shown else (None, None)
     credentials = grpc.ssl_channel_credentials(believed.pem, key, chain)
