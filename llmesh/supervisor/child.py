@@ -19,7 +19,7 @@ AFTER_MOST_S = 30.0
 AFTER_POLL_S = 0.02
 # How often a process is asked whether it answers; one that is silent is asked again at once.
 ASK_EVERY_S = 1.0
-ASK_MOST_S = 2.0
+ASK_MOST_S = 3.0
 # What one that has never answered is given beside a program's patience.
 STARTING_S = 60.0
 READY_POLL_S = 0.1

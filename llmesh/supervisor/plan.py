@@ -137,7 +137,7 @@ def envoy(home: Home) -> Program:
         after=home.xds_socket,
         probe=lambda _pid, epoch: EnvoyProbe(home, epoch),
         # No call gets through while it is silent.
-        patience_s=5.0,
+        patience_s=6.0,
         epoch="--restart-epoch",
     )
 

@@ -19,7 +19,7 @@ from llmesh.home import Home
 if TYPE_CHECKING:
     import grpc.aio
 
-ASK_S = 1.0
+ASK_S = 2.0
 # Sees every endpoint.
 SUPERVISOR = Caller("dev", "llmesh-supervisor", roles=("platform",), domain="platform")
 

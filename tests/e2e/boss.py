@@ -22,7 +22,7 @@ from llmesh.supervisor.supervise import Supervisor, held
 
 HERE = Path(__file__).resolve().parent
 ECHO_FOLDER = HERE.parent / "tools/echo"
-PATIENCE_S = 2.0
+PATIENCE_S = 6.0
 POLL_S = 0.02
 
 
@@ -78,9 +78,9 @@ async def main() -> None:
     async with link(home) as path:
         bootstrap = home.state / "envoy.json"
         bootstrap.write_text(bootstrap.read_text().replace(str(home.xds_socket), path))
-        boss = Supervisor(
-            home, programs(home, mesh_file, tools), address="", mesh_file=mesh_file, sink=lambda _name, _line: None
-        )
+        intended = programs(home, mesh_file, tools)
+        address = plan.read(home, mesh_file).address
+        boss = Supervisor(home, intended, address=address, mesh_file=mesh_file, sink=lambda _name, _line: None)
         with held(home):
             await boss.run()
 

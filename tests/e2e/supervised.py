@@ -31,8 +31,8 @@ CALL_S = 20.0
 ALONE = (("grpc.use_local_subchannel_pool", 1),)
 AGAIN = {
     "maxAttempts": 5,
-    "initialBackoff": "0.5s",
-    "maxBackoff": "3s",
+    "initialBackoff": "1s",
+    "maxBackoff": "5s",
     "backoffMultiplier": 2,
     "retryableStatusCodes": ["UNAVAILABLE"],
 }

@@ -6,16 +6,20 @@ import asyncio
 import json
 import signal
 from collections.abc import AsyncIterator, Iterator
+from io import StringIO
+from typing import cast
 
 import grpc
 import pytest
 from acme.testing.v1 import echo_pb2 as pb
 from acme.testing.v1.echo_pb2_grpc import EchoStub
+from rich.console import Console
 
 from gateway.state import Store
 from llmesh._client import open_channel
 from llmesh.api.catalog.v1 import catalog_pb2 as catalog
 from llmesh.api.catalog.v1.catalog_pb2_grpc import CatalogServiceStub
+from llmesh.cli.running import look, print_status
 from llmesh.supervisor.control import Restarted
 from tests.e2e.admin import stat
 from tests.e2e.mesh import PLATFORM
@@ -82,7 +86,7 @@ async def test_no_call_fails_for_a_gateway_that(
         await eventually(lambda: mesh.tools(channel))
         await load.more()
     assert load.failures == {}
-    assert again.last_exit == ("ended by SIGKILL" if number is KILL else "did not answer for 2 s: killed")
+    assert again.last_exit == ("ended by SIGKILL" if number is KILL else "did not answer for 6 s: killed")
 
 
 @SIGNALS
@@ -193,6 +197,9 @@ async def test_a_mesh_file_that_loses_most_of_its_endpoints_is_reported_and_they
     await eventually(lambda: known(held=False))
     mesh.mesh.write_file()
     await eventually(lambda: known(held=True))
+    shown = Console(file=StringIO(), width=240)
+    print_status(shown, await asyncio.to_thread(look, mesh.mesh.home))
+    assert cast("StringIO", shown.file).getvalue().count("held: most of what this source named vanished") == len(named)
     mesh.mesh.write_file(endpoints=named)
     await eventually(lambda: known(held=False))
 

@@ -190,6 +190,13 @@ def test_a_mesh_from_start_to_end(command: Command, mesh_file: Path) -> None:
     assert command("call", "acme.writing.v1.Text/Measure", '{"text": "a"}').code == 0
     assert "already up" in command("up", "-f", str(mesh_file)).err
 
+    before = state_pids()["writer"]
+    assert command("restart", "writer").out == "writer is restarted\n"
+    assert not before.alive()
+    unknown = command("restart", "reader")
+    assert (unknown.code, unknown.out) == (1, "")
+    assert "nothing that runs here is called `reader`" in unknown.err
+
     boss = read_state(home)
     assert boss
     assert command("down").out == "the mesh is down\n"
