@@ -145,6 +145,7 @@ class _Files:
     pinned: Mapping[str, FileDescriptorProto] = field(kw_only=True)
     received: dict[str, bytes] = field(default_factory=dict[str, bytes])
     parsed: dict[str, FileDescriptorProto] = field(default_factory=dict[str, FileDescriptorProto])
+    read: dict[bytes, FileDescriptorProto] = field(default_factory=dict[bytes, FileDescriptorProto])
     size_bytes: int = 0
     contracts: dict[str, int] = field(default_factory=dict[str, int])
 
@@ -183,15 +184,16 @@ class _Files:
         for content in answer.file_descriptor_response.file_descriptor_proto:
             if len(content) > self.limits.file_bytes:
                 raise Refusal("FILE_TOO_LARGE", f"a file of the contract exceeds {self.limits.file_bytes} bytes")
-            file = parse_file(content)
-            sent.append(file)
-            known = self.received.get(file.name)
-            if known is not None and known != content:
-                raise Refusal("AMBIGUOUS_FILE", f"reflection sends `{file.name[:NAME_MAX]}` in two forms")
-            if known is None:
+            # Servers send what many services import along with each of them.
+            file = self.read.get(content)
+            if file is None:
+                file = parse_file(content)
+                if file.name in self.received:
+                    raise Refusal("AMBIGUOUS_FILE", f"reflection sends `{file.name[:NAME_MAX]}` in two forms")
                 self._count(content)
                 self.received[file.name] = content
-                self.parsed[file.name] = file
+                self.parsed[file.name] = self.read[content] = file
+            sent.append(file)
         return sent
 
     def _count(self, content: bytes) -> None:

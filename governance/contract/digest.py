@@ -5,11 +5,32 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 __all__ = ["digest"]
 
 
+# The tag of FileDescriptorSet.file.
+FILE_TAG = b"\x0a"
+SEVEN_BITS = 0x7F
+MORE = 0x80
+
+
 def digest(files: Iterable[FileDescriptorProto]) -> str:
     """sha256 of the deterministic bytes of the normalised files, as a FileDescriptorSet, in hex."""
-    return hashlib.sha256(FileDescriptorSet(file=files).SerializeToString(deterministic=True)).hexdigest()
+    # Written as the encoding has it: a set would first copy every file.
+    found = hashlib.sha256()
+    for file in files:
+        content = file.SerializeToString(deterministic=True)
+        found.update(FILE_TAG + _varint(len(content)))
+        found.update(content)
+    return found.hexdigest()
+
+
+def _varint(number: int) -> bytes:
+    parts = bytearray()
+    while number > SEVEN_BITS:
+        parts.append(number & SEVEN_BITS | MORE)
+        number >>= 7
+    parts.append(number)
+    return bytes(parts)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from random import Random
 
 import pytest
 from google.protobuf import descriptor_pool
-from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,6 +38,12 @@ def file_sets(draw: st.DrawFn) -> list[FileDescriptorProto]:
 def test_normalising_twice_changes_nothing(files: list[FileDescriptorProto]) -> None:
     once = normalise(files)
     assert normalise(once) == once
+
+
+@given(file_sets())
+def test_the_digest_is_of_the_bytes_of_a_descriptor_set(files: list[FileDescriptorProto]) -> None:
+    whole = FileDescriptorSet(file=files).SerializeToString(deterministic=True)
+    assert digest(files) == hashlib.sha256(whole).hexdigest()
 
 
 @given(file_sets(), st.randoms())
