@@ -12,7 +12,7 @@ from llmesh.problem import Problem
 from llmesh.supervisor.processes import port_holder, port_is_free
 
 # What `llmesh up` runs, by the module that shows it is installed.
-NEEDED = ("grpc", "cel_expr_python", "envoy", "gateway", "governance")
+NEEDED = ("grpc", "cel_expr_python", "envoy", "gateway", "governance", "prometheus_client")
 STAMP = ".installed"
 
 
