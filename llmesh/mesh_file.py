@@ -165,9 +165,9 @@ class LimitSettings(Entry):
     )
     refused_tokens_per_s: int = Field(
         default=100,
-        ge=1,
+        ge=0,
         description="how many of an address's tokens are looked at in a second and not believed; "
-        "beyond that, its connections that showed one are refused until the second is over",
+        "beyond that, its connections that showed one are refused until the second is over; 0: no limit",
     )
     connections: int = Field(default=10_000, ge=1, description="of callers to the mesh port, at one time")
     looks_at_once: int = Field(default=16, ge=1, description="endpoints whose contracts are read at one time")

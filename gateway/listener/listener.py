@@ -116,7 +116,7 @@ def _filters(limits: LimitSettings) -> list[dict[str, Untyped]]:
     return [
         {"name": "llmesh.call_id", "typed_config": pack(edge.call_id())},
         {"name": "llmesh.edge", "typed_config": pack(edge.refuse_no_calls())},
-        {"name": "llmesh.floods", "typed_config": pack(refuse_floods(limits.refused_tokens_per_s))},
+        *_floods(limits.refused_tokens_per_s),
         _discovered(VERIFY, _JWT),
         _discovered(CALLER, _LUA),
         _discovered(BLOCKS, _RBAC),
@@ -126,6 +126,12 @@ def _filters(limits: LimitSettings) -> list[dict[str, Untyped]]:
             "typed_config": pack(make("envoy.extensions.filters.http.router.v3.Router", suppress_envoy_headers=True)),
         },
     ]
+
+
+def _floods(refused_tokens_per_s: int) -> list[dict[str, Untyped]]:
+    if not refused_tokens_per_s:
+        return []
+    return [{"name": "llmesh.floods", "typed_config": pack(refuse_floods(refused_tokens_per_s))}]
 
 
 def _discovered(name: str, message: str) -> dict[str, Untyped]:

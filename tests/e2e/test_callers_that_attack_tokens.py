@@ -103,6 +103,16 @@ async def test_a_connection_that_flooded_is_heard_again(monkeypatch: pytest.Monk
             await eventually(heard)
 
 
+async def test_without_the_limit_every_token_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with limited(monkeypatch, 0) as running:
+
+        def attacked() -> set[str]:
+            with RawConnection(running.port) as attacker:
+                return {call(attacker, FORGED).get("grpc-status") for _ in range(50)}
+
+        assert await asyncio.to_thread(attacked) == {UNAUTHENTICATED}
+
+
 async def test_one_bad_token_costs_a_connection_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     async with limited(monkeypatch, 100) as running:
 
