@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from statistics import median
+from typing import Any as Untyped
 
 import grpc.aio
 
@@ -89,7 +90,7 @@ def _named(name: str, changes: tuple[float, int], *, target_ms: float) -> list[F
 
 
 @contextmanager
-def _cpu(running: Fleet) -> Iterator[dict[str, float]]:
+def _cpu(running: Fleet) -> Generator[dict[str, float]]:
     """CPU time that each program takes within the block."""
     spent = {"gateway": 0.0, "envoy": 0.0, "tools": running.cpu_s("tools")}
     yield spent
@@ -140,11 +141,11 @@ async def _until_listed(running: Fleet) -> None:
     """Return when the catalog shows every tool, which it does once Envoy routes it."""
     async with asyncio.timeout(COLD_LIMIT_S), running.channel() as channel:
         stub = CatalogServiceStub(channel)
-        while await _listed(stub, running) < running.count:
+        while await _listed(stub, running) < running.count:  # noqa: ASYNC110 - what another process does has no event
             await asyncio.sleep(0.1)
 
 
-async def _listed(stub: CatalogServiceStub, running: Fleet) -> int:
+async def _listed(stub: Untyped, running: Fleet) -> int:
     """How many of the fleet's tools the catalog shows; -1 if it does not answer."""
     found, token = 0, ""
     while True:

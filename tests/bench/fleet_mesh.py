@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 import sys
 import time
@@ -11,12 +10,14 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any as Untyped
 
 import grpc
 import grpc.aio
 
 from llmesh.identity import DevCaller
 from tests.bench.fleet_contracts import ownership, service_of
+from tests.bench.processes import cpu_s
 from tests.e2e.mesh import REPO, RunningMesh, running_mesh
 
 SERVERS = 5
@@ -83,7 +84,8 @@ class Fleet:
 
     async def call(self, channel: grpc.aio.Channel, number: int) -> None:
         """Call a tool. Raises AioRpcError."""
-        call = channel.unary_unary(f"/{service_of(number)}/Get")
+        untyped: Untyped = channel
+        call = untyped.unary_unary(f"/{service_of(number)}/Get")
         assert await call(b"\n\x011", metadata=self.bearer, timeout=5) == b"\n\x011"
 
     async def until_callable(self, numbers: Iterable[int], *, pause_s: float = PAUSE_S) -> None:
@@ -92,7 +94,7 @@ class Fleet:
 
         async def sweep(channel: grpc.aio.Channel) -> None:
             for number in waiting:
-                while not await self._answers(channel, number):
+                while not await self._answers(channel, number):  # noqa: ASYNC110 - Envoy has no event
                     await asyncio.sleep(pause_s)
 
         async with self.channel() as channel, asyncio.TaskGroup() as tasks:
@@ -119,12 +121,7 @@ class Fleet:
     def cpu_s(self, name: str) -> float:
         """CPU time of the gateway, of Envoy, or, together, of the `tools`."""
         pids = [each.process.pid for each in self.servers] if name == "tools" else [self.pid(name)]
-        return sum(map(_cpu_s, pids))
-
-
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return sum(map(cpu_s, pids))
 
 
 @contextmanager

@@ -12,14 +12,17 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any as Untyped
 
 import grpc
 import grpc.aio
 from google.protobuf import descriptor_pool
-from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
-from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server  # pyright: ignore[reportUnknownVariableType]
+from grpc_reflection.v1alpha.reflection_pb2_grpc import (
+    add_ServerReflectionServicer_to_server,  # pyright: ignore[reportUnknownVariableType]
+)
 
 from llmesh._health import HealthServicer
 from llmesh._lease import Lease
@@ -33,13 +36,14 @@ class _Methods(grpc.GenericRpcHandler):
 
     def __init__(self, services: Iterable[str]) -> None:
         paths = (f"/{service}/{method}" for service in services for method in METHODS)
-        self._handlers = dict.fromkeys(paths, grpc.unary_unary_rpc_method_handler(_echo))  # pyright: ignore[reportArgumentType] - async is right here
+        untyped: Untyped = grpc
+        self._handlers: Mapping[str, Untyped] = dict.fromkeys(paths, untyped.unary_unary_rpc_method_handler(_echo))
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
         return self._handlers.get(str(handler_call_details.method))
 
 
-async def _echo(request: bytes, context: object) -> bytes:
+async def _echo(request: bytes, _context: object) -> bytes:
     return request
 
 
