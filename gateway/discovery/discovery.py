@@ -35,6 +35,9 @@ __all__ = ["Discovery"]
 
 log = logging.getLogger(__name__)
 
+# How long after a change the catalog is kept on disk, with what changed meanwhile.
+SAVE_AFTER_S = 0.2
+
 # Large contracts often come, and go, together.
 TIDY_S = 2.0
 
@@ -109,7 +112,7 @@ class Discovery:
         self._order = count()
         self._dirty = asyncio.Event()
         self._unsaved = asyncio.Event()
-        self._lanes = Lanes(limits.at_once)
+        self._lanes = Lanes(limits.at_once, limits.quick_s)
         # How contracts are read, for those who run the mesh.
         self.looks = self._lanes.looks
         self._untidy = asyncio.Event()
@@ -260,16 +263,23 @@ class Discovery:
         """Keep the catalog on disk, the newest where the disk is slower."""
         while self._store is not None:
             await self._unsaved.wait()
-            self._unsaved.clear()
-            saving = asyncio.ensure_future(asyncio.to_thread(self._store.save, _remember(self._board.current)))
             try:
-                await asyncio.shield(saving)
-            except asyncio.CancelledError:
-                # A thread cannot be stopped: nothing of ours may write after run has returned.
-                await asyncio.wait([saving])
-                raise
-            except OSError:
-                log.exception("last good catalog could not be kept")
+                # Tools come many at a time, and first they are to be called.
+                await self._clock.sleep(SAVE_AFTER_S)
+            finally:
+                self._unsaved.clear()
+                await self._save_now(self._store)
+
+    async def _save_now(self, store: Store) -> None:
+        saving = asyncio.ensure_future(asyncio.to_thread(store.save, _remember(self._board.current)))
+        try:
+            await asyncio.shield(saving)
+        except asyncio.CancelledError:
+            # A thread cannot be stopped: nothing of ours may write after run has returned.
+            await asyncio.wait([saving])
+            raise
+        except OSError:
+            log.exception("last good catalog could not be kept")
 
 
 def _same(before: Mapping[str, object], after: Mapping[str, object]) -> bool:

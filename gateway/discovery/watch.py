@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Protocol
 
 import grpc
@@ -51,13 +52,46 @@ UNSTABLE_S = 30.0
 
 
 class Lanes:
-    """How many endpoints are looked at at one time, shared by all watchers: quick ones, and those that take long."""
+    """How many endpoints are looked at at one time, shared by all watchers.
 
-    def __init__(self, at_once: int) -> None:
-        """Nobody is looked at yet."""
-        self.quick = asyncio.Semaphore(at_once)
+    Who takes long in the quick lane goes on beside it while there is room,
+    and else starts again in the slow one: nobody waits for a server that hangs.
+    """
+
+    def __init__(self, at_once: int, quick_s: float) -> None:
+        """Nobody is looked at yet. quick_s: how long a look may stay in the quick lane."""
         self.slow = asyncio.Semaphore(max(1, at_once // 4))
         self.looks = Tally()
+        self._quick = asyncio.Semaphore(at_once)
+        self._quick_s = quick_s
+        self._room = max(1, at_once // 4)
+
+    @asynccontextmanager
+    async def quick(self) -> AsyncGenerator[None]:
+        """A turn in the quick lane. Raises TimeoutError if it takes long and there is no room beside the lane."""
+        await self._quick.acquire()
+        beside = False
+
+        def move() -> None:
+            nonlocal beside
+            if self._room:
+                self._room -= 1
+                beside = True
+                self._quick.release()
+            else:
+                turn.reschedule(loop.time())
+
+        loop = asyncio.get_running_loop()
+        moving = loop.call_later(self._quick_s, move)
+        try:
+            async with asyncio.timeout(None) as turn:
+                yield
+        finally:
+            moving.cancel()
+            if beside:
+                self._room += 1
+            else:
+                self._quick.release()
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,15 +214,15 @@ class Watcher:
             raise Unreachable("UNREACHABLE", "the connection was lost at once")
 
     async def _look_in_turn(self, channel: grpc.aio.Channel, health: Health | None) -> Look:
-        """Look when it is our turn; who takes long takes turns with its like, and keeps nobody else waiting."""
-        quick = replace(self._limits, timeout_s=min(self._limits.quick_s, self._limits.timeout_s))
+        """Look when it is our turn; who takes long takes turns with its like."""
+        look: Look | None = None
         if not self._late:
-            async with self._lanes.quick:
-                look = await self._look(channel, health, quick)
-            if not look.late or quick == self._limits:
-                return look
-        async with self._lanes.slow:
-            look = await self._look(channel, health, self._limits)
+            with suppress(TimeoutError):
+                async with self._lanes.quick():
+                    look = await self._look(channel, health)
+        if look is None:
+            async with self._lanes.slow:
+                look = await self._look(channel, health)
         self._late = look.late
         return look
 
@@ -204,14 +238,14 @@ class Watcher:
         times = self._changes_s
         return len(times) == CHANGES_MAX and self._clock.monotonic_s() - times[0] < CHANGES_S
 
-    async def _look(self, channel: grpc.aio.Channel, health: Health | None, limits: Limits) -> Look:
+    async def _look(self, channel: grpc.aio.Channel, health: Health | None) -> Look:
         size_bytes = 0
         told = "" if self._endpoint.protected else UNPROTECTED
         steps = [Step("connect", passed=True, message=told)]
         candidates: list[Candidate] = []
         try:
             with self._lanes.looks.timed():
-                reflected = await reflect(channel, limits, pinned=pinned())
+                reflected = await reflect(channel, self._limits, pinned=pinned())
             size_bytes = reflected.size_bytes
             steps += [Step("reflect", passed=True), *reflected.failures]
             for services, files in _by_contract(reflected.services):
