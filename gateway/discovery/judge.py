@@ -89,7 +89,8 @@ class Judge:
 
     def _report(self, view: View, touched: Collection[str], before: Catalog, *, now_s: float) -> Report:
         last = before.reports.get(view.endpoint.address)
-        if last is not None and self._views.get(view.endpoint.address) == view and not _shows(view, touched):
+        same = last is not None and last.held is view.endpoint.held
+        if last is not None and same and self._views.get(view.endpoint.address) == view and not _shows(view, touched):
             return last
         admission = self._admission
         steps = tuple(self._steps(view, admission))

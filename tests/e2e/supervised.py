@@ -27,6 +27,7 @@ from tests.eventually import eventually
 
 WITHIN_S = 30.0
 CALL_S = 20.0
+START_S = 60.0
 # Each caller has connections of its own; what is not answered is asked again, as gRPC does by itself where told to.
 ALONE = (("grpc.use_local_subchannel_pool", 1),)
 AGAIN = {
@@ -117,7 +118,7 @@ class Supervised:
 
     async def ready(self, count: int) -> None:
         """Return when the echo is ready at so many endpoints."""
-        await asyncio.to_thread(self.mesh.wait_ready, ECHO, count=count)
+        await asyncio.to_thread(self.mesh.wait_ready, ECHO, count=count, within_s=START_S)
 
     @asynccontextmanager
     async def traffic(self, *kinds: str) -> AsyncGenerator[Load]:
@@ -172,5 +173,5 @@ def supervised(*tools: str) -> Generator[Supervised]:
     with running_mesh(start=False) as mesh:
         argv = (sys.executable, "-m", "tests.e2e.boss", str(mesh.home.path), str(mesh.file), *tools)
         mesh.start("boss", argv, folder=REPO)
-        mesh.wait_ready(ECHO, count=len(tools))
+        mesh.wait_ready(ECHO, count=len(tools), within_s=START_S)
         yield Supervised(mesh)

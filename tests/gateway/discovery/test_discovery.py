@@ -7,6 +7,7 @@ import sys
 import time
 from asyncio.subprocess import PIPE
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -155,6 +156,19 @@ async def test_a_tool_leaves_when_its_last_endpoint_is_named_no_more() -> None:
             await world.until(lambda each: each.tools[TICKETS].endpoints == (second,))
             world.source.name()
             assert (await world.until(lambda each: not each.tools)).reports == {}
+
+
+async def test_an_endpoint_that_its_source_only_holds_is_shown_so_and_serves_on() -> None:
+    async with small_world() as world:
+        first = at(world.folder, "a")
+        async with serving(first.address, honest(contract())):
+            world.source.name(first)
+            await world.until(lambda each: TICKETS in each.tools and bool(each.tools[TICKETS].ready))
+            world.source.name(replace(first, held=True))
+            catalog = await world.until(lambda each: each.reports[first.address].held)
+            assert catalog.tools[TICKETS].ready == {first}
+            world.source.name(first)
+            await world.until(lambda each: not each.reports[first.address].held)
 
 
 async def test_a_server_that_says_it_does_not_serve_is_down_until_it_says_it_does() -> None:
