@@ -18,6 +18,8 @@ from llmesh.api.options.v1 import options_pb2 as options
 
 CONNECT_TIMEOUT_S = 2
 HEALTH_INTERVAL_S = 1
+# Of a tool that was healthy when last asked, and that was never called.
+UNCALLED_INTERVAL_S = 30
 DEFAULT_CONCURRENCY = 1024
 # A read is tried once more. Enough at once for an endpoint that dies with its
 # calls; beyond that a fifth of the calls in flight, lest retries bury a tool.
@@ -100,6 +102,8 @@ def _health_check(tool: Tool) -> dict[str, Untyped]:
         "interval": {"seconds": HEALTH_INTERVAL_S},
         # Defaults to 60 s, which looks as if health checks did not work.
         "no_traffic_interval": {"seconds": HEALTH_INTERVAL_S},
+        # Ten thousand tools that nobody calls must not keep the machine busy.
+        "no_traffic_healthy_interval": {"seconds": UNCALLED_INTERVAL_S},
         "interval_jitter_percent": 20,
         "unhealthy_threshold": {"value": 2},
         "healthy_threshold": {"value": 1},
