@@ -50,6 +50,12 @@ PORT: Mapping[str, str] = {
     "scoped_rds.tools.update_success": "Changes of what is routed that Envoy took.",
     "scoped_rds.tools.update_rejected": "Changes of what is routed that Envoy refused.",
 }
+# Of each port: listener.<address>.<name>.
+LISTENER: Mapping[str, str] = {
+    "downstream_global_cx_overflow": "Connections refused because there were as many as there may be.",
+    "ssl.handshake": "TLS handshakes that ended well.",
+    "ssl.connection_error": "TLS handshakes that did not.",
+}
 SERVER: Mapping[str, str] = {
     "server.live": "1 while Envoy takes calls and is not being ended.",
     "server.state": "0: it takes calls; 1: it is being ended; 2 and 3: it waits to be programmed.",
@@ -64,6 +70,9 @@ SERVER: Mapping[str, str] = {
     "cluster_manager.warming_clusters": "Clusters that wait for their endpoints.",
     "cluster_manager.cds.update_success": "Changes of clusters that Envoy took.",
     "cluster_manager.cds.update_rejected": "Changes of clusters that Envoy refused.",
+    "overload.envoy.resource_monitors.global_downstream_max_connections.pressure": (
+        "Connections, in percent of as many as there may be."
+    ),
     "filesystem.write_failed": "Writes to the call log that failed.",
     "filesystem.write_total_buffered": "Bytes of the call log that wait to be written.",
     "filesystem.reopen_failed": "Failures to open the call log after it was put aside.",
@@ -71,12 +80,23 @@ SERVER: Mapping[str, str] = {
 # Envoy's own names of labels, which dashboards made for Envoy know; the ways it finds their values, but for
 # the first: a service's name holds dots, of which Envoy's own takes what is before the first.
 _CLUSTER_TAG = {"tag_name": "envoy.cluster_name", "regex": r"^cluster\.((.+)\.)[a-z_]+$"}
-_TAGS = ("envoy.http_conn_manager_prefix", "envoy.rbac_http_prefix", "envoy.scoped_rds_config")
+_TAGS = (
+    "envoy.listener_address",
+    "envoy.http_conn_manager_prefix",
+    "envoy.rbac_http_prefix",
+    "envoy.scoped_rds_config",
+)
 
 
 def stats_config() -> Message:
     """What Envoy is told about its figures."""
-    kept = (_pattern(r"cluster\..+\.", TOOL), _pattern(r"http\.llmesh\.", PORT), _pattern("", SERVER))
+    kept = (
+        _pattern(r"cluster\..+\.", TOOL),
+        _pattern(r"http\.llmesh\.", PORT),
+        # Addresses begin so; the admin socket's listener does not.
+        _pattern(r"listener\.[0-9\[].*\.", LISTENER),
+        _pattern("", SERVER),
+    )
     patterns = [{"safe_regex": {"regex": pattern}} for pattern in kept]
     return make(
         "envoy.config.metrics.v3.StatsConfig",
@@ -97,5 +117,6 @@ def exported() -> dict[str, str]:
     return {
         **{f"envoy_{name.replace('.', '_')}": text for name, text in SERVER.items()},
         **{f"envoy_http_{name.replace('.', '_')}": text for name, text in port.items()},
+        **{f"envoy_listener_{name.replace('.', '_')}": text for name, text in LISTENER.items()},
         **{f"envoy_cluster_{name}": text for name, text in TOOL.items()},
     }
