@@ -29,7 +29,7 @@ from tests.bench.processes import cpu_s, started
 from tests.e2e.mesh import REPO, RunningMesh, free_port, running_mesh
 
 ROUNDS = 5
-ALONE_CALLS = 3000
+ALONE_CALLS = 1500
 READY_TIMEOUT_S = 30
 LOGGED_WITHIN_S = 10
 # The shipped policies let them read personal data, for they are of its domain.
@@ -142,9 +142,9 @@ def _proxies(governed: Governed) -> Generator[Mapping[str, Proxy]]:
         python_pid = ending.enter_context(started(python, log=folder / "python.log", cwd=REPO))
         mesh_pids = tuple(each.pid for each in mesh.processes)
         yield {
-            MESH: Proxy(mesh.port, mesh_pids, 30_000),
-            ENVOY: Proxy(envoy_port, (envoy_pid,), 40_000),
-            PYTHON: Proxy(python_port, (python_pid,), 6_000),
+            MESH: Proxy(mesh.port, mesh_pids, 15_000),
+            ENVOY: Proxy(envoy_port, (envoy_pid,), 30_000),
+            PYTHON: Proxy(python_port, (python_pid,), 4_000),
         }
 
 

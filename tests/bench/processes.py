@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from llmesh.supervisor import launch
 
 STOP_TIMEOUT_S = 10
 
@@ -19,9 +22,10 @@ def cpu_s(pid: int) -> float:
 
 @contextmanager
 def started(argv: Sequence[str], *, log: Path, cwd: Path | None = None) -> Generator[int]:
-    """A program that runs for as long as the block: its process id. log: where its words go."""
+    """A program that runs for as long as the block, and no longer than we do: its process id. log: where it speaks."""
+    tied = (sys.executable, "-I", "-S", str(launch.__file__), str(os.getpid()), *argv)
     with log.open("wb") as said:
-        process = subprocess.Popen(argv, cwd=cwd, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+        process = subprocess.Popen(tied, cwd=cwd, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
         try:
             yield process.pid
         finally:
