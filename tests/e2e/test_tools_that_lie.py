@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ async def files_of(mesh: RunningMesh, service: str) -> bytes:
 
 
 @pytest.fixture
-async def mesh() -> AsyncIterator[RunningMesh]:
+def mesh() -> Iterator[RunningMesh]:
     with running_mesh(start=False) as running:
         edit_mesh_file(running, limits={"look_timeout_s": 4.0, "looks_at_once": 32})
         running.start_gateway()
