@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.snapshot.build import CLUSTER, ROUTES, Resource
-from gateway.xds.publish import Publisher
+from gateway.xds.publish import Publisher, Stale
 
 OLD, BAD, GOOD = Resource("1", b"old"), Resource("2", b"bad"), Resource("3", b"good")
 NAME = "acme.support.v1.Tickets"
@@ -116,3 +116,51 @@ async def test_nobody_has_caught_up_before_an_envoy_says_so() -> None:
     assert not await told.publisher.caught_up(within_s=0.01)
     await told.publisher.served(told.publisher.revision)
     assert await told.publisher.caught_up(within_s=0.01)
+
+
+def seen(stale: Stale) -> dict[str, list[str]]:
+    """What a follower has to look at, which it has done then."""
+    found = {url: list(names) for url, names in stale.items() if names}
+    for names in stale.values():
+        names.clear()
+    return found
+
+
+async def test_a_follower_hears_of_everything_first_and_then_only_of_what_changed() -> None:
+    told = Told()
+    others = {f"acme.support.v1.T{number}": OLD for number in range(100)}
+    await told.publisher.publish({ROUTES: {**others, NAME: OLD}, CLUSTER: others})
+
+    with told.publisher.follow() as stale:
+        assert seen(stale) == {ROUTES: [*others, NAME], CLUSTER: [*others]}
+
+        await told.publisher.publish({ROUTES: {**others, NAME: OLD}, CLUSTER: others})
+        assert seen(stale) == {}
+
+        await told.publisher.publish({ROUTES: {**others, NAME: BAD}, CLUSTER: {**others, "acme.support.v1.New": OLD}})
+        assert seen(stale) == {ROUTES: [NAME], CLUSTER: ["acme.support.v1.New"]}
+
+        await told.publisher.publish({ROUTES: others, CLUSTER: others})
+        assert seen(stale) == {ROUTES: [NAME], CLUSTER: ["acme.support.v1.New"]}
+
+    await told.publisher.publish({ROUTES: {}, CLUSTER: {}})
+    assert seen(stale) == {}
+
+
+async def test_a_follower_hears_of_what_is_refused_and_of_what_is_mended() -> None:
+    told = Told()
+    await told.publish(OLD)
+    await told.publisher.accepted(ROUTES, {NAME: OLD})
+    await told.publish(BAD)
+
+    with told.publisher.follow() as stale:
+        seen(stale)
+        await told.publisher.refused(ROUTES, {NAME: BAD}, "no")
+        assert seen(stale) == {ROUTES: [NAME]}
+        assert told.publisher.wanted_of(ROUTES, NAME) == OLD
+
+        await told.publish(GOOD)
+        seen(stale)
+        await told.publisher.accepted(ROUTES, {NAME: GOOD})
+        assert seen(stale) == {ROUTES: [NAME]}
+        assert told.publisher.wanted_of(ROUTES, NAME) == GOOD
