@@ -110,7 +110,7 @@ class Supervised:
         return EchoStub(channel).Erase(pb.EraseRequest(), metadata=self.mesh.bearer(OWNER), timeout=CALL_S)
 
     async def tools(self, channel: grpc.aio.Channel) -> None:
-        """The gateway's own answer, which is never one of an empty catalog."""
+        """The gateway's own answer. Raises RuntimeError, which nobody tries again for, if it is of an empty catalog."""
         asked = CatalogServiceStub(channel).ListTools(
             catalog.ListToolsRequest(), metadata=self.mesh.bearer(), timeout=CALL_S
         )
