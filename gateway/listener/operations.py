@@ -21,6 +21,8 @@ METRICS, LIVE, READY = "/metrics", "/livez", "/readyz"
 _ADMIN_METRICS, _ADMIN_READY = "/stats/prometheus?usedonly", "/ready"
 _LOOK_EVERY = {"seconds": 1}
 _CHUNKED = "x-llmesh-chunked"
+# A few probes and scrapes, each keeping one.
+CONNECTIONS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +40,10 @@ def operations_listener(port: Operations) -> dict[str, Untyped]:
     return {
         "name": "operations",
         "address": {"socket_address": {"address": port.host, "port_value": port.port}},
-        "filter_chains": [{"filters": [manager]}],
+        "filter_chains": [{"filters": [_connections(), manager]}],
         "per_connection_buffer_limit_bytes": {"value": 1 << 16},
+        # That callers take all connections there may be is no reason to be thought unready.
+        "ignore_global_conn_limit": True,
     }
 
 
@@ -50,6 +54,15 @@ def operations_clusters(port: Operations, *, admin_socket: str) -> list[dict[str
         # The gateway tells Envoy's figures along with its own. Where it is away, or stands still, Envoy alone does.
         {**_cluster(GATEWAY, [port.socket, admin_socket]), "health_checks": [_look()]},
     ]
+
+
+def _connections() -> dict[str, Untyped]:
+    limit = make(
+        "envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit",
+        stat_prefix="operations",
+        max_connections={"value": CONNECTIONS},
+    )
+    return {"name": "envoy.filters.network.connection_limit", "typed_config": pack(limit)}
 
 
 def _manager() -> Message:

@@ -12,10 +12,13 @@ from collections.abc import Iterator
 import pytest
 
 from gateway.listener import stats
+from gateway.listener.operations import CONNECTIONS, Operations
 from gateway.operations import metrics
+from llmesh.mesh_file import LimitSettings
 from tests.e2e import admin
 from tests.e2e.mesh import ECHO, RunningMesh, free_port, running_mesh
 from tests.e2e.process import Process
+from tests.envoy import mesh as one_envoy
 from tests.eventually import eventually
 
 ENVOY_ALONE = "envoy_server_live{} 1"
@@ -38,7 +41,12 @@ def port_of(mesh: RunningMesh) -> int:
 
 def get(mesh: RunningMesh, path: str) -> tuple[int, str]:
     """The status and the body of a page."""
-    connection = http.client.HTTPConnection("127.0.0.1", port_of(mesh), timeout=10)
+    return get_from(port_of(mesh), path)
+
+
+def get_from(port: int, path: str) -> tuple[int, str]:
+    """The same of a port."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
@@ -137,6 +145,33 @@ async def test_nothing_else_of_the_admin_socket_can_be_reached(mesh: RunningMesh
     assert got == set()
     assert not [answer for answer in answers if "envoy_server" in answer or "LIVE" in answer]
     assert get(mesh, "/readyz")[0] == 200
+
+
+async def test_whoever_keeps_connections_open_is_bounded(mesh: RunningMesh) -> None:
+    opened = [await asyncio.open_connection("127.0.0.1", port_of(mesh)) for _ in range(2 * CONNECTIONS)]
+    try:
+        closed = [asyncio.ensure_future(reader.read()) for reader, _ in opened]
+
+        async def the_rest_is_let_go() -> None:
+            assert sum(each.done() for each in closed) >= CONNECTIONS
+
+        await eventually(the_rest_is_let_go)
+    finally:
+        for _, writer in opened:
+            writer.close()
+    await eventually(lambda: says(mesh, "/readyz", "LIVE"))
+
+
+async def test_callers_who_take_all_connections_there_may_be_make_nobody_think_it_unready() -> None:
+    port = free_port()
+    operations = Operations("127.0.0.1", port, "/no/gateway.sock")
+    async with one_envoy(operations=operations, limits=LimitSettings(connections=1)) as running:
+        await running.publish(running.tool("acme.support.v1.Tickets"))
+        # The one is the channel that this waited for.
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        assert await reader.read() == b""
+        writer.close()
+        assert await asyncio.to_thread(get_from, port, "/readyz") == (200, "LIVE\n")
 
 
 async def ask(mesh: RunningMesh, text: str) -> str:
