@@ -22,7 +22,7 @@ from tests.e2e.mesh import REPO, RunningMesh, running_mesh
 
 SERVERS = 5
 # Tools that share a socket.
-EACH = 200
+EACH = 50
 CALLERS = 8
 # Someone whom the default policy lets read all of the fleet.
 CALLER = DevCaller("ada", domain="engineering")
