@@ -102,6 +102,11 @@ def shared_memory(home: Home) -> Path:
     return Path(f"/dev/shm/envoy_shared_memory_{base_id(home)}0")  # noqa: S108 Envoy's own place for it
 
 
+def _forget_memory(home: Home) -> None:
+    with suppress(OSError):
+        shared_memory(home).unlink()
+
+
 def _forget_dead(home: Home) -> None:
     """Remove what programs that were killed left: sockets, files half written, and the leases of tools.
 
@@ -113,8 +118,7 @@ def _forget_dead(home: Home) -> None:
             socket.unlink(missing_ok=True)
     for draft in home.state.glob(".*"):
         draft.unlink(missing_ok=True)
-    with suppress(OSError):
-        shared_memory(home).unlink()
+    _forget_memory(home)
     for socket in home.tools.glob("*-*.sock"):
         pid = socket.stem.rpartition("-")[2]
         if pid.isdigit() and not ProcessId.of(int(pid)):
