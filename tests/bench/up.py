@@ -26,7 +26,7 @@ from llmesh.identity import DEV, DevIssuer
 from tests.bench.figures import Figure
 from tests.e2e.mesh import REPO, free_port
 
-ROUNDS = 5
+ROUNDS = 3
 TOOLS: Mapping[str, str] = {
     "doc_search": "engineering/doc_search",
     "handbook": "handbook/search",
