@@ -19,6 +19,9 @@ from tests.e2e.process import Process
 from tests.e2e.traffic import Traffic
 from tests.eventually import eventually
 
+# A gateway takes two seconds to start, and many more beside other tests.
+BACK_WITHIN_S = 40.0
+
 
 @pytest.fixture(scope="module")
 def mesh() -> Iterator[RunningMesh]:
@@ -62,7 +65,7 @@ async def test_a_gateway_that_returns_takes_over_and_sends_envoy_nothing_new(
         await asyncio.to_thread(gateway_of(mesh).kill if how == "kill" else gateway_of(mesh).stop)
         await echo.more(200)
         mesh.start_gateway()
-        await eventually(lambda: assert_gateway_answers(mesh, channel))
+        await eventually(lambda: assert_gateway_answers(mesh, channel), within_s=BACK_WITHIN_S)
         await echo.more(200)
     assert echo.failures == {}
     assert await asyncio.to_thread(taken_up, mesh.home.admin_socket) == before
@@ -75,7 +78,7 @@ async def test_a_stream_outlives_the_gateway(mesh: RunningMesh, channel: grpc.ai
         assert await call.read() == pb.BidiResponse(text=text)
         await asyncio.to_thread(gateway_of(mesh).kill)
         mesh.start_gateway()
-        await eventually(lambda: assert_gateway_answers(mesh, channel))
+        await eventually(lambda: assert_gateway_answers(mesh, channel), within_s=BACK_WITHIN_S)
     await call.write(pb.BidiRequest(text="c"))
     assert await call.read() == pb.BidiResponse(text="c")
     call.cancel()
@@ -98,6 +101,6 @@ async def test_a_tool_that_died_while_the_gateway_was_away_is_told_as_down(
         await asyncio.to_thread(second.kill)
         await echo.more(100)
         mesh.start_gateway()
-        await eventually(is_down)
+        await eventually(is_down, within_s=BACK_WITHIN_S)
         await echo.more(100)
     assert echo.failures == {}
