@@ -64,7 +64,7 @@ async def files_of(mesh: RunningMesh, service: str) -> bytes:
 @pytest.fixture
 def mesh() -> Iterator[RunningMesh]:
     with running_mesh(start=False) as running:
-        edit_mesh_file(running, limits={"look_timeout_s": 4.0, "looks_at_once": 32})
+        edit_mesh_file(running, limits={"looks_at_once": 32})
         running.start_gateway()
         running.start_envoy()
         running.start_echo()

@@ -51,7 +51,7 @@ async def test_what_large_contracts_took_is_given_back() -> None:
             await refuse_some(world, number + 1)
 
         async def given_back() -> None:
-            assert candidates() == held
+            assert candidates() <= held
             assert resident_bytes() < before + STAYS_BYTES
 
         await eventually(given_back, pause_s=0.5)

@@ -22,6 +22,7 @@ from gateway.discovery.reflect import PATHS, Limits
 from gateway.state import Store
 from governance.ownership import Ownership, parse_ownership
 from llmesh.api.options.v1 import options_pb2 as options
+from tests.eventually import eventually
 
 OWNERSHIP = """
 owners:
@@ -30,7 +31,8 @@ owners:
   acme.engineering: engineering
 """
 V1, V1ALPHA = PATHS
-WAIT_S = 5.0
+# Patience: what is waited for takes milliseconds on a machine that has time for it.
+WAIT_S = 60.0
 
 Answer = Callable[[ServerReflectionRequest], Awaitable[ServerReflectionResponse]]
 
@@ -243,12 +245,16 @@ class World:
 
         return failed(await self.until(failed))[0]
 
+    async def stored(self, *words: str) -> None:
+        """Wait until the catalog is on the disk with these words, such as addresses, in it."""
 
-async def eventually(condition: Callable[[], bool]) -> None:
-    """Wait, not for ever, for what only the disk can tell."""
-    async with asyncio.timeout(WAIT_S):
-        while not condition():  # noqa: ASYNC110 - the disk has no event
-            await asyncio.sleep(0.01)
+        async def on_the_disk() -> None:
+            path = self.folder / "catalog.binpb"
+            assert path.exists()
+            content = path.read_bytes()
+            assert [word for word in words if word.encode() not in content] == []
+
+        await eventually(on_the_disk, within_s=WAIT_S)
 
 
 @asynccontextmanager
