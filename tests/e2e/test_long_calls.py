@@ -3,15 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
+import pytest
 from acme.testing.v1 import echo_pb2 as pb
 from acme.testing.v1.echo_pb2_grpc import EchoStub
 from google.protobuf.duration_pb2 import Duration
 
+from gateway.listener import listener
 from llmesh._client import open_channel
-from tests.e2e.mesh import RunningMesh
+from llmesh.supervisor import plan
+from tests.e2e.mesh import ECHO, RunningMesh, running_mesh
 
-SILENT_S = 65
+# Longer than Envoy gives a call where nothing else is said: 15 s.
+SILENT_S = 20
+# What the mesh itself gives a connection, which calls are to outlast.
+CONNECTION_S = 5
+
+
+@pytest.fixture
+def mesh() -> Iterator[RunningMesh]:
+    """A mesh that lets connections without a call go soon, and asks often whether the other side is there."""
+    with running_mesh(start=False) as running:
+        running.start_gateway()
+        plan.write_bootstrap(running.home, running.file)
+        bootstrap = running.home.state / "envoy.json"
+        text = bootstrap.read_text()
+        for seconds in (listener.IDLE_S, listener.KEEPALIVE_S):
+            assert f'"{seconds}s"' in text
+            text = text.replace(f'"{seconds}s"', f'"{CONNECTION_S}s"')
+        bootstrap.write_text(text)
+        running.start("envoy", plan.envoy(running.home).argv)
+        running.start_echo()
+        running.wait_ready(ECHO)
+        yield running
 
 
 async def test_a_slow_answer_and_a_silent_stream_come_whole(mesh: RunningMesh) -> None:
@@ -19,8 +44,8 @@ async def test_a_slow_answer_and_a_silent_stream_come_whole(mesh: RunningMesh) -
         echo, metadata = EchoStub(channel), mesh.bearer()
 
         async def slow() -> str:
-            request = pb.UnaryRequest(text="slow", orders=pb.Orders(delay=Duration(seconds=20)))
-            return (await echo.Unary(request, timeout=30, metadata=metadata)).text
+            request = pb.UnaryRequest(text="slow", orders=pb.Orders(delay=Duration(seconds=SILENT_S)))
+            return (await echo.Unary(request, timeout=SILENT_S + 9, metadata=metadata)).text
 
         async def silent() -> list[int]:
             orders = pb.Orders(delay=Duration(seconds=SILENT_S))
