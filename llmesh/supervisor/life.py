@@ -31,6 +31,8 @@ class Life:
         self.exit_text = ""
         # Why it was killed, if it was for something it did.
         self.killed_for = ""
+        # Whether another process began to take over from it and did not: no other can.
+        self.spoiled = False
         self._program = program
         self._process = process
         self._tell = tell

@@ -139,6 +139,7 @@ def envoy(home: Home) -> Program:
         # No call gets through while it is silent.
         patience_s=6.0,
         epoch="--restart-epoch",
+        needs="gateway",
     )
 
 

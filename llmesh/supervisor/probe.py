@@ -42,6 +42,10 @@ class EnvoyProbe:
             # It starts, or its successor has taken the socket.
             return None
 
+    async def started(self) -> bool:
+        """One that waits for the gateway may yet have much to do."""
+        return not await self.missing()
+
     async def missing(self) -> str:
         """Its listener opens once it has everything from the gateway."""
         try:
@@ -77,6 +81,10 @@ class ServerProbe:
             if err.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 return False
             return None if err.code() is grpc.StatusCode.UNAVAILABLE else True
+        return True
+
+    async def started(self) -> bool:
+        """It answers when it has begun."""
         return True
 
     async def missing(self) -> str:

@@ -35,6 +35,12 @@ class ProcessId:
         return ProcessId.of(self.pid) == self
 
 
+def cpu_ticks(pid: int) -> int:
+    """How long a process has worked, in clock ticks; 0 if there is no such process."""
+    fields = _stat(pid)
+    return int(fields[11]) + int(fields[12]) if fields else 0
+
+
 def _stat(pid: int) -> list[str]:
     """The fields of /proc/PID/stat from the state on; empty if there is no such process."""
     try:

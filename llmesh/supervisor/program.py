@@ -15,6 +15,10 @@ class Probe(Protocol):
         """Whether it answers in time; None if there is nobody to ask, which says nothing of the process."""
         ...
 
+    async def started(self) -> bool:
+        """Whether one that answers has begun its work: from then on it is given less time to answer."""
+        ...
+
     async def missing(self) -> str:
         """What keeps it from taking over from the process before it; empty if nothing does."""
         ...
@@ -35,7 +39,9 @@ class Program:
     probe: given a process id and an epoch, whom to ask; None: nobody can be.
     A process that doesn't answer for patience_s is killed. epoch: the option
     that tells a process how many others it succeeds without a gap; given one,
-    the process before it is ended by it, not by us.
+    the process before it is ended by it, not by us. needs: the name of the
+    program without which no new process becomes ready. prepare: to be done
+    before another process succeeds the one that runs; returns what undoes it.
     """
 
     name: str
@@ -48,6 +54,8 @@ class Program:
     probe: Callable[[int, int], Probe] | None = None
     patience_s: float = 30.0
     epoch: str = ""
+    needs: str = ""
+    prepare: Callable[[], Callable[[], None]] | None = None
 
     def line(self, epoch: int) -> tuple[str, ...]:
         """The command line of the process that succeeds that many others."""

@@ -155,6 +155,9 @@ class Supervisor:
             Child(program, log=log, sink=sink, changed=self._unwritten.set, backoff=backoff or Backoff())
             for program, log in zip(programs, self._logs, strict=True)
         ]
+        named = {child.program.name: child for child in self._children}
+        for child in self._children:
+            child.needed = named.get(child.program.needs)
 
     async def run(self, beside: Callable[[], Awaitable[None]] | None = None) -> None:
         """Start everything, run `beside` along with it, and return when all has ended.

@@ -34,6 +34,10 @@ class Told:
 
     def __init__(self) -> None:
         self.alive: bool | None = True
+        self.has_started = True
+        self.fails: Exception | None = None
+        # How often it was asked.
+        self.asked = 0
         self.lacks: Callable[[int], str] = lambda _pid: ""
 
     def __call__(self, pid: int, _epoch: int) -> _Asking:
@@ -47,9 +51,17 @@ class _Asking:
 
     async def answers(self) -> bool | None:
         await asyncio.sleep(0.01)
+        self._told.asked += 1
+        if self._told.fails:
+            raise self._told.fails
         return self._told.alive
 
+    async def started(self) -> bool:
+        return self._told.has_started
+
     async def missing(self) -> str:
+        if self._told.fails:
+            raise self._told.fails
         return self._told.lacks(self._pid)
 
     async def close(self) -> None:
@@ -153,22 +165,155 @@ async def test_a_new_process_that_ends_is_told_of_at_once(home: Home) -> None:
         assert restarted.problem == "one is not replaced: the new process exited with 3"
 
 
-async def test_a_program_that_dies_while_another_takes_over_has_one_process_in_the_end(home: Home) -> None:
+async def test_one_that_is_not_ready_yet_takes_the_place_of_one_that_dies(home: Home) -> None:
     probe = Told()
     async with running(home, program(home, probe)) as boss:
-        before, ready = child(home), asyncio.Event()
-        probe.lacks = lambda _pid: "" if ready.is_set() else "is not ready"
+        before = child(home)
+        probe.lacks = lambda _pid: "is not ready"
         restarting = asyncio.create_task(told(boss))
         await eventually(lambda: two(home))
         os.kill(before.pid, signal.SIGKILL)
-        ready.set()
-        assert await restarting == [Restarted("one")]
+        [restarted] = await restarting
+        assert restarted.problem == (
+            "one ended by SIGKILL before the new process was ready, which runs in its place, and is not ready"
+        )
         after = await eventually(lambda: runs(home))
+        assert after.restarts == 0
         assert [each.pid for each in marked(f"{MARK}={home.path}")] == [after.pid]
 
 
 async def two(home: Home) -> None:
     assert len(marked(f"{MARK}={home.path}")) == 2
+
+
+HOT = f"""
+import os, signal, sys
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(print("asked to end", os.environ.get({SUCCEEDS!r}), flush=True)))
+print("epoch", sys.argv[-1], flush=True)
+while True: signal.pause()
+"""
+
+
+def hot(home: Home, probe: Told) -> Program:
+    """A program whose processes take over from one another by themselves, once the program `two` answers."""
+    return replace(program(home, probe, HOT), epoch="--epoch", needs="two")
+
+
+async def test_a_program_that_could_not_become_ready_is_not_restarted(home: Home) -> None:
+    probe, needed = Told(), Told()
+    async with running(home, hot(home, probe), program(home, needed, name="two")) as boss:
+        before = child(home)
+        needed.lacks = lambda _pid: "does not answer"
+        [restarted] = await told(boss, "one")
+        assert restarted.problem == (
+            "one is not replaced: the two, without which no new process becomes ready, does not answer"
+        )
+        assert child(home).pid == before.pid
+        assert before.process.alive()
+
+
+async def test_after_a_failed_succession_the_old_process_is_replaced_when_another_would_become_ready(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe, needed, said = Told(), Told(), list[str]()
+    monkeypatch.setattr("llmesh.supervisor.supervise.READY_WITHIN_S", 0.5)
+    async with running(home, hot(home, probe), program(home, needed, name="two"), said=said) as boss:
+        before = child(home)
+
+        def is_gone(_pid: int) -> str:
+            # What it needs goes as well.
+            needed.lacks = lambda _pid: "does not answer"
+            return "is initializing" if "epoch 1" in said else "is slow"
+
+        probe.lacks = is_gone
+        [restarted] = await told(boss, "one")
+        assert restarted.problem.startswith("one is not replaced: the new process is ")
+        assert restarted.problem.endswith("; the old one cannot be succeeded any more")
+        # One that is asked to end takes the old one with it.
+        assert "asked to end 1" not in said
+
+        async def is_told() -> None:
+            assert child(home).state is Condition.UNRESPONSIVE
+            assert child(home).last_exit == "its successor did not become ready: to be replaced"
+
+        await eventually(is_told)
+        [again] = await told(boss, "one")
+        assert "already to be replaced" in again.problem
+        assert before.process.alive()
+        needed.lacks = lambda _pid: ""
+
+        async def is_another() -> None:
+            after = await runs(home)
+            assert (after.pid == before.pid, after.restarts) == (False, 1)
+            assert said.count("epoch 0") == 2
+
+        await eventually(is_another)
+    assert not before.process.alive()
+
+
+async def test_a_process_that_dies_before_the_one_that_takes_over_from_it_is_started_anew(home: Home) -> None:
+    probe, said = Told(), list[str]()
+    async with running(home, hot(home, probe), program(home, Told(), name="two"), said=said) as boss:
+        before = child(home)
+        probe.lacks = lambda _pid: "is initializing"
+        restarting = asyncio.create_task(told(boss, "one"))
+
+        async def both_run() -> None:
+            assert "epoch 1" in said
+
+        await eventually(both_run)
+        os.kill(before.pid, signal.SIGKILL)
+        [restarted] = await restarting
+        assert restarted.problem == (
+            "one is not replaced: the new process is initializing; the old one ended by SIGKILL meanwhile"
+        )
+
+        async def is_another() -> None:
+            assert (await runs(home)).restarts == 1
+            assert said.count("epoch 0") == 2
+
+        await eventually(is_another)
+
+
+async def test_an_unexpected_error_of_a_probe_leaves_the_old_process_alone(home: Home) -> None:
+    probe = Told()
+    async with running(home, program(home, probe)) as boss:
+        before = child(home)
+        probe.fails = RuntimeError("odd")
+        with pytest.raises(RuntimeError, match="odd"):
+            await told(boss)
+
+        async def is_alone() -> None:
+            assert [each.pid for each in marked(f"{MARK}={home.path}")] == [before.pid]
+
+        await eventually(is_alone)
+        probe.fails = None
+
+        async def answers() -> None:
+            assert child(home).answers
+
+        await eventually(answers)
+        assert child(home).pid == before.pid
+
+
+async def test_what_is_to_be_done_before_a_succession_is_undone_where_that_fails(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe, done = Told(), list[str]()
+
+    def prepare() -> Callable[[], None]:
+        done.append("prepared")
+        return lambda: done.append("undone")
+
+    async with running(home, replace(program(home, probe), prepare=prepare)) as boss:
+        assert done == []
+        assert await told(boss) == [Restarted("one")]
+        assert done == ["prepared"]
+        probe.lacks = lambda _pid: "is not ready"
+        monkeypatch.setattr("llmesh.supervisor.supervise.READY_WITHIN_S", 0.1)
+        [restarted] = await told(boss)
+        assert restarted.problem
+        assert done == ["prepared", "prepared", "undone"]
 
 
 async def test_restarts_are_asked_for_by_name_over_the_socket(home: Home) -> None:
@@ -199,11 +344,14 @@ async def test_what_is_no_request_is_refused(home: Home) -> None:
 
 async def test_a_process_that_no_longer_answers_is_killed_and_started_again(home: Home) -> None:
     probe, said = Told(), list[str]()
-    patient = replace(program(home, probe), patience_s=0.001)
+    code = f"print('up', flush=True); {SLEEPER}"
+    patient = replace(program(home, probe, code), patience_s=0.001)
     async with running(home, patient, said=said):
         before = child(home)
 
         async def answers() -> None:
+            # One that still starts works, and is given longer.
+            assert "up" in said
             assert child(home).answers
 
         await eventually(answers)
@@ -219,16 +367,42 @@ async def test_a_process_that_no_longer_answers_is_killed_and_started_again(home
     assert "[llmesh] does not answer" in said
 
 
-@pytest.mark.parametrize("alive", [None, False], ids=["has nobody to ask", "starts"])
-async def test_a_process_that_has_never_answered_is_let_live(home: Home, alive: bool | None) -> None:  # noqa: FBT001
+BUSY = "import itertools; any(False for _ in itertools.count())"
+
+
+@pytest.mark.parametrize(
+    ("alive", "has_started", "code"),
+    [(None, True, SLEEPER), (False, True, SLEEPER), (True, False, SLEEPER), (True, True, BUSY)],
+    ids=["has nobody to ask", "starts", "answers, but has not begun", "is busy"],
+)
+async def test_a_process_is_let_live_that(
+    home: Home,
+    alive: bool | None,  # noqa: FBT001
+    has_started: bool,  # noqa: FBT001
+    code: str,
+) -> None:
     probe = Told()
-    probe.alive = alive
-    async with running(home, program(home, probe)):
-        before = child(home).pid
+    probe.alive, probe.has_started = alive, has_started
+    patient = replace(program(home, probe, code), patience_s=0.5 if code is BUSY else 0)
+    async with running(home, patient):
+        before = child(home)
+
+        async def asked(more: int) -> None:
+            assert probe.asked >= more
+
+        await eventually(lambda: asked(5))
+        if alive:
+            if has_started:
+
+                async def answers() -> None:
+                    assert child(home).answers
+
+                await eventually(answers)
+            probe.alive = False
         # As many looks as would have killed it.
-        for _ in range(20):
-            await asyncio.sleep(0.01)
-        assert (child(home).pid, child(home).restarts) == (before, 0)
+        many = probe.asked + (100 if code is BUSY else 20)
+        await eventually(lambda: asked(many))
+        assert (child(home).pid, child(home).restarts) == (before.pid, 0)
 
 
 async def test_a_disk_that_hangs_keeps_no_program_from_coming_back(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
