@@ -24,7 +24,7 @@ from gateway.discovery.refusal import Refusal, Unreachable, printable
 from gateway.discovery.texts import all_texts
 from governance.contract.types import service_in
 
-__all__ = ["Limits", "Reflected", "is_full_name", "parse_file", "reflect"]
+__all__ = ["Limits", "Reading", "Reflected", "is_full_name", "parse_file", "reflect"]
 
 # v1 is v1alpha under another name: the messages are the same on the wire.
 PATHS = (
@@ -95,52 +95,73 @@ async def reflect(channel: grpc.aio.Channel, limits: Limits, *, pinned: Mapping[
     pinned: files that are never asked for. Raises Refusal if it cannot be
     asked, Unreachable if it went away.
     """
-    deadline_s = asyncio.get_running_loop().time() + limits.timeout_s
-    for path in PATHS:
-        session = _Session(channel, path, deadline_s)
-        try:
-            names = await session.services()
-        except _UnimplementedPath:
-            continue
-        else:
-            return await _read_services(_Files(session, limits, pinned=pinned), names)
-        finally:
-            session.close()
-    raise Refusal(
-        "NO_REFLECTION", "the server has no gRPC reflection: serve it, so that the mesh can read the contract"
+    return await Reading(limits, pinned=pinned).go_on(channel)
+
+
+@dataclass(slots=True)
+class Reading:
+    """What one process has sent of its contracts, within its limits, in as many goes as it takes.
+
+    A go that ran out of time, or was cancelled, leaves what was read to the
+    next: however slow the machine, each go adds to it.
+    """
+
+    limits: Limits
+    pinned: Mapping[str, FileDescriptorProto] = field(kw_only=True)
+    _files: _Files = field(init=False)
+    _services: dict[str, tuple[FileDescriptorProto, ...]] = field(
+        init=False, default_factory=dict[str, tuple[FileDescriptorProto, ...]]
     )
 
+    def __post_init__(self) -> None:
+        """Nothing is read yet."""
+        self._files = _Files(self.limits, pinned=self.pinned)
 
-async def _read_services(files: _Files, names: Sequence[str]) -> Reflected:
-    if len(names) > files.limits.files:
+    async def go_on(self, channel: grpc.aio.Channel) -> Reflected:
+        """Read what is not read yet. Raises as `reflect` does."""
+        deadline_s = asyncio.get_running_loop().time() + self.limits.timeout_s
+        for path in PATHS:
+            session = _Session(channel, path, deadline_s)
+            try:
+                names = await session.services()
+            except _UnimplementedPath:
+                continue
+            else:
+                return await self._read(session, names)
+            finally:
+                session.close()
         raise Refusal(
-            "TOO_MANY_SERVICES", f"reflection lists {len(names)} services; at most {files.limits.files} are read"
+            "NO_REFLECTION", "the server has no gRPC reflection: serve it, so that the mesh can read the contract"
         )
-    services: dict[str, tuple[FileDescriptorProto, ...]] = {}
-    failures: list[Step] = []
-    spent: _Exhausted | None = None
-    for name in names:
-        if name.startswith(NOT_TOOLS) or name in services:
-            continue
-        try:
-            if spent is not None:
-                raise spent
-            services[name] = await files.of_service(name)
-        except _Exhausted as refusal:
-            spent = refusal
-            failures.append(refusal.step("reflect", printable(name[:NAME_MAX])))
-        except Unreachable:
-            raise
-        except Refusal as refusal:
-            failures.append(refusal.step("reflect", printable(name[:NAME_MAX])))
-    return Reflected(services, tuple(failures), files.size_bytes)
+
+    async def _read(self, session: _Session, names: Sequence[str]) -> Reflected:
+        if len(names) > self.limits.files:
+            raise Refusal(
+                "TOO_MANY_SERVICES", f"reflection lists {len(names)} services; at most {self.limits.files} are read"
+            )
+        failures: list[Step] = []
+        spent: _Exhausted | None = None
+        tools = dict.fromkeys(name for name in names if not name.startswith(NOT_TOOLS))
+        for name in [each for each in tools if each not in self._services]:
+            try:
+                if spent is not None:
+                    raise spent
+                self._services[name] = await self._files.of_service(session, name)
+            except _Exhausted as refusal:
+                spent = refusal
+                failures.append(refusal.step("reflect", printable(name[:NAME_MAX])))
+            except Unreachable:
+                raise
+            except Refusal as refusal:
+                failures.append(refusal.step("reflect", printable(name[:NAME_MAX])))
+        services = {name: self._services[name] for name in tools if name in self._services}
+        return Reflected(services, tuple(failures), self._files.size_bytes)
 
 
 @dataclass(slots=True)
 class _Files:
     """The files one endpoint has sent, within its limits."""
 
-    session: _Session
     limits: Limits
     pinned: Mapping[str, FileDescriptorProto] = field(kw_only=True)
     received: dict[str, bytes] = field(default_factory=dict[str, bytes])
@@ -149,11 +170,11 @@ class _Files:
     size_bytes: int = 0
     contracts: dict[str, int] = field(default_factory=dict[str, int])
 
-    async def of_service(self, name: str) -> tuple[FileDescriptorProto, ...]:
+    async def of_service(self, session: _Session, name: str) -> tuple[FileDescriptorProto, ...]:
         """The service's file and all that it imports, pinned ones left out."""
         if not is_full_name(name):
             raise Refusal("BAD_NAME", f"that is no service's full name of at most {NAME_MAX} characters")
-        sent = self._keep(await self.session.ask(ServerReflectionRequest(file_containing_symbol=name)))
+        sent = self._keep(await session.ask(ServerReflectionRequest(file_containing_symbol=name)))
         found = service_in(sent, name)
         if found is None:
             raise Refusal("WRONG_FILE", f"reflection answered with files that do not define `{name}`")
@@ -162,7 +183,7 @@ class _Files:
         while waiting:
             each = waiting.pop()
             if each not in needed and each not in self.pinned:
-                needed[each] = await self._file(each)
+                needed[each] = await self._file(session, each)
                 waiting.extend(needed[each].dependency)
         # Services of one file have one contract.
         self.contracts[found[0].name] = sum(len(self.received[each]) for each in needed)
@@ -171,9 +192,9 @@ class _Files:
             raise _Exhausted("CONTRACT_TOO_LARGE", f"the endpoint's contracts come to more than {limit}")
         return tuple(needed.values())
 
-    async def _file(self, name: str) -> FileDescriptorProto:
+    async def _file(self, session: _Session, name: str) -> FileDescriptorProto:
         if name not in self.parsed:
-            self._keep(await self.session.ask(ServerReflectionRequest(file_by_filename=name)))
+            self._keep(await session.ask(ServerReflectionRequest(file_by_filename=name)))
         if name not in self.parsed:
             raise Refusal("MISSING_FILE", f"the contract imports `{name[:NAME_MAX]}`, which reflection does not send")
         return self.parsed[name]

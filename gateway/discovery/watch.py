@@ -25,7 +25,7 @@ from gateway.discovery.candidate import Candidate, ContractReader
 from gateway.discovery.descriptors import link
 from gateway.discovery.health import Health, health_checked, watch_health
 from gateway.discovery.pinned import pinned
-from gateway.discovery.reflect import Limits, reflect
+from gateway.discovery.reflect import Limits, Reading
 from gateway.discovery.refusal import Refusal, Unreachable
 from gateway.tally import Tally
 
@@ -55,7 +55,7 @@ class Lanes:
     """How many endpoints are looked at at one time, shared by all watchers.
 
     Who takes long in the quick lane goes on beside it while there is room,
-    and else starts again in the slow one: nobody waits for a server that hangs.
+    and else goes on in the slow one, in turn: nobody waits for a server that hangs.
     """
 
     def __init__(self, at_once: int, quick_s: float) -> None:
@@ -203,9 +203,12 @@ class Watcher:
             await _connect(channel, self._endpoint, patience_s)
             lost = False
             again_s, longest_s = ASK_AGAIN_S
+            reading = self._new_reading()
             while not lost:
                 health = await watch_health(channel)
-                look = await self._look_in_turn(channel, health)
+                look = await self._look_in_turn(channel, health, reading)
+                if not look.late:
+                    reading = self._new_reading()
                 self._note_changes(look)
                 self._observer.seen(look)
                 lost = await self._stay(channel, health, span_s=None if look.complete else again_s)
@@ -213,16 +216,19 @@ class Watcher:
         if self._clock.monotonic_s() - began_s < STEADY_S:
             raise Unreachable("UNREACHABLE", "the connection was lost at once")
 
-    async def _look_in_turn(self, channel: grpc.aio.Channel, health: Health | None) -> Look:
+    def _new_reading(self) -> Reading:
+        return Reading(self._limits, pinned=pinned())
+
+    async def _look_in_turn(self, channel: grpc.aio.Channel, health: Health | None, reading: Reading) -> Look:
         """Look when it is our turn; who takes long takes turns with its like."""
         look: Look | None = None
         if not self._late:
             with suppress(TimeoutError):
                 async with self._lanes.quick():
-                    look = await self._look(channel, health)
+                    look = await self._look(channel, health, reading)
         if look is None:
             async with self._lanes.slow:
-                look = await self._look(channel, health)
+                look = await self._look(channel, health, reading)
         self._late = look.late
         return look
 
@@ -238,14 +244,14 @@ class Watcher:
         times = self._changes_s
         return len(times) == CHANGES_MAX and self._clock.monotonic_s() - times[0] < CHANGES_S
 
-    async def _look(self, channel: grpc.aio.Channel, health: Health | None) -> Look:
+    async def _look(self, channel: grpc.aio.Channel, health: Health | None, reading: Reading) -> Look:
         size_bytes = 0
         told = "" if self._endpoint.protected else UNPROTECTED
         steps = [Step("connect", passed=True, message=told)]
         candidates: list[Candidate] = []
         try:
             with self._lanes.looks.timed():
-                reflected = await reflect(channel, self._limits, pinned=pinned())
+                reflected = await reading.go_on(channel)
             size_bytes = reflected.size_bytes
             steps += [Step("reflect", passed=True), *reflected.failures]
             for services, files in _by_contract(reflected.services):

@@ -122,6 +122,23 @@ async def test_a_server_that_never_answers_is_given_up_and_what_it_said_before_c
     assert (step.reason, admitted) == ("TIMEOUT", {GOOD})
 
 
+async def test_a_server_too_slow_to_be_read_in_one_go_is_read_in_several() -> None:
+    names = ("One", "Two", "Three", "Four")
+    truth, left = honest(*(contract(service=name) for name in names)), 0
+
+    async def two_in_a_go(request: ServerReflectionRequest) -> ServerReflectionResponse:
+        nonlocal left
+        left = 2 if request.HasField("list_services") else left - 1
+        return await (truth if left >= 0 else never)(request)
+
+    async with small_world(Limits(timeout_s=0.3)) as world:
+        endpoint = at(world.folder)
+        async with serving(endpoint.address, two_in_a_go):
+            world.source.name(endpoint)
+            catalog = await world.until(lambda each: len(each.tools) == len(names))
+    assert catalog.tools.keys() == {f"acme.support.v1.{name}" for name in names}
+
+
 async def test_a_file_that_is_too_large_is_refused() -> None:
     large = contract(fields=[f"field_{number}" for number in range(100)])
     step, admitted = await refused_under(Limits(file_bytes=1000), about_symbol(large))
