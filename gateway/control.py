@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 # How long callers wait to see a new catalog when Envoy is away.
 SHOW_AFTER_S = 1.0
+# How long one stage of a change waits until Envoy holds the one before; calls fail if it comes too soon.
+STAGE_AFTER_S = 10.0
 
 
 class Control:
@@ -124,9 +126,12 @@ class Control:
         with self.builds.timed():
             resources = self._resources(catalog.tools)
         parts = {name for tool in catalog.tools.values() for name in part_names(tool)}
-        for stage in stages(self._published, resources, new_parts=parts - self._parts):
+        *before, last = stages(self._published, resources, new_parts=parts - self._parts)
+        for stage in before:
             await self._publisher.publish(stage)
-            await self._publisher.caught_up(within_s=SHOW_AFTER_S)
+            await self._publisher.caught_up(within_s=STAGE_AFTER_S)
+        await self._publisher.publish(last)
+        await self._publisher.caught_up(within_s=SHOW_AFTER_S)
         self._published, self._parts = resources, parts
         await self._shown.post(dict(self._callable(catalog.tools)), catalog.reports)
 

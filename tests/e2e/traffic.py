@@ -10,7 +10,8 @@ from typing import Self
 
 import grpc
 
-WAIT_S = 20.0
+# Patience, and no promise.
+WAIT_S = 60.0
 OK = "OK"
 
 

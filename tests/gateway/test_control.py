@@ -48,7 +48,7 @@ class Controlled:
 
     async def shows(self, service: str) -> Catalog:
         """The first shown catalog that has a service."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             async for catalog in self.shown.watch():
                 if service in catalog.tools:
                     return catalog
@@ -234,7 +234,7 @@ async def test_a_gateway_of_which_a_part_ends_ends(short: Path, module: str, nam
 
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stderr=asyncio.subprocess.PIPE)
     try:
-        _, said = await asyncio.wait_for(process.communicate(), 20)
+        _, said = await asyncio.wait_for(process.communicate(), 60)
     finally:
         if process.returncode is None:
             process.kill()

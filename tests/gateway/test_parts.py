@@ -53,7 +53,7 @@ def test_contracts_with_the_same_methods_need_no_part() -> None:
 async def calling(running: Mesh, path: str) -> AsyncGenerator[Traffic]:
     signed_in = tuple(bearer(token()))
     channel: Any = running.channel
-    async with Traffic(lambda: channel.unary_unary(path)(b"", metadata=signed_in, timeout=10), at_once=2) as traffic:
+    async with Traffic(lambda: channel.unary_unary(path)(b"", metadata=signed_in, timeout=30), at_once=2) as traffic:
         yield traffic
     assert traffic.failures == {}
 
@@ -82,7 +82,7 @@ async def test_contracts_come_and_go_below_traffic_without_a_failed_call(tmp_pat
 async def change(made: Controlled, tool: Tool) -> None:
     """Let the tool be found, and return once it is shown."""
     await made.found.post({SERVICE: tool}, {})
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         async for catalog in made.shown.watch():
             if catalog.tools.get(SERVICE) is tool:
                 return
