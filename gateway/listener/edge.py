@@ -6,6 +6,7 @@ from typing import Any as Untyped
 
 from google.protobuf.message import Message
 
+from gateway.snapshot.service import CALL_ID
 from gateway.xds.messages import make, pack
 
 _RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC"
@@ -17,7 +18,8 @@ _ASKED_TIMEOUT = "x-llmesh-asked-timeout"
 # Names that a caller may not send. `_` is a letter of metadata keys like any
 # other, so keys that have it pass; but some libraries of tools read it as `-`.
 _NOT_THE_CALLERS = "(x[-_](llmesh|envoy|forwarded)[-_]|x[-_]request[-_]id).*"
-_CALL_ID = "x[-_]llmesh[-_]call[-_]id"
+# Names that some libraries read as the call's id.
+_LIKE_CALL_ID = "x(-llmesh-call_|-llmesh_call[-_]|_llmesh[-_]call[-_])id"
 _CONTENT_TYPE = r"application/grpc(\+[a-z0-9.]+)?"
 # Longer ones are no tool's: a service's name has at most 255 bytes.
 MAX_PATH_BYTES = 512
@@ -40,21 +42,16 @@ def _removed(names: str) -> dict[str, Untyped]:
     return {"remove_on_match": {"key_matcher": {"safe_regex": {"regex": names}}}}
 
 
-def call_id() -> Message:
-    """The filter that gives each call its id, and its answer the same; a tool cannot change it."""
-
-    def header(value: str) -> dict[str, Untyped]:
-        header = {"key": "x-llmesh-call-id", "value": value}
-        return {"append": {"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}}
-
+def clean_rest() -> Message:
+    """The filter that removes what the early strip does not see: trailers, and what a tool says of the call's id."""
     return make(
         "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
         mutations={
-            "request_mutations": [header("%REQ(X-REQUEST-ID)%")],
-            "response_mutations": [_removed(_CALL_ID), header("%REQ(X-REQUEST-ID)%")],
-            # The early mutation does not see trailers. Of a tool's, its provenance passes.
+            # The name itself is set anew by then, by the tool's virtual host.
+            "response_mutations": [_removed(_LIKE_CALL_ID)],
+            # Of a tool's trailers, its provenance passes.
             "request_trailers_mutations": [_removed(_NOT_THE_CALLERS), _removed("authorization")],
-            "response_trailers_mutations": [_removed(_CALL_ID)],
+            "response_trailers_mutations": [_removed(f"{CALL_ID}|{_LIKE_CALL_ID}")],
         },
     )
 

@@ -114,7 +114,7 @@ def http2_options() -> dict[str, Untyped]:
 
 def _filters(limits: LimitSettings) -> list[dict[str, Untyped]]:
     return [
-        {"name": "llmesh.call_id", "typed_config": pack(edge.call_id())},
+        {"name": "llmesh.clean_rest", "typed_config": pack(edge.clean_rest())},
         {"name": "llmesh.edge", "typed_config": pack(edge.refuse_no_calls())},
         *_floods(limits.refused_tokens_per_s),
         _discovered(VERIFY, _JWT),

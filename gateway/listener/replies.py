@@ -10,6 +10,7 @@ from gateway.listener import floods
 from gateway.listener.call_log import SHOWN_PATH
 from gateway.listener.edge import CONTENT, MALFORMED_PATH, MAX_PATH_BYTES, METHOD, TIMEOUT
 from gateway.snapshot import refusals
+from gateway.snapshot.service import call_id
 from gateway.xds.messages import make, pack
 
 _RESET_DETAILS = "upstream_reset_before_response_started{"
@@ -63,6 +64,8 @@ def local_replies() -> list[dict[str, Untyped]]:
         _composed(_details_start(*_CUT_BY), refusals.CUT, code_pb2.UNAVAILABLE),
         # Whatever else: no endpoint is healthy, or none could be connected to.
         _composed("response.code == 503", refusals.UNAVAILABLE, code_pb2.UNAVAILABLE),
+        # And what is told in Envoy's words: a deadline that passed.
+        _reply("true", "%LOCAL_REPLY_BODY%"),
     ]
 
 
@@ -110,5 +113,8 @@ def _reply(
     if status is not None:
         mapper["status_code"] = {"value": status}
     added = {"grpc-status-details-bin": details, "grpc-status": "" if code is None else str(code)}
-    mapper["headers_to_add"] = [{"header": {"key": key, "value": value}} for key, value in added.items() if value]
+    mapper["headers_to_add"] = [
+        call_id(),
+        *({"header": {"key": key, "value": value}} for key, value in added.items() if value),
+    ]
     return mapper

@@ -1,6 +1,6 @@
 -- The caller, derived once from the verified token by the issuers' bindings.
--- The same as governance.issuers.derive: keep the two alike. ISSUERS is
--- generated before this text.
+-- The same as governance.issuers.derive: keep the two alike. Before this text
+-- come ISSUERS, which is generated, and claims.lua.
 
 local MAX_SUBJECT_BYTES = 256
 local MAX_GRANT_BYTES = 128
@@ -78,34 +78,55 @@ local function derive(name, issuer, claims)
   }
 end
 
-local function caller_of(verified)
-  for name, issuer in pairs(ISSUERS) do
-    local claims = verified and verified[name]
-    if type(claims) == "table" and claims.iss == issuer.issuer and usable_subject(claims.sub) then
-      return derive(name, issuer, claims)
-    end
+-- Nobody: no rule permits anything to one without a subject.
+local NOBODY = { issuer = "", subject = "", roles = {}, domain = "", clearances = {}, actor = "" }
+
+local function caller_of(name, issuer, payload)
+  local claims = claims_in(payload)
+  if claims and claims.iss == issuer.issuer and usable_subject(claims.sub) then
+    return derive(name, issuer, claims)
   end
-  return { issuer = "", subject = "", roles = {}, domain = "", clearances = {}, actor = "" }
+  return NOBODY
 end
 
--- A token always makes the same caller: what was made of those shown lately, by
--- the header they came in, which the filter before has verified for this call too.
-local MAX_KNOWN = 1000
-local known, known_count = {}, 0
-
-local function remember(shown, caller)
-  if known_count >= MAX_KNOWN then known, known_count = {}, 0 end
-  known[shown], known_count = {
+local function made_of(caller)
+  return {
     caller = caller, roles = table.concat(caller.roles, ","), clearances = table.concat(caller.clearances, ","),
-  }, known_count + 1
-  return known[shown]
+  }
+end
+
+-- The same claims always make the same caller: what was made of those shown
+-- lately, by issuer and payload. Only the filter before sets these headers.
+local MAX_KNOWN = 1000
+local known_count = 0
+for _, issuer in pairs(ISSUERS) do issuer.known = {} end
+
+local function known_caller(name, issuer, payload)
+  local made = issuer.known[payload]
+  if made then return made end
+  if known_count >= MAX_KNOWN then
+    for _, each in pairs(ISSUERS) do each.known = {} end
+    known_count = 0
+  end
+  made = made_of(caller_of(name, issuer, payload))
+  issuer.known[payload], known_count = made, known_count + 1
+  return made
+end
+
+local function made_for(headers)
+  for name, issuer in pairs(ISSUERS) do
+    local payload = headers:get(issuer.payload_header)
+    if payload then
+      headers:remove(issuer.payload_header)
+      return known_caller(name, issuer, payload)
+    end
+  end
+  return made_of(NOBODY)
 end
 
 function envoy_on_request(handle)
-  local metadata = handle:streamInfo():dynamicMetadata()
   local headers = handle:headers()
-  local shown = headers:get("authorization") or ""
-  local made = known[shown] or remember(shown, caller_of(metadata:get("envoy.filters.http.jwt_authn")))
+  local made = made_for(headers)
   local caller = made.caller
   headers:replace("x-llmesh-issuer", caller.issuer)
   headers:replace("x-llmesh-subject", caller.subject)
@@ -113,9 +134,9 @@ function envoy_on_request(handle)
   headers:replace("x-llmesh-roles", made.roles)
   headers:replace("x-llmesh-clearances", made.clearances)
   headers:replace("x-llmesh-actor", caller.actor)
-  headers:remove("authorization")
+  headers:replace("x-llmesh-call-id", headers:get("x-request-id"))
   headers:remove("llmesh-delegation")
   headers:remove("x-llmesh-asked-timeout")
   -- Last: where anything before fails, the call goes on without a caller, and no rule permits it.
-  metadata:set("llmesh.caller", "v", caller)
+  handle:streamInfo():dynamicMetadata():set("llmesh.caller", "v", caller)
 end

@@ -19,7 +19,9 @@ CACHED_TOKENS = 10_000
 MAX_TOKEN_BYTES = 8192
 CLOCK_SKEW_S = 5
 
-_SCRIPT = resources.files("gateway.snapshot").joinpath("caller.lua").read_text()
+_SCRIPT = "".join(
+    resources.files("gateway.snapshot").joinpath(name).read_text() for name in ("claims.lua", "caller.lua")
+)
 
 
 def verify(issuers: Issuers, keys: Mapping[str, str]) -> Message:
@@ -34,9 +36,8 @@ def verify(issuers: Issuers, keys: Mapping[str, str]) -> Message:
                 "audiences": issuer.audiences,
                 "local_jwks": {"inline_string": keys[issuer.name]},
                 "from_headers": [{"name": "authorization", "value_prefix": "Bearer "}],
-                "payload_in_metadata": issuer.name,
-                # caller.lua knows a caller by it, and takes it away.
-                "forward": True,
+                # As text: Envoy would make a tree of it for every call, and caller.lua reads it once.
+                "forward_payload_header": _payload_header(issuer),
                 "require_expiration": True,
                 "max_lifetime": {"seconds": issuer.max_lifetime_s},
                 "clock_skew_seconds": CLOCK_SKEW_S,
@@ -65,7 +66,12 @@ def _bindings(issuer: Issuer) -> dict[str, Untyped]:
         }
         for binding in issuer.bindings
     ]
-    return {"issuer": issuer.issuer, "bindings": bindings}
+    return {"issuer": issuer.issuer, "payload_header": _payload_header(issuer), "bindings": bindings}
+
+
+def _payload_header(issuer: Issuer) -> str:
+    """What carries a verified payload to caller.lua, which takes it away. The edge lets no caller say it."""
+    return f"x-llmesh-payload-{issuer.name}"
 
 
 def _lua(value: Untyped) -> str:

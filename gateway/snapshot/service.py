@@ -16,6 +16,7 @@ from gateway.xds.messages import make, pack
 from governance.residue import Residue
 from llmesh.api.options.v1 import options_pb2 as options
 
+CALL_ID = "x-llmesh-call-id"
 CONNECT_TIMEOUT_S = 2
 HEALTH_INTERVAL_S = 1
 # Of a tool that was healthy when last asked, and that was never called.
@@ -182,6 +183,7 @@ def routes(tool: Tool, residues: Mapping[str, Residue]) -> Message:
                 "name": tool.service,
                 "domains": ["*"],
                 "metadata": _packed(refusals.tool_metadata(tool.service)),
+                "response_headers_to_add": [call_id()],
                 "routes": [
                     _route(tool, method, residues[method.name], clusters.get(method.name, tool.service))
                     for method in tool.methods
@@ -189,6 +191,11 @@ def routes(tool: Tool, residues: Mapping[str, Residue]) -> Message:
             }
         ],
     )
+
+
+def call_id() -> dict[str, Untyped]:
+    """The header that gives a caller the call's id, whatever the tool says of it. A HeaderValueOption."""
+    return {"header": {"key": CALL_ID, "value": "%REQ(X-REQUEST-ID)%"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
 
 
 def _route(tool: Tool, method: Method, residue: Residue, cluster: str) -> dict[str, Untyped]:
