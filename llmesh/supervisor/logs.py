@@ -58,8 +58,13 @@ class LogFile:
             with suppress(OSError):
                 self._turn()
         with suppress(OSError):
-            self._file.write(data)
-            self._size += len(data)
+            written = self._file.write(data)
+            if written < len(data):
+                # The next line must not go on with half of this one.
+                handle = self._file.fileno()
+                os.ftruncate(handle, os.fstat(handle).st_size - written)
+            else:
+                self._size += written
 
     def close(self) -> None:
         """Close the file."""
@@ -68,7 +73,9 @@ class LogFile:
 
     def _turn(self) -> None:
         """Begin a new file. If that fails, the one that is open goes on."""
-        put_aside(self._path, self._keep)
+        # There is none if it could not be made when the one that is open was put aside.
+        if self._path.exists():
+            put_aside(self._path, self._keep)
         older = self._file
         self._file = self._open()
         older.close()

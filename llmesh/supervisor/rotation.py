@@ -22,7 +22,11 @@ REOPEN = "/reopen_logs"
 
 
 def put_aside(path: Path, keep: int) -> None:
-    """Make room for a new file at the path; of the earlier ones, so many are kept. Raises OSError."""
+    """Make room for a new file at the path; of the earlier ones, so many are kept. Raises OSError.
+
+    FileNotFoundError if there is nothing to put aside; the earlier ones stay as they are.
+    """
+    path.stat()
     for number in range(keep, 1, -1):
         with suppress(FileNotFoundError):
             _earlier(path, number - 1).replace(_earlier(path, number))

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import stat
+from errno import EMFILE
 from pathlib import Path
+
+import pytest
 
 from llmesh.supervisor import logs
 from llmesh.supervisor.logs import LogFile, last_lines, lines
+from llmesh.supervisor.rotation import put_aside
 
 
 async def read(*chunks: bytes) -> list[str]:
@@ -72,6 +77,49 @@ def test_a_log_that_cannot_be_put_aside_goes_on(tmp_path: Path) -> None:
         log.write(line)
     log.close()
     assert (tmp_path / "one.log").read_text() == "first\nsecond\n"
+
+
+def test_a_log_that_cannot_be_opened_goes_on_and_the_earlier_ones_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = log_at(tmp_path / "one.log", rotate_bytes=6, keep=3)
+    log.write("first")
+    log.write("second")
+
+    def full(_path: str, _flags: int) -> int:
+        raise OSError(EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(logs, "_private", full)
+        for line in ("third", "fourth", "fifth"):
+            log.write(line)
+    assert read_all(tmp_path) == [["first"], ["second", "third", "fourth", "fifth"]]
+    log.write("sixth")
+    log.write("last")
+    log.close()
+    assert read_all(tmp_path) == [["first"], ["second", "third", "fourth", "fifth"], ["sixth"], ["last"]]
+
+
+def test_a_line_of_which_a_full_disk_takes_half_spoils_no_other(tmp_path: Path) -> None:
+    log = log_at(tmp_path / "one.log")
+    log.write("first")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len("first\nsec"), limits[1]))
+    try:
+        log.write("second")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    log.write("third")
+    log.close()
+    assert (tmp_path / "one.log").read_text() == "first\nthird\n"
+
+
+def test_nothing_to_put_aside_leaves_the_earlier_ones(tmp_path: Path) -> None:
+    for name in ("one.log.1", "one.log.2"):
+        (tmp_path / name).write_text(name)
+    with pytest.raises(FileNotFoundError):
+        put_aside(tmp_path / "one.log", 3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.log.1", "one.log.2"]
 
 
 def test_a_log_is_for_its_owner_alone(tmp_path: Path) -> None:
