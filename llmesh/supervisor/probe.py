@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import grpc.aio
 
 ASK_S = 2.0
+RECONNECT_MS = 1000
 # Sees every endpoint.
 SUPERVISOR = Caller("dev", "llmesh-supervisor", roles=("platform",), domain="platform")
 
@@ -78,9 +80,9 @@ class ServerProbe:
             # The empty message asks about the server as a whole.
             await check(b"", timeout=ASK_S)
         except grpc.aio.AioRpcError as err:
-            if err.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                return False
-            return None if err.code() is grpc.StatusCode.UNAVAILABLE else True
+            if err.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE):
+                # One that hangs is connected to by the kernel, but says nothing.
+                return False if _listens(self._socket) else None
         return True
 
     async def started(self) -> bool:
@@ -100,7 +102,12 @@ class ServerProbe:
         import grpc.aio
 
         # A channel of its own: gRPC would share the connection, and its pauses, with others of the process.
-        options = (("grpc.use_local_subchannel_pool", 1), ("grpc.default_authority", "localhost"))
+        # One that could not be connected to is tried again soon, lest it be taken for one that hangs.
+        options = (
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.default_authority", "localhost"),
+            ("grpc.max_reconnect_backoff_ms", RECONNECT_MS),
+        )
         self._channel = self._channel or grpc.aio.insecure_channel(f"unix:{self._socket}", options=options)
         return self._channel
 
@@ -154,6 +161,19 @@ class ToolProbe(ServerProbe):
         """Close the channels."""
         await self._gateway.close()
         await super().close()
+
+
+def _listens(path: Path) -> bool:
+    """Whether somebody has opened this socket, even if its queue is full."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(0)
+        try:
+            connection.connect(str(path))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+    return True
 
 
 async def _get(socket: Path, path: str) -> bytes:
