@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import socket
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
@@ -18,9 +19,12 @@ from typing import cast
 from llmesh.home import Home
 from llmesh.problem import Problem
 
+log = logging.getLogger(__name__)
+
 REQUEST_WITHIN_S = 5.0
-# A program has to become ready, and the one before it to end.
-ANSWER_WITHIN_S = 120.0
+# A program has to be prepared, to become ready, and the one before it to end; another restart may come first.
+ANSWER_WITHIN_S = 330.0
+LINE_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +44,14 @@ async def serve_control(home: Home, restart: Restart) -> AsyncGenerator[None]:
     """Take requests for as long as the block lasts."""
 
     async def serve(reader: StreamReader, writer: StreamWriter) -> None:
-        # Whoever asked may leave; what was begun goes on.
-        with suppress(OSError, TimeoutError):
-            await _answer(reader, writer, restart)
+        await _answer(reader, writer, restart)
+        # Whoever asked may have left; what was begun went on.
+        with suppress(OSError):
+            await writer.drain()
         writer.close()
 
     home.control_socket.unlink(missing_ok=True)
-    server = await asyncio.start_unix_server(serve, home.control_socket)
+    server = await asyncio.start_unix_server(serve, home.control_socket, limit=LINE_BYTES)
     try:
         yield
     finally:
@@ -55,8 +60,16 @@ async def serve_control(home: Home, restart: Restart) -> AsyncGenerator[None]:
 
 
 async def _answer(reader: StreamReader, writer: StreamWriter, restart: Restart) -> None:
-    async with asyncio.timeout(REQUEST_WITHIN_S):
-        names = _names(await reader.readline())
+    try:
+        async with asyncio.timeout(REQUEST_WITHIN_S):
+            line = await reader.readline()
+    except OSError:
+        # TimeoutError too: nobody asks.
+        return
+    except ValueError:
+        _tell(writer, {"problem": f"the request is longer than {LINE_BYTES} bytes", "step": "name fewer at once"})
+        return
+    names = _names(line)
     if names is None:
         _tell(writer, {"problem": "this is no request that the supervisor knows", "step": "update llmesh"})
         return
@@ -65,9 +78,11 @@ async def _answer(reader: StreamReader, writer: StreamWriter, restart: Restart) 
             _tell(writer, asdict(each))
     except Problem as problem:
         _tell(writer, {"problem": problem.message, "step": problem.step})
+    except Exception as err:
+        log.exception("restart failed", extra={"names": names})
+        _tell(writer, {"problem": f"the restart failed: {err!r}", "step": "see how it is: llmesh status"})
     else:
         _tell(writer, {"done": True})
-    await writer.drain()
 
 
 def _names(line: bytes) -> list[str] | None:
@@ -76,7 +91,8 @@ def _names(line: bytes) -> list[str] | None:
         names = json.loads(line)["restart"]
     except (ValueError, LookupError, TypeError):
         return None
-    return cast("list[str]", names) if isinstance(names, list) else None
+    whole = isinstance(names, list) and all(isinstance(name, str) for name in cast("list[object]", names))
+    return cast("list[str]", names) if whole else None
 
 
 def _tell(writer: StreamWriter, fact: object) -> None:

@@ -19,6 +19,7 @@ from llmesh import home as homes
 from llmesh.home import SUCCEEDS, Home
 from llmesh.problem import Problem
 from llmesh.supervisor import child as children
+from llmesh.supervisor import control, plan, supervise
 from llmesh.supervisor.control import Restarted, ask_restart
 from llmesh.supervisor.processes import end, marked
 from llmesh.supervisor.program import Program
@@ -114,6 +115,11 @@ async def runs(home: Home, name: str = "one") -> ChildState:
     return found
 
 
+async def cut_off(_boss: Supervisor, _names: Sequence[str]) -> AsyncGenerator[Restarted]:
+    raise BrokenPipeError("cut off")
+    yield Restarted("one")
+
+
 async def told(boss: Supervisor, *names: str) -> Sequence[Restarted]:
     return [each async for each in boss.restart(names)]
 
@@ -123,6 +129,11 @@ async def test_a_new_process_takes_over_when_it_is_ready_and_then_the_old_one_en
     code = f"import os; print('succeeds', os.environ.get({SUCCEEDS!r}, 'nobody'), flush=True); {SLEEPER}"
     async with running(home, program(home, probe, code), said=said) as boss:
         before = child(home)
+
+        async def is_up() -> None:
+            assert said == ["succeeds nobody"]
+
+        await eventually(is_up)
         ready = asyncio.Event()
         probe.lacks = lambda pid: "" if ready.is_set() or pid == before.pid else "is not ready"
         restarting = asyncio.create_task(told(boss))
@@ -138,7 +149,6 @@ async def test_a_new_process_takes_over_when_it_is_ready_and_then_the_old_one_en
         assert not before.process.alive()
         after = await eventually(lambda: runs(home))
         assert (after.restarts, after.last_exit) == (0, "")
-    assert said[0] == "succeeds nobody"
 
 
 async def test_a_new_process_that_does_not_become_ready_is_ended_and_the_old_one_goes_on(
@@ -335,11 +345,35 @@ async def test_restarts_are_asked_for_by_name_over_the_socket(home: Home) -> Non
 
 async def test_what_is_no_request_is_refused(home: Home) -> None:
     async with running(home, program(home, None)):
-        for line in (b"\n", b"[]\n", b'{"restart": 5}\n', b"\xff\n"):
-            reader, writer = await asyncio.open_unix_connection(home.control_socket)
-            writer.write(line)
-            assert "no request" in json.loads(await reader.readline())["problem"]
-            writer.close()
+        long = json.dumps({"restart": ["one" * 2**16]}).encode()
+        for line in (b"\n", b"[]\n", b'{"restart": 5}\n', b'{"restart": [["one"]]}\n', b"\xff\n", long + b"\n"):
+            answer = await asked(home, line)
+            assert ("longer than" if len(line) > 100 else "no request") in answer["problem"]
+
+
+async def asked(home: Home, line: bytes) -> dict[str, str]:
+    """What the supervisor answers to a line."""
+    reader, writer = await asyncio.open_unix_connection(home.control_socket)
+    writer.write(line)
+    try:
+        return json.loads(await reader.readline())
+    finally:
+        writer.close()
+
+
+async def test_a_restart_that_fails_oddly_says_so(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    # An error like that of somebody who has left.
+    monkeypatch.setattr(Supervisor, "restart", cut_off)
+    async with running(home, program(home, None)):
+        assert await asked(home, b'{"restart": []}\n') == {
+            "problem": "the restart failed: BrokenPipeError('cut off')",
+            "step": "see how it is: llmesh status",
+        }
+
+
+def test_an_answer_is_waited_for_as_long_as_another_restart_and_this_one_may_take() -> None:
+    one = plan.BOOTSTRAP_TIMEOUT_S + supervise.READY_WITHIN_S + children.HAND_OVER_S
+    assert one * 2 <= control.ANSWER_WITHIN_S
 
 
 async def test_a_process_that_no_longer_answers_is_killed_and_started_again(home: Home) -> None:
