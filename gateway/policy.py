@@ -171,13 +171,14 @@ class PolicyFiles:
                 )
         keys = {issuer.name: usable_keys(issuer, texts[f"keys/{issuer.name}"]) for issuer in issuers.issuers}
         domains = {name: text for name, text in texts.items() if name.startswith("domains/")}
-        bundle = parse_bundle(texts["mesh.yaml"], domains)
+        ownership = parse_ownership(texts["ownership.yaml"])
+        bundle = parse_bundle(texts["mesh.yaml"], domains, ownership=ownership)
         policy = Policy(bundle, issuers, keys)
         try:
             build({}, policy)
         except (ValueError, TypeError) as error:
             raise PolicyError(f"issuers.yaml: Envoy cannot be told what it says: {error}") from error
-        return Loaded(policy, parse_ownership(texts["ownership.yaml"]))
+        return Loaded(policy, ownership)
 
 
 @functools.lru_cache(maxsize=2)

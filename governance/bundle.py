@@ -7,8 +7,9 @@ A bundle with any error is refused whole.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +17,7 @@ from pydantic import Field
 
 from governance.expression import TRUE, Expression
 from governance.language import LanguageError, compile_rule
+from governance.ownership import DOMAIN, Ownership, is_platform
 from llmesh.api.options.v1 import options_pb2 as options
 from llmesh.document import Document, DocumentError, line_in, parse_document
 
@@ -92,19 +94,23 @@ class DomainRules(Document):
     """What a domain narrows for its own tools."""
 
     version: Literal[1] = Field(description="of this form of the file")
-    domain: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$", description="whose tools; the file's own name")
+    domain: str = Field(pattern=f"^{DOMAIN.pattern}$", description="whose tools; the file's own name")
     default: Literal["inherit", "deny"] = Field(
         description="inherit: what the mesh permits, unless a rule forbids; deny: only what a rule here permits, too"
     )
     rules: list[RuleEntry] = Field([], description="in any order")
 
 
-def parse_bundle(mesh: str, domains: Mapping[str, str]) -> Bundle:
+def parse_bundle(mesh: str, domains: Mapping[str, str], *, ownership: Ownership | None = None) -> Bundle:
     """The bundle that the texts hold. domains: file name -> text.
 
+    ownership: who owns what; a rule about a domain or a package that it does
+    not know would bear on nobody. None: that is not looked at.
     Raises DocumentError for the first thing wrong in any file.
     """
     mesh_file = parse_document(MeshRules, mesh, file="mesh.yaml")
+    if ownership:
+        _check_names(mesh_file.rules, ownership, file="mesh.yaml", text=mesh)
     narrowed: dict[str, Domain] = {}
     for file, text in sorted(domains.items()):
         domain = parse_document(DomainRules, text, file=file)
@@ -114,6 +120,11 @@ def parse_bundle(mesh: str, domains: Mapping[str, str]) -> Bundle:
                 line_in(text, "domain"),
                 f"`domain` is `{domain.domain}`, so the file must be named {domain.domain}.yaml",
             )
+        if ownership:
+            if domain.domain not in ownership.domains:
+                wrong = _unknown_domain(domain.domain, ownership)
+                raise DocumentError(file, line_in(text, "domain"), f"`domain`: {wrong}")
+            _check_names(domain.rules, ownership, file=file, text=text)
         rules = _rules(domain.rules, prefix=f"domain/{domain.domain}", file=file, text=text)
         narrowed[domain.domain] = Domain(domain.default == "inherit", rules)
     digest = hashlib.sha256(
@@ -141,3 +152,34 @@ def _rules(rules: list[RuleEntry], *, prefix: str, file: str, text: str) -> tupl
         )
         read[rule.id] = Rule(f"{prefix}/{rule.id}", rule.effect == "permit", applies, when, rule.reason)
     return tuple(read[key] for key in sorted(read))
+
+
+def _check_names(rules: list[RuleEntry], ownership: Ownership, *, file: str, text: str) -> None:
+    """Refuse rules that say they apply where nothing is."""
+    for index, rule in enumerate(rules):
+        for key, wrong in _unknown_names(rule.applies, ownership):
+            line = line_in(text, "rules", index, "applies", key)
+            raise DocumentError(file, line, f"rule `{rule.id}`: `applies.{key}`: {wrong}")
+
+
+def _unknown_names(applies: AppliesEntry, ownership: Ownership) -> Iterator[tuple[str, str]]:
+    """The key where the name stands, and what is wrong with it."""
+    for name in sorted(applies.domains - ownership.domains):
+        yield "domains", _unknown_domain(name, ownership)
+    for name in sorted(applies.services):
+        package = name.rpartition(".")[0]
+        if ownership.domain_of(package) is None and not is_platform(package):
+            hint = _nearest(package, ownership.prefixes, "; did you mean one in `{}`?")
+            yield "services", f"no domain owns the package of `{name}` by ownership.yaml{hint}"
+
+
+def _unknown_domain(name: str, ownership: Ownership) -> str:
+    known = f"; expected one of {', '.join(sorted(ownership.domains))}"
+    return (
+        f"`{name}` owns nothing by ownership.yaml{_nearest(name, ownership.domains, '; did you mean `{}`?') or known}"
+    )
+
+
+def _nearest(name: str, known: Collection[str], hint: str) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return hint.format(near[0]) if near else ""

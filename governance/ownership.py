@@ -16,8 +16,10 @@ from pydantic import AfterValidator, Field
 
 from llmesh.document import Document, parse_document
 
-__all__ = ["PLATFORM_PREFIXES", "Ownership", "is_platform", "parse_ownership"]
+__all__ = ["DOMAIN", "PLATFORM", "PLATFORM_PREFIXES", "Ownership", "is_platform", "parse_ownership"]
 
+# The domain of the gateway's own tools, whether or not the file names it.
+PLATFORM = "platform"
 # Packages that only the platform's own pinned copies may define.
 PLATFORM_PREFIXES = ("llmesh", "google", "grpc", "buf")
 
@@ -70,8 +72,8 @@ class Ownership:
 
     @property
     def domains(self) -> frozenset[str]:
-        """Every domain that owns something."""
-        return frozenset(self.prefixes.values())
+        """Every domain that owns something, the platform's among them."""
+        return frozenset({*self.prefixes.values(), PLATFORM})
 
 
 def is_platform(package: str) -> bool:

@@ -20,11 +20,11 @@ from governance.contract import sheet
 from governance.contract.digest import digest
 from governance.contract.normalise import normalise
 from governance.contract.types import messages, service_in
+from governance.ownership import PLATFORM
 from llmesh.api.catalog.v1 import catalog_pb2
 from llmesh.api.options.v1 import options_pb2 as options
 from llmesh.reflection import V1, V1ALPHA, v1_file
 
-DOMAIN = "platform"
 # A stream that watches is silent for as long as nothing changes.
 _LONGEST = timedelta(hours=1)
 
@@ -74,13 +74,13 @@ def _tool(own: _Own, endpoint: Endpoint) -> Tool:
     stated = sheet.read_tool(service)
     if own.name:
         stated = options.Tool(name=own.name, summary=own.summary)
-        stated.owner_team = stated.product_owner = stated.contact = DOMAIN
+        stated.owner_team = stated.product_owner = stated.contact = PLATFORM
         stated.lifecycle.stage = options.STAGE_STABLE
-    stated.domain = DOMAIN
+    stated.domain = PLATFORM
     classes = sheet.DataClasses(messages(files))
     return Tool(
         service=own.service,
-        domain=DOMAIN,
+        domain=PLATFORM,
         sheet=stated,
         methods=tuple(_method(method, sheet.read_method(method, classes, granted="read")) for method in service.method),
         contract=Contract(digest(files), files),

@@ -51,6 +51,12 @@ def test_the_files_are_read_whole(folder: Folder) -> None:
         pytest.param(
             "domains/sales.yaml", "version: 1\ndomain: support\ndefault: deny", "domains/sales.yaml", id="domain"
         ),
+        pytest.param(
+            "domains/suport.yaml",
+            "version: 1\ndomain: suport\ndefault: deny",
+            "domains/suport.yaml:2: ",
+            id="a domain that owns nothing",
+        ),
     ],
 )
 def test_a_broken_file_leaves_the_last_good_policy_in_force(folder: Folder, name: str, text: str, said: str) -> None:

@@ -3,8 +3,11 @@ from __future__ import annotations
 import pytest
 
 from governance.bundle import parse_bundle
+from governance.ownership import parse_ownership
 from llmesh.document import DocumentError
 from tests.governance.rules import domain, mesh, rule
+
+OWNERS = parse_ownership("owners: {acme.support: support, acme.human_resources: human_resources}")
 
 
 @pytest.mark.parametrize(
@@ -89,3 +92,59 @@ def test_the_digest_changes_with_any_text() -> None:
 
     assert len({parse_bundle(*text).digest for text in texts}) == len(texts)
     assert parse_bundle(*texts[3]).digest == parse_bundle(*texts[3]).digest
+
+
+@pytest.mark.parametrize(
+    ("applies", "said"),
+    [
+        pytest.param(
+            "{domains: [suport]}", "`suport` owns nothing by ownership.yaml; did you mean `support`?", id="near"
+        ),
+        pytest.param(
+            "{domains: [support, x]}", "expected one of human_resources, platform, support", id="nothing near"
+        ),
+        pytest.param(
+            "{services: [acme.suport.v1.Tickets]}",
+            "`acme.suport.v1.Tickets` by ownership.yaml; did you mean one in `acme.support`?",
+            id="a service that nobody owns",
+        ),
+        pytest.param("{services: [Tickets]}", "no domain owns the package of `Tickets`", id="no package"),
+    ],
+)
+def test_a_rule_about_what_nobody_owns_is_refused_with_the_nearest_that_somebody_does(applies: str, said: str) -> None:
+    rules = rule("right", "permit"), rule("wrong", "forbid", applies=applies)
+    for in_mesh, in_domain, place in (
+        (rules, (), ("mesh.yaml", 9)),
+        ((), rules, ("domains/support.yaml", 11)),
+    ):
+        with pytest.raises(DocumentError) as refused:
+            parse_bundle(mesh(*in_mesh), domain("support", *in_domain), ownership=OWNERS)
+
+        assert (refused.value.file, refused.value.line) == place
+        assert "rule `wrong`: " in refused.value.message
+        assert said in refused.value.message
+
+
+def test_a_file_of_a_domain_that_owns_nothing_is_refused() -> None:
+    with pytest.raises(DocumentError) as refused:
+        parse_bundle(mesh(), domain("suport", default="deny"), ownership=OWNERS)
+
+    assert (refused.value.file, refused.value.line) == ("domains/suport.yaml", 2)
+    assert "did you mean `support`?" in refused.value.message
+
+
+@pytest.mark.parametrize(
+    "applies",
+    [
+        "{domains: [platform, support]}",
+        "{services: [acme.support.v2.Anything, llmesh.api.catalog.v1.CatalogService, grpc.health.v1.Health]}",
+    ],
+)
+def test_a_rule_may_be_about_what_is_owned_and_what_the_platform_serves(applies: str) -> None:
+    parse_bundle(mesh(rule("a", "permit", applies=applies)), {}, ownership=OWNERS)
+
+
+def test_a_file_may_be_of_any_domain_that_can_own() -> None:
+    bundle = parse_bundle(mesh(), domain("human_resources", default="deny"), ownership=OWNERS)
+
+    assert not bundle.domains["human_resources"].inherit
