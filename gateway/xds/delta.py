@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -30,6 +31,9 @@ log = logging.getLogger(__name__)
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 # What is asked for by name, once something that is held names it: sent at any time.
 LEAVES = (SECRET, EXTENSION, ENDPOINTS, ROUTES)
+# One a response: Envoy remembers a filter that it refused, and takes the very same one when it is sent again. So
+# which one is to blame must be known at once.
+SINGLE = (SECRET, EXTENSION)
 # What names those: sent in this order, each when everything before is answered.
 HOLDERS = (CLUSTER, SCOPE)
 # Secrets are not among these: where the gateway has none to give, Envoy keeps what it has.
@@ -85,6 +89,8 @@ class _Stream:
         self._nonce = 0
         # Resources to be sent one by one, to find the one that Envoy refuses.
         self._alone: set[tuple[str, str]] = set()
+        # Names by type that Envoy would not let go of.
+        self._kept = defaultdict[str, set[str]](set)
 
     @property
     def idle(self) -> bool:
@@ -142,6 +148,10 @@ class _Stream:
 
     async def _refused(self, sent: _Sent, words: str) -> None:
         state = self._types[sent.url]
+        if sent.removed:
+            log.error("removal refused", extra={"resources": sorted(sent.removed), "type": sent.url, "envoy": words})
+            state.versions.update(dict.fromkeys(sent.removed, REFUSED))
+            self._kept[sent.url] |= sent.removed
         self._touch(sent.url, sent.resources)
         for name in sent.resources:
             if name in sent.held:
@@ -156,6 +166,12 @@ class _Stream:
         # is to blame, as names can be parts of one another.
         named = {name for name in sent.resources if name in words}
         self._alone |= {(sent.url, name) for name in named or sent.resources}
+
+    def try_removals_again(self) -> None:
+        """Those that Envoy refused. Once for each change, lest it be asked without end."""
+        for url, names in self._kept.items():
+            self._touch(url, names)
+        self._kept.clear()
 
     def next_response(self) -> Untyped | None:
         """The next response to send, or None while there is nothing, or something must be answered first."""
@@ -185,7 +201,7 @@ class _Stream:
             del stale[name]
             if resource is None or not state.wants(name) or state.versions.get(name) == resource.version:
                 continue
-            if (url, name) in self._alone:
+            if url in SINGLE or (url, name) in self._alone:
                 self._alone.discard((url, name))
                 self._touch(url, changed)
                 return {name: resource}
@@ -292,6 +308,7 @@ async def _check_version(node: Untyped, context: _Context) -> None:
 
 
 async def _send(stream: _Stream, publisher: Publisher, context: _Context, wake: asyncio.Event) -> None:
+    seen = 0
     while True:
         await wake.wait()
         wake.clear()
@@ -299,6 +316,9 @@ async def _send(stream: _Stream, publisher: Publisher, context: _Context, wake: 
         if not revision:
             # Nothing is known yet; what this Envoy holds from before stays.
             continue
+        if revision != seen:
+            seen = revision
+            stream.try_removals_again()
         while (response := stream.next_response()) is not None:
             await context.write(response)
         if stream.idle:

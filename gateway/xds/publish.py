@@ -1,7 +1,8 @@
 """What Envoy should hold, and what becomes of it when Envoy refuses a part.
 
 A resource that Envoy refuses goes back to the last version we know it to have
-accepted. Where we know of none, as after a start, Envoy keeps what it holds.
+accepted. Where we know of none, as after a start, or it refuses that too, Envoy
+keeps what it holds.
 The tool's owner hears Envoy's words; everything else proceeds.
 """
 
@@ -34,8 +35,8 @@ class Publisher:
         """Start with nothing to serve."""
         self._newest: Resources = MappingProxyType({})
         self._accepted: dict[Key, Resource] = {}
-        self._refused: dict[Key, str] = {}
-        # What Envoy said of each that it refused last.
+        # Versions that Envoy refused since it last took the newest, and its words on the newest of them.
+        self._refused: dict[Key, set[str]] = {}
         self._words: dict[Key, str] = {}
         self._on_refused = on_refused
         self._on_accepted = on_accepted
@@ -84,17 +85,22 @@ class Publisher:
         """Names of one type that have not been taken back, whether or not Envoy took their newest version."""
         return self._newest.get(url, {}).keys()
 
-    def _usable(self, key: Key, resource: Resource) -> Resource | None:
-        return self._accepted.get(key) if self._refused.get(key) == resource.version else resource
+    def _usable(self, key: Key, newest: Resource) -> Resource | None:
+        """The newest version or, where Envoy refused that, another that it may take; None: let it keep what it has."""
+        refused = self._refused.get(key, ())
+        if newest.version not in refused:
+            return newest
+        held = self._accepted.get(key)
+        return None if held is None or held.version in refused else held
 
     async def publish(self, resources: Resources) -> None:
         """Serve these from now on."""
         before, self._newest = self._newest, resources
         for url in before.keys() | resources.keys():
             self._take_over(url, before.get(url, {}), resources.get(url, {}))
-        for key in list(self._refused):
+        for key, refused in list(self._refused.items()):
             held = self._accepted.get(key)
-            if held is not None and held.version == self._newest_version(key):
+            if held is not None and held.version == self._newest_version(key) and held.version not in refused:
                 self._take_back(key)
         await self._announce()
 
@@ -121,6 +127,7 @@ class Publisher:
         for name, resource in names.items():
             key = (url, name)
             self._accepted[key] = resource
+            self._refused.get(key, set[str]()).discard(resource.version)
             # The one it went back to is accepted too; that mends nothing.
             if resource.version == self._newest_version(key):
                 self._take_back(key)
@@ -135,10 +142,13 @@ class Publisher:
         """Envoy refused these versions."""
         self.nacks += len(names)
         for name, resource in names.items():
-            self._refused[url, name] = resource.version
-            self._words[url, name] = words
+            key = (url, name)
+            self._refused.setdefault(key, set()).add(resource.version)
             log.error("resource refused", extra={"resource": name, "type": url, "envoy": words})
-            self._on_refused(name, words)
+            # That it takes an earlier version no longer is not what its owner can mend.
+            if resource.version == self._newest_version(key) or key not in self._words:
+                self._words[key] = words
+                self._on_refused(name, words)
         self._touch(url, names)
         await self._announce()
 
@@ -146,8 +156,9 @@ class Publisher:
     def refused_names(self) -> Mapping[str, bool]:
         """Resources whose newest version Envoy refuses now -> whether it has earlier versions to go on with."""
         names: dict[str, bool] = {}
-        for key in self._refused:
-            names[key[1]] = names.get(key[1], True) and key in self._accepted
+        for key, refused in self._refused.items():
+            held = self._accepted.get(key)
+            names[key[1]] = names.get(key[1], True) and held is not None and held.version not in refused
         return names
 
     @property

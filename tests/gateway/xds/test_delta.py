@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -13,13 +14,14 @@ from typing import cast
 import grpc
 import pytest
 
-from gateway.snapshot.build import CLUSTER, ENDPOINTS, EXTENSION, ROUTES, SCOPE, Resource, Resources, build
-from gateway.snapshot.caller import CALLER
+from gateway.snapshot.build import CLUSTER, ENDPOINTS, EXTENSION, ROUTES, SCOPE, Policy, Resource, Resources, build
+from gateway.snapshot.caller import CALLER, VERIFY
 from gateway.xds import delta
 from gateway.xds.messages import make, message_type, serialize
 from gateway.xds.publish import Publisher
+from governance.issuers import parse_issuers
 from tests.e2e.admin import get
-from tests.envoy import Mesh, bearer, mesh, policy_of, serve_xds, token
+from tests.envoy import ISSUERS, KEY, Mesh, bearer, mesh, policy_of, serve_xds, token
 from tests.eventually import eventually
 
 TICKETS, TICKET, OTHER = "acme.support.v1.Tickets", "acme.support.v1.Ticket", "acme.support.v1.Other"
@@ -104,6 +106,18 @@ async def test_bytes_that_are_no_resource_harm_only_their_tool(running: Mesh) ->
 
     assert [name for name, _ in running.refused] == [TICKETS]
     await reached(running, OTHER)
+
+
+async def test_a_filter_that_is_refused_while_another_changes_is_known_to_be(running: Mesh) -> None:
+    await running.publish_resources(built(running, TICKETS))
+    bindings = parse_issuers(ISSUERS + "  - {claim: groups, grants: role}\n")
+    off_the_curve = json.dumps({"keys": [{**KEY.as_dict(private=False), "x": "AAAA"}]})
+
+    policy = Policy(POLICY.bundle, bindings, {"corp": off_the_curve})
+    await running.publish_resources(build({TICKETS: running.tool(TICKETS)}, policy))
+
+    assert [name for _, name, _ in running.publisher.refusals] == [VERIFY]
+    assert [name for name, _ in running.refused] == [VERIFY]
 
 
 @dataclass(slots=True)

@@ -39,6 +39,23 @@ async def test_what_is_refused_goes_back_to_the_last_accepted() -> None:
     assert told.words == [f"{NAME} refused: no such thing"]
 
 
+async def test_where_the_version_to_go_back_to_is_refused_too_nothing_is_wanted_and_the_newest_is_blamed() -> None:
+    told = Told()
+    await told.publish(OLD)
+    await told.publisher.accepted(ROUTES, {NAME: OLD})
+    await told.publish(BAD)
+    await told.publisher.refused(ROUTES, {NAME: BAD}, "no such thing")
+
+    await told.publisher.refused(ROUTES, {NAME: OLD}, "not any more")
+
+    assert told.wanted() is None
+    assert told.words == [f"{NAME} refused: no such thing"]
+    assert told.publisher.refusals == [(ROUTES, NAME, "no such thing")]
+    assert told.publisher.refused_names == {NAME: False}
+    await told.publish(GOOD)
+    assert told.wanted() == GOOD
+
+
 async def test_what_was_never_accepted_goes_away() -> None:
     told = Told()
     await told.publish(BAD)
