@@ -53,6 +53,8 @@ def _differences(larger: Candidate, smaller: Candidate) -> Iterator[str]:
             yield f"the method `{method.name}` is gone"
         elif _method_facts(method) != _method_facts(other):
             yield f"`{method.name}` has other types, or another effect, cost or need of approval"
+        elif not _covers(other, method):
+            yield f"`{method.name}` may carry data of classes that it carries no more"
     yield from _type_differences(larger, smaller)
 
 
@@ -65,6 +67,11 @@ def _method_facts(method: Method) -> object:
     stated = method.options
     shape = (method.request_type, method.response_type, method.client_streaming, method.server_streaming)
     return (*shape, method.effect, method.idempotent, stated.needs_approval, stated.cost)
+
+
+def _covers(larger: Method, smaller: Method) -> bool:
+    """Whether what the one says of its data is true of the other's as well."""
+    return larger.unclassified >= smaller.unclassified and {*larger.data_classes} >= {*smaller.data_classes}
 
 
 def _type_differences(larger: Candidate, smaller: Candidate) -> Iterator[str]:
@@ -119,6 +126,8 @@ def _message_differences(name: str, larger: DescriptorProto, smaller: Descriptor
             yield f"the field `{name}.{field.name}` changed"
     if any(field.label == FieldDescriptorProto.LABEL_REQUIRED for field in known.values()):
         yield f"`{name}` has a new field that is required"
+    if not all(_within(each, larger.extension_range) for each in smaller.extension_range):
+        yield f"`{name}` can be extended no more as it could"
     if _extensions(smaller.extension) - _extensions(larger.extension):
         yield f"extensions within `{name}` changed"
 
@@ -130,6 +139,10 @@ def _field_facts(field: FieldDescriptorProto, message: DescriptorProto) -> objec
     shape = (field.name, field.json_name, field.type, field.label, field.type_name, field.default_value, oneof)
     features = field.options.features.SerializeToString(deterministic=True)
     return (*shape, field.proto3_optional, features, stated.data_class, stated.redact)
+
+
+def _within(span: DescriptorProto.ExtensionRange, known: Iterable[DescriptorProto.ExtensionRange]) -> bool:
+    return any(each.start <= span.start and span.end <= each.end for each in known)
 
 
 def _extensions(fields: Iterable[FieldDescriptorProto]) -> set[bytes]:

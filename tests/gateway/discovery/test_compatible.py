@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
@@ -140,6 +141,36 @@ def test_what_changes_adds_neither_way(change: Change, words: str) -> None:
 
 def test_a_new_field_that_is_required_is_no_addition() -> None:
     assert "is required" in extends(read(proto2_with_required), read(in_proto2))
+
+
+@pytest.mark.parametrize("start", [99, 100, 101])
+def test_what_can_be_extended_less_does_not_add(start: int) -> None:
+    def change(file: FileDescriptorProto) -> None:
+        file.message_type[0].nested_type[0].extension_range[0].start = start
+
+    found = extends(read(change), read())
+    assert ("can be extended no more" in found) is (start > 100)
+
+
+def without_extensions(file: FileDescriptorProto) -> None:
+    file.message_type[0].nested_type[0].ClearField("extension_range")
+
+
+def test_what_can_be_extended_no_more_does_not_add() -> None:
+    assert "can be extended no more" in extends(read(without_extensions), read())
+    assert extends(read(), read(without_extensions)) == ""
+
+
+@pytest.mark.parametrize(
+    "carried", [{"unclassified": True, "data_classes": ()}, {"unclassified": False, "data_classes": ("pii", "public")}]
+)
+def test_what_says_less_of_its_data_does_not_add(carried: dict[str, object]) -> None:
+    def saying(said: dict[str, object]) -> Candidate:
+        made = read()
+        return replace(made, methods=tuple(replace(method, **said) for method in made.methods))  # pyright: ignore[reportArgumentType]
+
+    more, less = saying(carried), saying({"unclassified": False, "data_classes": ("public",)})
+    assert "carries no more" in extends(less, more)
 
 
 def test_a_comparison_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
