@@ -33,9 +33,11 @@ tests/e2e/node/node_modules/.installed: tests/e2e/node/package-lock.json
 
 bench: setup ## Measure every figure; `make bench-NAME` for one: data-path, fleet, up, hostile, restart
 	$(BIN)/python -m tests.bench
+	$(BIN)/python -m docs.generate
 
 bench-%: setup
 	$(BIN)/python -m tests.bench $*
+	$(BIN)/python -m docs.generate
 
 check: setup lint types imports generated contracts test ## What CI runs: everything
 
@@ -62,7 +64,7 @@ generated: setup ## That the committed stubs are what the .proto files give
 protos: setup ## Generate the stubs from the .proto files
 	$(BIN)/python protos/generate.py
 
-docs: setup ## Write the pages of settings and figures from the models
+docs: setup ## Write the pages that are made from models and from what was measured
 	$(BIN)/python -m docs.generate
 
 release-contracts: setup ## Take the contracts as they are for the base that later ones must not break

@@ -1,0 +1,84 @@
+"""The page of what was reached, from the records in tests/bench/out that `make bench` writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from docs.tables import table
+
+RECORDS = Path(__file__).resolve().parent.parent / "tests/bench/out"
+Record = Mapping[str, Any]
+
+# Name of a benchmark -> what it does, then its figures.
+BENCHMARKS: Mapping[str, str] = {
+    "data_path": "The mesh as shipped, an Envoy that only passes calls on, and a Python proxy serve the same calls in "
+    "turn, with one worker each.",
+    "fleet": "Tools that run before the clock does: how soon all can be called, how soon one more can, and what each "
+    "costs.",
+    "up": "`llmesh up --detach` with the four reference tools, where it has run before.",
+    "hostile": "Good calls go on while hostile tools and callers do what they can.",
+    "restart": "Calls go on while the mesh's processes are restarted, die, hang and lose their disk.",
+}
+FIGURES: Mapping[str, str] = {
+    "mesh_cpu_vs_envoy": "CPU time of a call through the mesh, as a multiple of Envoy's alone",
+    "python_proxy_cpu_vs_mesh": "CPU time of a call through the Python proxy, as a multiple of the mesh's",
+    "mesh_added_p50_us": "what the mesh adds to a call through Envoy alone, one call at a time, the median",
+    "mesh_cpu_us": "CPU time of a call through the mesh",
+    "envoy_cpu_us": "CPU time of a call through Envoy alone",
+    "python_cpu_us": "CPU time of a call through the Python proxy",
+    "mesh_alone_p50_us": "time of a call through the mesh, one at a time, the median",
+    "envoy_alone_p50_us": "time of a call through Envoy alone, one at a time, the median",
+    "python_alone_p50_us": "time of a call through the Python proxy, one at a time, the median",
+    "fleet1000_cold_start_s": "from nothing but 1,000 tools to a call of each",
+    "fleet1000_cold_start_gateway_cpu_s": "CPU time of the gateway meanwhile",
+    "fleet1000_cold_start_envoy_cpu_s": "CPU time of Envoy meanwhile",
+    "fleet1000_cold_start_tools_cpu_s": "CPU time of the tools meanwhile",
+    "fleet1000_change_ms": "with 1,000 tools, until one that is added can be called, the median",
+    "fleet1000_change_failed_calls": "calls of the others that failed meanwhile",
+    "fleet10000_change_ms": "with 10,000 tools, until one that is added can be called, the median",
+    "fleet10000_change_failed_calls": "calls of the others that failed meanwhile",
+    "fleet1000_last_vs_first": "time of a call of the last of 1,000 tools, as a multiple of the first's",
+    "envoy_kb_per_tool": "memory of Envoy for each tool that nobody has called",
+    "envoy_kb_per_called_tool": "memory of Envoy for each tool that was called",
+    "gateway_mb_1000": "memory of the gateway with 1,000 tools",
+    "up_to_first_call_s": "until the first good call",
+    "up_returns_s": "until the command returns",
+    "hostile_harm": "good calls that failed",
+    "hostile_tools": "hostile tools",
+    "hostile_callers": "attacks by callers",
+    "hostile_good_calls": "good calls",
+    "restart_failed_calls": "calls that failed, of those that must not",
+    "restart_calls": "calls",
+    "restart_cases": "restarts and failures of parts",
+}
+ABOUT = (
+    "`make bench` measures them and writes this page. A figure holds for the machine and the commit it was measured on "
+    "(`dirty`: with changes beside it); ratios and CPU time travel better than seconds."
+)
+
+
+def benchmarks(generated: str) -> str:
+    """The page. generated: the note that it is."""
+    parts = ["# What was measured", generated, ABOUT]
+    for name, about in BENCHMARKS.items():
+        path = RECORDS / f"{name}.json"
+        if path.exists():
+            parts += _benchmark(name, about, json.loads(path.read_text()))
+    return "\n\n".join(parts) + "\n"
+
+
+def _benchmark(name: str, about: str, records: Sequence[Record]) -> Iterable[str]:
+    yield f"## {name.replace('_', ' ').capitalize()}"
+    yield about
+    yield table(("figure", "value", "target", "met", "what it is"), map(_row, records))
+    of = records[0]
+    yield f"{of['machine']}; {of['date']}; commit {of['commit']}."
+
+
+def _row(record: Record) -> tuple[str, ...]:
+    target = "" if record["target"] is None else f"{record['comparison']} {record['target']:g}"
+    met = {None: "", True: "yes", False: "no"}[record["met"]]
+    return f"`{record['figure']}`", f"{record['value']:g} {record['unit']}", target, met, FIGURES[record["figure"]]
