@@ -56,7 +56,11 @@ def get_from(port: int, path: str) -> tuple[int, str]:
 
 
 async def says(mesh: RunningMesh, path: str, *words: str, silent: str = "") -> None:
-    status, body = await asyncio.to_thread(get, mesh, path)
+    try:
+        status, body = await asyncio.to_thread(get, mesh, path)
+    except OSError as err:
+        # As any answer that is not the one expected.
+        raise AssertionError(err) from err
     assert status == 200
     assert all(word in body for word in words), body
     assert not silent or silent not in body
