@@ -6,8 +6,9 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llmesh.document import DocumentError
@@ -64,7 +65,9 @@ def read(home: Home, mesh_file: Path) -> Plan:
         )
         for entry in mesh.processes
     ]
-    return Plan(mesh.host, mesh.port, mesh, (gateway(home, mesh_file), envoy(home), *tools))
+    planned = Plan(mesh.host, mesh.port, mesh, ())
+    first = replace(envoy(home), prepare=lambda: renew_bootstrap(home, mesh_file, address=planned.address))
+    return replace(planned, programs=(gateway(home, mesh_file), first, *tools))
 
 
 def environment(home: Home) -> dict[str, str]:
@@ -146,8 +149,8 @@ def envoy(home: Home) -> Program:
 def write_bootstrap(home: Home, mesh_file: Path) -> None:
     """Have the gateway make Envoy's bootstrap. Raises Problem with the gateway's words if it can't.
 
-    It depends on the mesh file alone, so it is made once: a restart of Envoy
-    needs no Python.
+    It depends on the mesh file alone, so it is made once: an Envoy that ends
+    comes back without Python.
     """
     try:
         made = subprocess.run(  # noqa: S603 our own interpreter and module
@@ -163,6 +166,29 @@ def write_bootstrap(home: Home, mesh_file: Path) -> None:
     if made.returncode != 0:
         raise _no_bootstrap(made.stderr.decode(errors="replace"), _gateway("bootstrap", home, mesh_file))
     write_atomically(_bootstrap_file(home), made.stdout)
+
+
+def renew_bootstrap(home: Home, mesh_file: Path, *, address: str) -> Callable[[], None]:
+    """Make the bootstrap for an Envoy that succeeds one at this address; returns what puts the one before back.
+
+    Raises Problem if it can't be made, or is for elsewhere: nobody here would know.
+    """
+    try:
+        mesh = read_mesh_file(mesh_file)
+    except DocumentError as err:
+        raise Problem(f"envoy is not replaced: {err}", "the old one goes on; mend that, then restart again") from err
+    if Plan(mesh.host, mesh.port, mesh, ()).address != address:
+        what = f"envoy is not replaced: the mesh file says another place to listen at than {address}"
+        raise Problem(what, "the old one goes on; start the mesh anew: llmesh down, then llmesh up")
+    before = _bootstrap_file(home).read_bytes()
+    write_bootstrap(home, mesh_file)
+
+    def undo() -> None:
+        # On a full disk what is there stays.
+        with suppress(OSError):
+            write_atomically(_bootstrap_file(home), before)
+
+    return undo
 
 
 def _no_bootstrap(said: str, command: Sequence[str]) -> Problem:

@@ -9,6 +9,7 @@ import pytest
 from llmesh.home import Home
 from llmesh.problem import Problem
 from llmesh.supervisor import plan
+from llmesh.supervisor.program import Program
 
 
 @pytest.mark.parametrize(
@@ -32,3 +33,49 @@ def test_a_gateway_that_cannot_start_says_what_to_mend(
         plan.write_bootstrap(Home.find(tmp_path / "m").create(), file)
     assert raised.value.message == f"the gateway cannot start: {message.format(file=file)}"
     assert raised.value.step == step.format(file=file, gateway=gateway)
+
+
+@pytest.fixture
+def mesh_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A mesh file, and a gateway whose bootstrap is that file's content."""
+    file = tmp_path / "mesh.yaml"
+    file.write_text("listen: 127.0.0.1:8700\n")
+    monkeypatch.setattr(plan, "_gateway", lambda _command, _home, mesh: ("cat", str(mesh)))  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    return file
+
+
+def envoy(home: Home, mesh_file: Path) -> Program:
+    return next(each for each in plan.read(home, mesh_file).programs if each.name == "envoy")
+
+
+def test_a_restart_of_envoy_takes_up_what_changed_in_the_mesh_file(tmp_path: Path, mesh_file: Path) -> None:
+    home = Home.find(tmp_path / "m").create()
+    plan.write_bootstrap(home, mesh_file)
+    before, prepare = mesh_file.read_text(), envoy(home, mesh_file).prepare
+    assert prepare
+    changed = before + "limits: {file_bytes: 2000000}\n"
+    mesh_file.write_text(changed)
+    undo = prepare()
+    assert (home.state / "envoy.json").read_text() == changed
+    undo()
+    assert (home.state / "envoy.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("listen: 127.0.0.1:8701\n", "another place to listen at than 127.0.0.1:8700"), ("listen: [\n", "mesh.yaml")],
+    ids=["another port", "no mesh file"],
+)
+def test_a_restart_of_envoy_that_would_take_up_what_it_cannot_is_refused(
+    tmp_path: Path, mesh_file: Path, content: str, said: str
+) -> None:
+    home = Home.find(tmp_path / "m").create()
+    plan.write_bootstrap(home, mesh_file)
+    before, prepare = mesh_file.read_text(), envoy(home, mesh_file).prepare
+    assert prepare
+    mesh_file.write_text(content)
+    with pytest.raises(Problem) as raised:
+        prepare()
+    assert said in raised.value.message
+    assert "the old one goes on" in raised.value.step
+    assert (home.state / "envoy.json").read_text() == before
