@@ -9,10 +9,15 @@ import time
 
 from llmesh.call import Call, call_now
 
-__all__ = ["JsonFormatter", "TextFormatter", "call_facts", "configure_logging"]
+__all__ = ["JsonFormatter", "TextFormatter", "call_facts", "configure_logging", "printable"]
 
 # What every record has; all else in it are facts, from `extra`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+def printable(text: str) -> str:
+    """A text as one line that can't steer the terminal it is shown on."""
+    return "".join(char for char in text.replace("\n", " ") if char.isprintable() or char == "\t")
 
 
 def call_facts(call: Call) -> dict[str, object]:
@@ -53,15 +58,19 @@ class TextFormatter(logging.Formatter):
         """The record as a line; a traceback follows on its own."""
         at = time.strftime("%H:%M:%S", time.localtime(record.created)) + f".{int(record.msecs):03d}"
         level = [record.levelname] if record.levelno > logging.INFO else []
-        facts = [f"{name}={_shown(value)}" for name, value in _facts(record).items() if value not in ("", [], (), None)]
-        lines = [" ".join([at, *level, record.getMessage(), *facts])]
+        facts = [
+            f"{printable(name)}={_shown(value)}"
+            for name, value in _facts(record).items()
+            if value not in ("", [], (), None)
+        ]
+        lines = [" ".join([at, *level, printable(record.getMessage()), *facts])]
         if record.exc_info:
-            lines.append(self.formatException(record.exc_info))
+            lines += map(printable, self.formatException(record.exc_info).splitlines())
         return "\n".join(lines)
 
 
 def _shown(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+    return printable(value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False))
 
 
 def configure_logging(level: int = logging.INFO) -> None:

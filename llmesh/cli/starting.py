@@ -24,6 +24,7 @@ from llmesh.cli.screen import Screen
 from llmesh.cli.session import open_session, supervisor_session
 from llmesh.errors import MeshError
 from llmesh.home import Home
+from llmesh.log import printable
 from llmesh.problem import Problem
 from llmesh.supervisor import checks, plan
 from llmesh.supervisor.logs import last_lines
@@ -141,10 +142,12 @@ def log_text(line: str) -> Text:
     except (ValueError, KeyError, AttributeError, TypeError):
         return Text(line)
     entry.pop("logger", None)
-    text = Text.assemble((f"{str(at)[11:23]} ", "dim"), (str(event), LEVELS.get(level, "")))
+    text = Text.assemble((f"{printable(str(at))[11:23]} ", "dim"), (printable(str(event)), LEVELS.get(str(level), "")))
     for name, value in entry.items():
         if value not in ("", [], None):
-            text.append(f" {name}=", style="dim").append(value if isinstance(value, str) else json_text.dumps(value))
+            shown = value if isinstance(value, str) else json_text.dumps(value)
+            # JSON may hold what the line itself could not.
+            text.append(f" {printable(name)}=", style="dim").append(printable(shown))
     return text
 
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from llmesh.log import printable
 from llmesh.supervisor.rotation import put_aside
 
 # Takes a child's name and one line of what it printed.
@@ -36,8 +37,7 @@ async def lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
 
 def _text(line: bytes) -> str:
     """A line that can't steer the terminal it is shown on."""
-    text = line.rstrip(b"\r").decode("utf-8", "replace")
-    return "".join(char for char in text if char.isprintable() or char == "\t")
+    return printable(line.rstrip(b"\r").decode("utf-8", "replace"))
 
 
 class LogFile:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 import resource
 import stat
 from errno import EMFILE
@@ -10,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from llmesh.cli.starting import log_text
+from llmesh.log import TextFormatter
 from llmesh.supervisor import logs
 from llmesh.supervisor.logs import LogFile, last_lines, lines
 from llmesh.supervisor.rotation import put_aside
@@ -29,6 +33,19 @@ async def test_lines_come_whole_however_they_are_sent() -> None:
 
 async def test_a_line_cannot_steer_the_terminal() -> None:
     assert await read(b"\x1b[2Jgone\x07\t\xff\n") == ["[2Jgone\t\ufffd"]
+    evil = "\x1b[2J\x9bgone\x07\nnext"
+    record = {"time": evil, "level": "info", "event": evil, "one": evil, "two": [evil], evil: 1}
+    [line] = await read(json.dumps(record).encode() + b"\n")
+    assert log_text(line).plain.isprintable()
+    assert log_text(line).plain.count("[2Jgone next") == 3
+
+
+def test_what_is_logged_cannot_steer_the_terminal() -> None:
+    evil = "\x1b[2J\x9bgone\x07\nnext"
+    record = logging.makeLogRecord({"msg": evil, "levelno": logging.INFO, "one": evil, "two": [evil], evil: 1})
+    assert TextFormatter().format(record).isprintable()
+    record.exc_info = (ValueError, ValueError(evil), None)
+    assert all(line.isprintable() for line in TextFormatter().format(record).split("\n"))
 
 
 async def test_an_endless_line_comes_in_pieces() -> None:
