@@ -186,6 +186,7 @@ class Supervisor:
         finally:
             for log in self._logs:
                 log.close()
+            _forget_memory(self._home)
             self._home.supervisor.unlink(missing_ok=True)
 
     def stop(self) -> None:

@@ -23,7 +23,7 @@ from llmesh.supervisor.child import Backoff
 from llmesh.supervisor.processes import ProcessId, end, marked
 from llmesh.supervisor.program import Program
 from llmesh.supervisor.state import ChildState, Condition, SupervisorState, read_state
-from llmesh.supervisor.supervise import MARK, Supervisor, clear_leftovers, held, is_up
+from llmesh.supervisor.supervise import MARK, Supervisor, clear_leftovers, held, is_up, shared_memory
 from tests.eventually import eventually as bounded
 
 SLEEPER = "import signal; signal.pause()"
@@ -35,6 +35,7 @@ def home(tmp_path: Path) -> Iterator[Home]:
     home = Home.find(tmp_path / "m").create()
     yield home
     end(marked(f"{MARK}={home.path}"), grace_s=0)
+    shared_memory(home).unlink(missing_ok=True)
 
 
 def program(home: Home, name: str, code: str = SLEEPER, *, stop_rank: int = 0, grace_s: float = 5.0) -> Program:
@@ -300,8 +301,11 @@ def boss_process(home: Home) -> "subprocess.Popen[str]":
 def test_a_signal_leaves_no_process(home: Home, number: signal.Signals) -> None:
     with boss_process(home) as process:
         assert len(marked(f"{MARK}={home.path}")) == 2
+        # As Envoy does.
+        shared_memory(home).touch()
         process.send_signal(number)
         assert process.wait(TIMEOUT_S) == 0
+    assert not shared_memory(home).exists()
     assert marked(f"{MARK}={home.path}") == []
     assert read_state(home) is None
 
