@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,7 +98,7 @@ class Ended:
 
 
 def stop(home: Home) -> Ended:
-    """End the mesh of this directory, and what a killed supervisor left of it."""
+    """End the mesh of this directory, and what a killed supervisor left of it. Raises Problem if one just begins."""
     if not home.exists:
         return Ended(was_up=False, leftovers=())
     state = read_state(home)
@@ -105,5 +106,15 @@ def stop(home: Home) -> Ended:
     if was_up and state:
         end([state.process], grace_s=DOWN_TIMEOUT_S)
     elif was_up:
-        raise Problem("the mesh is just being started", "try again in a moment")
-    return Ended(was_up, tuple(clear_leftovers(home)))
+        raise _begins()
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(held(home))
+        except Problem as err:
+            # What runs here now is no leftover.
+            raise _begins() from err
+        return Ended(was_up, tuple(clear_leftovers(home)))
+
+
+def _begins() -> Problem:
+    return Problem("the mesh is just being started", "try again in a moment")
