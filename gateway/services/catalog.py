@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from itertools import islice
 
@@ -14,6 +15,7 @@ from gateway.services.paging import last_of, page_token, parts
 from gateway.services.search import Searcher
 from gateway.services.symbols import seen_files
 from gateway.services.visible import Seen, View
+from gateway.services.watches import Told, Watches
 from governance.words import Caller
 from llmesh.api.catalog.v1 import catalog_pb2 as pb
 from llmesh.api.catalog.v1.catalog_pb2_grpc import CatalogServiceServicer
@@ -21,6 +23,8 @@ from llmesh.errors import NotFound
 
 _PAGE_SIZE = 100
 _SEARCH_LIMIT = 10
+# Looked at in one go, before others have a turn.
+TOOLS_A_TURN = 50
 # Sees every endpoint.
 _OVERSEER = "platform"
 
@@ -32,6 +36,7 @@ class CatalogServicer(CatalogServiceServicer):
         """owner_of: the domain that owns a service's package; None if none does."""
         self._view = view
         self._owner_of = owner_of
+        self._watches = Watches()
         # Every caller has the mesh's own services; who searches looks for something else.
         self._searcher = Searcher(unsearched=view.own)
 
@@ -73,20 +78,32 @@ class CatalogServicer(CatalogServiceServicer):
 
     async def WatchTools(self, request: pb.WatchToolsRequest, context: object) -> AsyncIterator[pb.WatchToolsResponse]:
         """Every visible tool, then what came, changed and went for this caller."""
-        before: dict[str, tuple[Seen, pb.Tool]] | None = None
         caller = current_caller()
-        async for catalog in self._view.changes():
-            tools = {seen.tool.service: seen for seen in self._view.tools(caller)}
-            now = {name: _message(seen, (before or {}).get(name)) for name, seen in tools.items()}
-            known = {name: message for name, (_, message) in (before or {}).items()}
-            changed = [message for name, (_, message) in now.items() if known.get(name) != message]
-            removed = sorted(known.keys() - now.keys())
-            if before is None or changed or removed:
-                initial = before is None
-                for part in list(parts(changed)) or [[]]:
-                    yield pb.WatchToolsResponse(changed=part, removed=removed, version=catalog.version, initial=initial)
-                    removed, initial = [], False
-            before = now
+        with self._watches.one_more(caller):
+            before: dict[str, Told] | None = None
+            async for catalog in self._view.changes():
+                now = await self._told(caller)
+                known = before or {}
+                changed = [told.message for name, told in now.items() if _differs(told, known.get(name))]
+                removed = sorted(known.keys() - now.keys())
+                if before is None or changed or removed:
+                    initial = before is None
+                    for part in list(parts(changed)) or [[]]:
+                        yield pb.WatchToolsResponse(
+                            changed=part, removed=removed, version=catalog.version, initial=initial
+                        )
+                        removed, initial = [], False
+                before = now
+
+    async def _told(self, caller: Caller) -> dict[str, Told]:
+        """What the caller sees, by name."""
+        told: dict[str, Told] = {}
+        for number, seen in enumerate(self._view.tools(caller), 1):
+            told[seen.tool.service] = self._watches.told(seen)
+            if number % TOOLS_A_TURN == 0:
+                # Others have calls to answer.
+                await asyncio.sleep(0)
+        return told
 
     async def ListEndpoints(self, request: pb.ListEndpointsRequest, context: object) -> pb.ListEndpointsResponse:
         """Endpoints of the caller's domain; all of them for the role `platform`."""
@@ -115,11 +132,8 @@ class CatalogServicer(CatalogServiceServicer):
         return bool(caller.domain) and self._owner_of(service) == caller.domain
 
 
-def _message(seen: Seen, before: tuple[Seen, pb.Tool] | None) -> tuple[Seen, pb.Tool]:
-    """The tool's message, made again only if something of it can have changed."""
-    if before and before[0].tool is seen.tool and before[0].permitted == seen.permitted:
-        return before
-    return seen, tool_message(seen)
+def _differs(told: Told, before: Told | None) -> bool:
+    return told is not before and (before is None or told.message != before.message)
 
 
 def _named(report: Report) -> set[str]:
