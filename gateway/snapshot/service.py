@@ -14,7 +14,6 @@ from gateway.snapshot.ads import ADS
 from gateway.snapshot.parts import Part, parts
 from gateway.xds.messages import make, pack
 from governance.residue import Residue
-from llmesh.api.options.v1 import options_pb2 as options
 
 CALL_ID = "x-llmesh-call-id"
 CONNECT_TIMEOUT_S = 2
@@ -27,12 +26,6 @@ DEFAULT_CONCURRENCY = 1024
 RETRIES = 1
 RETRIES_ALWAYS = 64
 RETRY_BUDGET_PERCENT = 20.0
-
-_EFFECTS: Mapping[int, str] = {
-    options.EFFECT_READ: "read",
-    options.EFFECT_WRITE: "write",
-    options.EFFECT_DESTRUCTIVE: "destructive",
-}
 
 
 def cluster(tool: Tool, *, over_tls: bool = False, name: str = "") -> Message:
@@ -108,6 +101,8 @@ def _health_check(tool: Tool) -> dict[str, Untyped]:
         "interval_jitter_percent": 20,
         "unhealthy_threshold": {"value": 2},
         "healthy_threshold": {"value": 1},
+        # A connection that is kept for it takes a third of all that Envoy holds of a tool.
+        "reuse_connection": {"value": False},
         "grpc_health_check": {"service_name": tool.service},
     }
 
@@ -199,14 +194,13 @@ def call_id() -> dict[str, Untyped]:
 
 
 def _route(tool: Tool, method: Method, residue: Residue, cluster: str) -> dict[str, Untyped]:
-    facts = {"contract": tool.contract.digest, "domain": tool.domain, "effect": _EFFECTS[residue.tool.effect]}
     route: dict[str, Untyped] = {
         # The call log tells it; for a field of the metadata, Envoy would copy all of that for each call.
         "name": tool.contract.digest,
         "match": {"path": residue.tool.path},
         "route": _action(method, cluster),
         "typed_per_filter_config": {"llmesh.rules": access.rules(residue)},
-        "metadata": {"filter_metadata": {"llmesh": _struct(facts)}, **_packed(refusals.route_metadata(residue))},
+        "metadata": _packed(refusals.route_metadata(residue)),
     }
     if method.idle is None:
         # A caller that states no deadline: the tool still learns how long it has.

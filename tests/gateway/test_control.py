@@ -7,14 +7,14 @@ import sys
 import tempfile
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import grpc
 import pytest
 
 from gateway import control as gateway_control
-from gateway.catalog import Catalog, CatalogBoard, Tool
+from gateway.catalog import Catalog, CatalogBoard, Contract, Tool
 from gateway.control import Control
 from gateway.policy import POLL_S, PolicyError
 from gateway.snapshot.build import ROUTES, Resource
@@ -139,12 +139,12 @@ async def test_a_tool_that_is_gone_is_unknown(tmp_path: Path) -> None:
 
 async def test_a_tool_cannot_take_the_place_of_the_platforms(tmp_path: Path) -> None:
     async with controlled(tmp_path) as made:
-        impostor = made.mesh.tool(PLATFORM, domain="support")
+        impostor = replace(made.mesh.tool(PLATFORM, domain="support"), contract=Contract("the impostor's", ()))
         await made.found.post({PLATFORM: impostor, TICKETS: made.mesh.tool(TICKETS)}, {})
         await made.answers(TICKETS, grpc.StatusCode.OK)
 
         routes = made.mesh.publisher.wanted("type.googleapis.com/envoy.config.route.v3.RouteConfiguration")
-        assert b"platform" in routes[PLATFORM].value
+        assert b"the impostor's" not in routes[PLATFORM].value
 
 
 async def test_a_tool_that_cannot_be_compiled_is_refused_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
