@@ -27,6 +27,8 @@ CALLS = 1500
 LARGE, HUGE = 1_000, 10_000
 COLD_LIMIT_S = 600
 PROGRAMS = ("gateway", "envoy", "tools")
+# Between two lists of all tools, which cost the gateway some time of its own.
+LIST_PAUSE_S = 1.0
 # Between two calls to tools that must not notice a change.
 PAUSE_S = 0.005
 
@@ -142,7 +144,7 @@ async def _until_listed(running: Fleet) -> None:
     async with asyncio.timeout(COLD_LIMIT_S), running.channel() as channel:
         stub = CatalogServiceStub(channel)
         while await _listed(stub, running) < running.count:  # noqa: ASYNC110 - what another process does has no event
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(LIST_PAUSE_S)
 
 
 async def _listed(stub: Untyped, running: Fleet) -> int:

@@ -143,7 +143,7 @@ def fleet(count: int) -> Generator[Fleet]:
 
 
 def _parts(count: int) -> list[tuple[int, int]]:
-    each = -(-count // SERVERS)
+    each = max(1, -(-count // SERVERS))
     return [(first, min(each, count - first)) for first in range(0, count, each)] or [(0, 0)]
 
 
