@@ -10,11 +10,14 @@ local second, refused, guilty, over = 0, {}, {}, false
 local function network_of(connection)
   local address = connection:match("^%[(.*)%]:%d+$")
   if not address then return connection:match("^(.*):%d+$") or connection end
+  local before, after = address:match("^(.-)::(.*)$")
   local groups = {}
-  for group in (address:match("^(.-)::") or address):gmatch("[^:]+") do
-    groups[#groups + 1] = group
+  for group in (before or address):gmatch("[^:]+") do groups[#groups + 1] = group end
+  if after then
+    local _, count = after:gsub("[^:]+", "")
+    for _ = #groups + 1, 8 - count do groups[#groups + 1] = "0" end
+    for group in after:gmatch("[^:]+") do groups[#groups + 1] = group end
   end
-  for index = #groups + 1, 4 do groups[index] = "0" end
   return table.concat(groups, ":", 1, 4)
 end
 

@@ -11,11 +11,11 @@ from gateway.xds.messages import make
 # What Envoy says of an answer that a script gave.
 DETAILS = "lua_response"
 
-_SCRIPT = resources.files("gateway.listener").joinpath("floods.lua").read_text()
+SCRIPT = resources.files("gateway.listener").joinpath("floods.lua").read_text()
 
 
 def refuse_floods(refused_tokens_per_s: int) -> Message:
     """The filter that answers for the one that verifies, once that has refused so many tokens of an address."""
     # Envoy's own rate limit counts good calls with bad ones: apply_on_stream_done is accepted and ignored (1.40).
-    script = f"local LIMIT = {refused_tokens_per_s}\n{_SCRIPT}"
+    script = f"local LIMIT = {refused_tokens_per_s}\n{SCRIPT}"
     return make("envoy.extensions.filters.http.lua.v3.Lua", default_source_code={"inline_string": script})
