@@ -128,7 +128,7 @@ async def test_a_tool_that_dies_is_told_as_down_and_returns(
             assert (found.endpoint_count, found.ready_count) == (1, 0)
             assert await state_of(mesh, channel, tool) == "STATE_DOWN"
 
-        await eventually(is_down, within_s=5)
+        await eventually(is_down)
         async with Mesh(mesh.address, mesh.token()) as client:
             with pytest.raises(Unavailable) as refused:
                 await TextStub(client.channel).Measure(text_pb2.MeasureRequest(text="a"))
@@ -156,7 +156,7 @@ async def test_of_two_endpoints_one_may_die_and_no_read_fails(
             assert found is not None
             assert found.ready_count == 1
 
-        await eventually(is_one, within_s=5)
+        await eventually(is_one)
         await echo.more(200)
     assert echo.failures == {}
 
