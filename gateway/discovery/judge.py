@@ -70,7 +70,7 @@ class Judge:
         for name in sorted(touched):
             self._take_in(name, tools)
         if tools.keys() != before.tools.keys():
-            tools = dict(sorted(tools.items()))
+            tools = {name: tools[name] for name in sorted(tools)}
         reports = {each.endpoint.address: self._report(each, touched, before, now_s=now_s) for each in known}
         self._views = {each.endpoint.address: each for each in known}
         return Catalog(before.version, tools, reports)
