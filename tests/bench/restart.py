@@ -35,7 +35,7 @@ Case = Callable[[Supervised], Awaitable[None]]
 
 def measure() -> list[Figure]:
     """Every case ROUNDS times, in one mesh."""
-    with supervised("one", "two") as mesh:
+    with supervised("one", "two", patience_s=6.0) as mesh:
         failed, calls = asyncio.run(_matrix(mesh))
     return [
         Figure("restart_failed_calls", failed, "calls", 0),

@@ -1,8 +1,8 @@
-"""A supervisor with faults to order: `python -m tests.e2e.boss HOME MESH_FILE TOOL...`; each tool is an echo.
+"""A supervisor with faults to order: `python -m tests.e2e.boss HOME MESH_FILE PATIENCE_S TOOL...`.
 
-It runs what `llmesh up` runs, but is less patient with what hangs and what is
-open through an Envoy that leaves, starts the gateway of odd_gateway.py, and stands between Envoy and the gateway: while
-HOME/cut exists, there is no connection between them.
+Each tool is an echo. It runs what `llmesh up` runs, but is as patient with what hangs as it is told, and less with
+what is open through an Envoy that leaves, starts the gateway of odd_gateway.py, and stands between Envoy and the
+gateway: while HOME/cut exists, there is no connection between them.
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ from llmesh.supervisor.supervise import Supervisor, held
 
 HERE = Path(__file__).resolve().parent
 ECHO_FOLDER = HERE.parent / "tools/echo"
-PATIENCE_S = 6.0
 POLL_S = 0.02
 
 
-def programs(home: Home, mesh_file: Path, tools: list[str]) -> list[Program]:
+def programs(home: Home, mesh_file: Path, tools: list[str], *, patience_s: float) -> list[Program]:
     """What the mesh runs."""
     gateway = plan.gateway(home, mesh_file)
     odd = (sys.executable, "-P", str(HERE / "odd_gateway.py"), str(home.path))
@@ -34,7 +33,7 @@ def programs(home: Home, mesh_file: Path, tools: list[str]) -> list[Program]:
     envoy = plan.envoy(home)
     envoy = replace(envoy, argv=tuple("5" if each == str(plan.OPEN_STREAMS_S) else each for each in envoy.argv))
     echoes = [plan.tool(home, name, argv=(sys.executable, "-m", "echo_tool"), cwd=ECHO_FOLDER) for name in tools]
-    return [replace(each, patience_s=PATIENCE_S) for each in (gateway, envoy, *echoes)]
+    return [replace(each, patience_s=patience_s) for each in (gateway, envoy, *echoes)]
 
 
 @asynccontextmanager
@@ -73,12 +72,12 @@ async def _pass_on(reader: StreamReader, writer: StreamWriter) -> None:
 
 async def main() -> None:
     """Run the mesh until SIGTERM."""
-    home, mesh_file, *tools = Home.find(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]
+    home, mesh_file, patience_s, *tools = Home.find(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]), *sys.argv[4:]
     plan.write_bootstrap(home, mesh_file)
     async with link(home) as path:
         bootstrap = home.state / "envoy.json"
         bootstrap.write_text(bootstrap.read_text().replace(str(home.xds_socket), path))
-        intended = programs(home, mesh_file, tools)
+        intended = programs(home, mesh_file, tools, patience_s=patience_s)
         address = plan.read(home, mesh_file).address
         boss = Supervisor(home, intended, address=address, mesh_file=mesh_file, sink=lambda _name, _line: None)
         with held(home):

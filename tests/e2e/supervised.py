@@ -28,6 +28,8 @@ from tests.eventually import eventually
 WITHIN_S = 30.0
 CALL_S = 20.0
 START_S = 60.0
+# Nothing is silent for so long because the machine is slow.
+PATIENT_S = 120.0
 # Each caller has connections of its own; what is not answered is asked again, as gRPC does by itself where told to.
 ALONE = (("grpc.use_local_subchannel_pool", 1),)
 AGAIN = {
@@ -168,10 +170,10 @@ class Load:
 
 
 @contextmanager
-def supervised(*tools: str) -> Generator[Supervised]:
-    """A mesh with these echo tools, below a supervisor, for as long as the block lasts."""
+def supervised(*tools: str, patience_s: float = PATIENT_S) -> Generator[Supervised]:
+    """A mesh with these echo tools, below a supervisor that patient with what hangs, for as long as the block lasts."""
     with running_mesh(start=False) as mesh:
-        argv = (sys.executable, "-m", "tests.e2e.boss", str(mesh.home.path), str(mesh.file), *tools)
+        argv = (sys.executable, "-m", "tests.e2e.boss", str(mesh.home.path), str(mesh.file), str(patience_s), *tools)
         mesh.start("boss", argv, folder=REPO)
         mesh.wait_ready(ECHO, count=len(tools), within_s=START_S)
         yield Supervised(mesh)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from io import StringIO
+from pathlib import Path
 from typing import cast
 
 import grpc
@@ -21,13 +24,15 @@ from llmesh.api.catalog.v1 import catalog_pb2 as catalog
 from llmesh.api.catalog.v1.catalog_pb2_grpc import CatalogServiceStub
 from llmesh.cli.running import look, print_status
 from llmesh.supervisor.control import Restarted
+from llmesh.supervisor.processes import marked
+from llmesh.supervisor.supervise import MARK
 from tests.e2e.admin import stat
 from tests.e2e.mesh import PLATFORM
+from tests.e2e.process import Process
 from tests.e2e.supervised import Supervised, supervised
 from tests.eventually import eventually
 
-KILL, HANG = signal.SIGKILL, signal.SIGSTOP
-SIGNALS = pytest.mark.parametrize("number", [KILL, HANG], ids=["dies", "hangs"])
+IMPATIENT_S = 6.0
 EVERY = ("reads", "writes", "new connections")
 DAY_S = 86400
 PROCESSES = ("gateway", "envoy", "one", "two")
@@ -42,10 +47,14 @@ def mesh() -> Iterator[Supervised]:
 @pytest.fixture
 async def channel(mesh: Supervised) -> AsyncIterator[grpc.aio.Channel]:
     """Each test begins with a mesh that is whole, and that the supervisor has heard of."""
-    await mesh.ready(2)
-    await eventually(lambda: all_answer(mesh), within_s=30)
+    await whole(mesh)
     async with open_channel(mesh.mesh.address) as opened:
         yield opened
+
+
+async def whole(mesh: Supervised) -> None:
+    await mesh.ready(2)
+    await eventually(lambda: all_answer(mesh), within_s=30)
 
 
 async def all_answer(mesh: Supervised) -> None:
@@ -76,37 +85,85 @@ async def test_each_process_is_restarted_in_turn_and_no_call_fails(mesh: Supervi
     assert all((mesh.child(name).restarts, mesh.child(name).last_exit) == (0, "") for name in PROCESSES)
 
 
-@SIGNALS
-async def test_no_call_fails_for_a_gateway_that(
-    mesh: Supervised, channel: grpc.aio.Channel, number: signal.Signals
-) -> None:
-    async with mesh.traffic(*EVERY) as load:
-        pid = mesh.send("gateway", number)
-        again = await mesh.replaced("gateway", pid)
-        await eventually(lambda: mesh.tools(channel))
+async def fails(mesh: Supervised, name: str, number: signal.Signals, *kinds: str) -> None:
+    """A process fails under traffic of these kinds, and no call does."""
+    async with mesh.traffic(*kinds) as load:
+        again = await mesh.replaced(name, mesh.send(name, number))
+        async with open_channel(mesh.mesh.address) as channel:
+            await eventually(lambda: mesh.tools(channel))
         await load.more()
     assert load.failures == {}
-    assert again.last_exit == ("ended by SIGKILL" if number is KILL else "did not answer for 6 s: killed")
+    assert again.last_exit == (
+        "ended by SIGKILL" if number is signal.SIGKILL else f"did not answer for {IMPATIENT_S:g} s: killed"
+    )
 
 
-@SIGNALS
+FAILURES = pytest.mark.parametrize(
+    ("name", "kinds"),
+    # Of Envoy's calls only those of a client that tries again; of a tool's only those that may be sent twice.
+    [("gateway", EVERY), ("envoy", ("patient",)), ("one", ("reads", "new connections"))],
+    ids=["the gateway", "an Envoy", "one of two tools"],
+)
+
+
+@FAILURES
 @pytest.mark.usefixtures("channel")
-async def test_no_call_of_a_client_that_tries_again_fails_for_an_envoy_that(
-    mesh: Supervised, number: signal.Signals
-) -> None:
+async def test_no_call_fails_when_a_process_dies(mesh: Supervised, name: str, kinds: tuple[str, ...]) -> None:
+    await fails(mesh, name, signal.SIGKILL, *kinds)
+
+
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[Supervised]:
+    """A mesh for what hangs: in the others nothing may be killed because the machine is slow."""
+    with supervised("one", "two", patience_s=IMPATIENT_S) as running:
+        yield running
+
+
+@FAILURES
+async def test_no_call_fails_when_a_process_hangs(impatient: Supervised, name: str, kinds: tuple[str, ...]) -> None:
+    await whole(impatient)
+    await fails(impatient, name, signal.SIGSTOP, *kinds)
+
+
+@pytest.mark.usefixtures("channel")
+async def test_an_envoy_whose_successor_dies_is_replaced_and_can_be_restarted_again(mesh: Supervised) -> None:
+    before = mesh.child("envoy").pid
     async with mesh.traffic("patient") as load:
-        await mesh.replaced("envoy", mesh.send("envoy", number))
+        # Without the gateway's answers it does not become ready.
+        with mesh.fault("cut"):
+            restarting = asyncio.create_task(mesh.restart("envoy"))
+            os.kill(await successor_of(mesh, before), signal.SIGKILL)
+            [restarted] = await restarting
+        assert restarted.problem.startswith("envoy is not replaced: the new process ended by SIGKILL")
+        again = await mesh.replaced("envoy", before)
+        assert (again.restarts > 0, "successor" in again.last_exit) == (True, True)
+        await load.more()
+        await whole(mesh)
+        assert await mesh.restart("envoy") == [Restarted("envoy")]
         await load.more()
     assert load.failures == {}
 
 
-@SIGNALS
-@pytest.mark.usefixtures("channel")
-async def test_no_read_fails_for_one_of_two_tools_that(mesh: Supervised, number: signal.Signals) -> None:
-    async with mesh.traffic("reads", "new connections") as load:
-        await mesh.replaced("one", mesh.send("one", number))
-        await load.more()
-    assert load.failures == {}
+async def successor_of(mesh: Supervised, pid: int) -> int:
+    """The Envoy that is to take over from the one with this process id, once it runs."""
+
+    async def runs() -> int:
+        pids = [each.pid for each in marked(f"{MARK}={mesh.mesh.home.path}") if each.pid != pid]
+        found = [each for each in pids if Path(f"/proc/{each}/exe").resolve().name == "envoy"]
+        assert len(found) == 1
+        return found[0]
+
+    return await eventually(runs)
+
+
+@asynccontextmanager
+async def echo(mesh: Supervised, name: str) -> AsyncGenerator[Process]:
+    """Another echo, for as long as the block lasts."""
+    process = mesh.mesh.start_echo(name)
+    try:
+        yield process
+    finally:
+        await asyncio.to_thread(process.stop)
 
 
 @pytest.mark.usefixtures("channel")
@@ -116,14 +173,14 @@ async def test_what_changes_while_envoy_and_the_gateway_have_no_connection_is_th
     async def connected(count: int) -> None:
         assert stat(mesh.mesh.home.admin_socket, "control_plane.connected_state") == count
 
-    async with mesh.traffic(*EVERY, "catalog") as load:
+    async with mesh.traffic(*EVERY, "catalog") as load, AsyncExitStack() as stack:
         with mesh.fault("cut"):
             await eventually(lambda: connected(0))
-            third = mesh.mesh.start_echo("three")
+            await stack.enter_async_context(echo(mesh, "three"))
             await load.more()
         await mesh.ready(3)
         await eventually(lambda: connected(1))
-        await asyncio.to_thread(third.stop)
+        await stack.aclose()
         await load.more()
     assert load.failures == {}
 
@@ -133,9 +190,9 @@ async def test_a_full_disk_stops_no_call_and_no_change_and_spoils_no_file(mesh: 
     home = mesh.mesh.home
     living = {f"unix:{home.tool_socket(name, pid=mesh.child(name).pid)}" for name in ("one", "two")}
 
-    async with mesh.traffic(*EVERY, "catalog") as load:
+    async with mesh.traffic(*EVERY, "catalog") as load, AsyncExitStack() as stack:
         with mesh.full_disk("gateway", "envoy", "one"):
-            third = mesh.mesh.start_echo("three")
+            third = await stack.enter_async_context(echo(mesh, "three"))
             await mesh.ready(3)
             await load.more()
             assert f"-{third.pid}.sock" not in home.leases.read_text()
@@ -148,10 +205,8 @@ async def test_a_full_disk_stops_no_call_and_no_change_and_spoils_no_file(mesh: 
         async def kept() -> None:
             assert f"-{fourth.pid}.sock" in home.leases.read_text()
 
-        fourth = mesh.mesh.start_echo("four")
+        fourth = await stack.enter_async_context(echo(mesh, "four"))
         await eventually(kept)
-        await asyncio.to_thread(third.stop)
-        await asyncio.to_thread(fourth.stop)
     assert load.failures == {}
 
 
@@ -159,10 +214,9 @@ async def test_a_full_disk_stops_no_call_and_no_change_and_spoils_no_file(mesh: 
 async def test_a_disk_that_hangs_holds_up_no_call_and_no_change(mesh: Supervised) -> None:
     async with mesh.traffic(*EVERY, "catalog") as load:
         with mesh.fault("hang"):
-            third = mesh.mesh.start_echo("three")
-            await mesh.ready(3)
-            assert f"-{third.pid}.sock" not in mesh.mesh.home.leases.read_text()
-            await asyncio.to_thread(third.stop)
+            async with echo(mesh, "three") as third:
+                await mesh.ready(3)
+                assert f"-{third.pid}.sock" not in mesh.mesh.home.leases.read_text()
             await mesh.ready(2)
             await load.more()
     assert load.failures == {}
@@ -176,9 +230,8 @@ async def test_a_wall_clock_that_is_set_ends_no_lease(mesh: Supervised, step_s: 
     async with mesh.traffic(*EVERY, "catalog") as load:
         with mesh.fault("step", str(step_s)):
             # A change, so that the gateway looks at everything.
-            third = mesh.mesh.start_echo("three")
-            await mesh.ready(3)
-            await asyncio.to_thread(third.stop)
+            async with echo(mesh, "three"):
+                await mesh.ready(3)
             await load.more()
     assert load.failures == {}
     assert log.read_text().count("lease ran out") == before
@@ -204,8 +257,19 @@ async def test_a_mesh_file_that_loses_most_of_its_endpoints_is_reported_and_they
     await eventually(lambda: known(held=False))
 
 
-async def test_the_mesh_ends_in_order_when_it_is_told_to(mesh: Supervised, channel: grpc.aio.Channel) -> None:
-    # The last test: nothing is left of the mesh.
+@pytest.fixture
+def ending() -> Iterator[Supervised]:
+    """A mesh that a test may end."""
+    with supervised("one", "two") as running:
+        yield running
+
+
+async def test_the_mesh_ends_in_order_when_it_is_told_to(ending: Supervised) -> None:
+    async with open_channel(ending.mesh.address) as channel:
+        await ends_in_order(ending, channel)
+
+
+async def ends_in_order(mesh: Supervised, channel: grpc.aio.Channel) -> None:
     stream = EchoStub(channel).Bidi(metadata=mesh.mesh.bearer())
     await stream.write(pb.BidiRequest(text="a"))
     assert await stream.read() == pb.BidiResponse(text="a")
