@@ -10,10 +10,10 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from gateway.catalog import Report
 from gateway.services.caller import current_caller
+from gateway.services.contracts import Contracts
 from gateway.services.messages import endpoint_message, tool_message
 from gateway.services.paging import last_of, page_token, parts
 from gateway.services.search import Searcher
-from gateway.services.symbols import seen_files
 from gateway.services.visible import Seen, View
 from gateway.services.watches import Told, Watches
 from governance.words import Caller
@@ -32,9 +32,10 @@ _OVERSEER = "platform"
 class CatalogServicer(CatalogServiceServicer):
     """Lists, searches, describes and watches what the caller may see."""
 
-    def __init__(self, view: View, *, owner_of: Callable[[str], str | None]) -> None:
+    def __init__(self, view: View, contracts: Contracts, *, owner_of: Callable[[str], str | None]) -> None:
         """owner_of: the domain that owns a service's package; None if none does."""
         self._view = view
+        self._contracts = contracts
         self._owner_of = owner_of
         self._watches = Watches()
         # Every caller has the mesh's own services; who searches looks for something else.
@@ -73,8 +74,8 @@ class CatalogServicer(CatalogServiceServicer):
         """The tool's files, without services in them that the caller may not see, and what only those use."""
         caller = current_caller()
         contract = self._find(request.service, caller).tool.contract
-        files = seen_files(contract, lambda name: self._sees(name, caller))
-        return pb.GetContractResponse(files=FileDescriptorSet(file=files), digest=contract.digest)
+        files = FileDescriptorSet(file=self._contracts.files(contract, caller))
+        return pb.GetContractResponse(files=files, digest=contract.digest)
 
     async def WatchTools(self, request: pb.WatchToolsRequest, context: object) -> AsyncIterator[pb.WatchToolsResponse]:
         """Every visible tool, then what came, changed and went for this caller."""
@@ -124,9 +125,6 @@ class CatalogServicer(CatalogServiceServicer):
         if seen is None:
             raise NotFound(f"tool `{service}` is not on the mesh", resource=("tool", service))
         return seen
-
-    def _sees(self, service: str, caller: Caller) -> bool:
-        return self._view.tool(service, caller) is not None
 
     def _owns(self, caller: Caller, service: str) -> bool:
         return bool(caller.domain) and self._owner_of(service) == caller.domain

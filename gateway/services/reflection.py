@@ -6,7 +6,8 @@ v1alpha are the same bytes, so one servicer answers both.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import grpc
@@ -14,12 +15,15 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionServicer
 
-from gateway.catalog import Contract
+from gateway.catalog import Contract, Tool
 from gateway.services.caller import current_caller
-from gateway.services.symbols import File, Shelf, Symbols
-from gateway.services.visible import Seen, View
+from gateway.services.contracts import Contracts
+from gateway.services.symbols import File, Symbols
+from gateway.services.visible import View
 from governance.words import Caller
 
+# Looked at in one go, before others have a turn.
+TOOLS_A_TURN = 20
 _NOT_FOUND = int(grpc.StatusCode.NOT_FOUND.value[0])
 _INVALID = int(grpc.StatusCode.INVALID_ARGUMENT.value[0])
 
@@ -33,103 +37,106 @@ class Conversation:
     """One reflection stream of one caller."""
 
     view: View
-    shelf: Shelf
+    contracts: Contracts
     caller: Caller
     _last: Contract | None = field(default=None, init=False)
 
-    def answer(self, request: pb.ServerReflectionRequest) -> pb.ServerReflectionResponse:
+    async def answer(self, request: pb.ServerReflectionRequest) -> pb.ServerReflectionResponse:
         """The response to one request, a refusal included; never raises for what a client may send."""
         response = pb.ServerReflectionResponse(valid_host=request.host, original_request=request)
         try:
-            self._fill(response, request)
+            await self._fill(response, request)
         except UnknownNameError as err:
             response.error_response.error_code = _NOT_FOUND
             response.error_response.error_message = str(err)
         return response
 
-    def _fill(self, response: pb.ServerReflectionResponse, request: pb.ServerReflectionRequest) -> None:
+    async def _fill(self, response: pb.ServerReflectionResponse, request: pb.ServerReflectionRequest) -> None:
         match request.WhichOneof("message_request"):
             case "list_services":
                 names = (pb.ServiceResponse(name=seen.tool.service) for seen in self.view.tools(self.caller))
                 response.list_services_response.service.extend(names)
                 response.list_services_response.SetInParent()
             case "file_containing_symbol":
-                self._send(response, self._files_of_symbol(request.file_containing_symbol))
+                self._send(response, await self._files_of_symbol(request.file_containing_symbol))
             case "file_by_filename":
-                self._send(response, self._files_by_name(request.file_by_filename))
+                self._send(response, await self._files_by_name(request.file_by_filename))
             case "file_containing_extension":
                 asked = request.file_containing_extension
-                self._send(response, self._files_of_extension(asked.containing_type, asked.extension_number))
+                self._send(response, await self._files_of_extension(asked.containing_type, asked.extension_number))
             case "all_extension_numbers_of_type":
                 name = request.all_extension_numbers_of_type
                 response.all_extension_numbers_response.base_type_name = name
-                response.all_extension_numbers_response.extension_number.extend(self._numbers(name))
+                response.all_extension_numbers_response.extension_number.extend(await self._numbers(name))
             case _:
                 response.error_response.error_code = _INVALID
                 response.error_response.error_message = "the request asks for nothing"
 
-    def _files_of_symbol(self, symbol: str) -> Iterator[File]:
-        for seen in self._likeliest_first(symbol):
-            symbols = self._symbols(seen)
-            if file := symbols.defining(symbol):
-                return self._answer(seen, symbols, file)
+    async def _files_of_symbol(self, symbol: str) -> Iterator[File]:
+        if files := await self._find(self._likeliest_first(symbol), lambda symbols: symbols.defining(symbol)):
+            return files
         raise UnknownNameError(f"symbol `{symbol}` is not on the mesh")
 
-    def _files_by_name(self, name: str) -> Iterator[File]:
-        for seen in self._last_first():
-            symbols = self._symbols(seen)
-            if file := symbols.files.get(name):
-                return self._answer(seen, symbols, file)
+    async def _files_by_name(self, name: str) -> Iterator[File]:
+        if files := await self._find(self._last_first(), lambda symbols: symbols.files.get(name)):
+            return files
         raise UnknownNameError(f"file `{name}` is not on the mesh")
 
-    def _files_of_extension(self, type_name: str, number: int) -> Iterator[File]:
-        for seen in self._last_first():
-            symbols = self._symbols(seen)
-            if file := symbols.extending(type_name, number):
-                return self._answer(seen, symbols, file)
+    async def _files_of_extension(self, type_name: str, number: int) -> Iterator[File]:
+        if files := await self._find(self._last_first(), lambda symbols: symbols.extending(type_name, number)):
+            return files
         raise UnknownNameError(f"extension {number} of `{type_name}` is not on the mesh")
 
-    def _numbers(self, type_name: str) -> list[int]:
-        known = [self._symbols(seen).numbers(type_name) for seen in self.view.tools(self.caller)]
-        found = [numbers for numbers in known if numbers is not None]
+    async def _find(self, tools: Iterable[Tool], look: Callable[[Symbols], File | None]) -> Iterator[File] | None:
+        """What the look finds in the first of the tools that has it for this caller, and all that it needs."""
+        async for tool in _in_turns(tools):
+            if look(self.contracts.whole(tool.contract)) and self.view.see(tool, self.caller):
+                symbols = self.contracts.seen(tool.contract, self.caller)
+                if file := look(symbols):
+                    self._last = tool.contract
+                    return symbols.closure(file)
+        return None
+
+    async def _numbers(self, type_name: str) -> list[int]:
+        found: list[set[int]] = []
+        async for tool in _in_turns(self.view.catalog.tools.values()):
+            known = self.contracts.whole(tool.contract).numbers(type_name)
+            if known is not None and self.view.see(tool, self.caller):
+                numbers = self.contracts.seen(tool.contract, self.caller).numbers(type_name)
+                found.extend(() if numbers is None else (numbers,))
         if not found:
             raise UnknownNameError(f"type `{type_name}` is not on the mesh")
         return sorted(set[int]().union(*found))
 
-    def _answer(self, seen: Seen, symbols: Symbols, file: File) -> Iterator[File]:
-        self._last = seen.tool.contract
-        return symbols.closure(file)
-
     def _send(self, response: pb.ServerReflectionResponse, files: Iterable[File]) -> None:
         response.file_descriptor_response.file_descriptor_proto.extend(_bytes(file.proto) for file in files)
 
-    def _symbols(self, seen: Seen) -> Symbols:
-        """What the caller may see of the tool's contract."""
-        whole = self.shelf.symbols(seen.tool.contract)
-        return whole.seen(lambda service: self.view.tool(service, self.caller) is not None)
-
-    def _likeliest_first(self, symbol: str) -> Iterator[Seen]:
-        """The tool that the symbol is or is a method of, its package's tools, then all."""
+    def _likeliest_first(self, symbol: str) -> Iterator[Tool]:
+        """The tool that the symbol is or is a method of, its package's tools, then all that can have it."""
+        tools = self.view.catalog.tools
         for service in (symbol, symbol.rpartition(".")[0]):
-            if seen := self.view.tool(service, self.caller):
-                yield seen
-        everything = list(self.view.tools(self.caller))
-        for own in (True, False):
-            for seen in everything:
-                if symbol.startswith(seen.tool.service.rpartition(".")[0] + ".") is own:
-                    yield seen
+            if service in tools:
+                yield tools[service]
+        yield from self.contracts.tools_around(symbol)
 
-    def _last_first(self) -> Iterator[Seen]:
+    def _last_first(self) -> Iterator[Tool]:
         """The tools of the contract that answered last on this stream, then all.
 
         Two contracts may hold different files of one name; a client that
         follows imports means the ones of the file it has just been given.
         """
-        everything = list(self.view.tools(self.caller))
-        last = self._last
+        tools, last = self.view.catalog.tools, self._last
         if last is not None:
-            yield from (seen for seen in everything if seen.tool.contract.digest == last.digest)
-        yield from everything
+            yield from (tool for tool in tools.values() if tool.contract.digest == last.digest)
+        yield from tools.values()
+
+
+async def _in_turns(tools: Iterable[Tool]) -> AsyncIterator[Tool]:
+    """The tools, while others have calls answered in between."""
+    for number, tool in enumerate(tools, 1):
+        yield tool
+        if number % TOOLS_A_TURN == 0:
+            await asyncio.sleep(0)
 
 
 def _bytes(proto: FileDescriptorProto) -> bytes:
@@ -139,23 +146,17 @@ def _bytes(proto: FileDescriptorProto) -> bytes:
 class MeshReflectionServicer(ServerReflectionServicer):
     """Answers reflection streams, of either version."""
 
-    def __init__(self, view: View) -> None:
-        """Answer from the view."""
+    def __init__(self, view: View, contracts: Contracts) -> None:
+        """Answer from the view. contracts: of the same view."""
         self._view = view
-        self._shelf = Shelf()
-        self._version = -1
+        self._contracts = contracts
 
     async def ServerReflectionInfo(
         self, request_iterator: AsyncIterator[pb.ServerReflectionRequest], context: object
     ) -> AsyncIterator[pb.ServerReflectionResponse]:
         """One response to each request, for the caller of the stream."""
-        conversation = Conversation(self._view, self._shelf, current_caller())
+        conversation = Conversation(self._view, self._contracts, current_caller())
         async for request in request_iterator:
-            self._forget_old_contracts()
-            yield conversation.answer(request)
-
-    def _forget_old_contracts(self) -> None:
-        catalog = self._view.catalog
-        if catalog.version != self._version:
-            self._shelf.keep({tool.contract.digest for tool in catalog.tools.values()})
-            self._version = catalog.version
+            yield await conversation.answer(request)
+            # Of a client that asks a lot at once, too, one answer is not all that is done.
+            await asyncio.sleep(0)

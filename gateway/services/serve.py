@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from gateway.catalog import CatalogBoard
 from gateway.services.catalog import CatalogServicer
+from gateway.services.contracts import Contracts
 from gateway.services.health import MeshHealthServicer
 from gateway.services.platform import platform_tools
 from gateway.services.reflection import MeshReflectionServicer
@@ -42,12 +43,13 @@ async def serve(home: Home, board: CatalogBoard, leases: Leases, *, policy: Poli
     it whether or not the board has them.
     """
     view = View(board, policy.permitted, own=platform_tools(f"unix:{home.services_socket}"))
+    contracts = Contracts(view)
     async with AsyncExitStack() as running:
-        catalog = CatalogServicer(view, owner_of=policy.owner_of)
+        catalog = CatalogServicer(view, contracts, owner_of=policy.owner_of)
         services = Server(
             catalog,
             MeshHealthServicer(view),
-            MeshReflectionServicer(view),
+            MeshReflectionServicer(view, contracts),
             address=f"unix:{home.own(home.services_socket)}",
             drain_limit_s=_DRAIN_LIMIT_S,
         )

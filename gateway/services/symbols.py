@@ -14,7 +14,7 @@ from google.protobuf.descriptor_pb2 import EnumDescriptorProto, FieldDescriptorP
 
 from gateway.catalog import Contract
 from gateway.services.uses import only_used_by
-from governance.contract.types import messages
+from governance.contract.types import full_name, messages
 
 # Callers who see different services of one contract, before what one of them sees is made again.
 SIGHTS_KEPT = 16
@@ -109,15 +109,6 @@ class Shelf:
         return file
 
 
-def seen_files(contract: Contract, visible: Callable[[str], bool]) -> Iterable[FileDescriptorProto]:
-    """The contract's files, without services that are not visible and without the types that only they use."""
-    files = contract.files
-    if all(visible(_join(file.package, service.name)) for file in files for service in file.service):
-        return files
-    seen = Symbols({file.name: _read(file) for file in files}).seen(visible)
-    return [file.proto for file in seen.files.values()]
-
-
 def _without(files: Mapping[str, File], hidden: frozenset[str]) -> Symbols:
     protos = [file.proto for file in files.values()]
     gone = only_used_by(protos, hidden)
@@ -133,7 +124,7 @@ def _cut(file: File, hidden: frozenset[str], gone: frozenset[str]) -> File:
     copy.CopyFrom(file.proto)
     for kept, dropped in ((copy.service, hidden), (copy.message_type, gone), (copy.enum_type, gone)):
         for place in reversed(range(len(kept))):
-            if _join(package, kept[place].name) in dropped:
+            if full_name(package, kept[place].name) in dropped:
                 del kept[place]
     for place in reversed(range(len(copy.extension))):
         if copy.extension[place].extendee.removeprefix(".") in gone:
@@ -147,14 +138,14 @@ def _read(proto: FileDescriptorProto) -> File:
     symbols = set(_enum_symbols(proto.package, proto.enum_type))
     for name, message in types.items():
         symbols.add(name)
-        symbols.update(_join(name, part.name) for part in (*message.field, *message.oneof_decl))
+        symbols.update(full_name(name, part.name) for part in (*message.field, *message.oneof_decl))
         symbols.update(_enum_symbols(name, message.enum_type))
         extending.extend((name, field) for field in message.extension)
-    symbols.update(_join(scope, field.name) for scope, field in extending)
-    services = frozenset(_join(proto.package, service.name) for service in proto.service)
+    symbols.update(full_name(scope, field.name) for scope, field in extending)
+    services = frozenset(full_name(proto.package, service.name) for service in proto.service)
     symbols |= services
     for service in proto.service:
-        symbols.update(_join(_join(proto.package, service.name), method.name) for method in service.method)
+        symbols.update(full_name(full_name(proto.package, service.name), method.name) for method in service.method)
     numbers = _numbers(field for _, field in extending)
     return File(proto, frozenset(symbols), services, frozenset(types), numbers)
 
@@ -168,11 +159,7 @@ def _numbers(fields: Iterable[FieldDescriptorProto]) -> dict[str, frozenset[int]
 
 def _enum_symbols(scope: str, enums: Iterable[EnumDescriptorProto]) -> Iterator[str]:
     for enum in enums:
-        yield _join(scope, enum.name)
+        yield full_name(scope, enum.name)
         # Values are siblings of their enum, as in C++.
         for value in enum.value:
-            yield _join(scope, value.name)
-
-
-def _join(scope: str, name: str) -> str:
-    return f"{scope}.{name}" if scope else name
+            yield full_name(scope, value.name)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto
 
-from governance.contract.types import messages
+from governance.contract.types import full_name, messages
 from governance.ownership import is_platform
 
 
@@ -27,7 +27,7 @@ def _types_of(files: Iterable[FileDescriptorProto], services: frozenset[str], *,
     tops = _tops(files)
     for file in files:
         for service in file.service:
-            if (_join(file.package, service.name) in services) is within:
+            if (full_name(file.package, service.name) in services) is within:
                 for method in service.method:
                     yield from _known((method.input_type, method.output_type), tops)
 
@@ -79,7 +79,3 @@ def _reached(roots: Iterable[str], uses: Mapping[str, set[str]]) -> frozenset[st
             reached.add(name)
             waiting.extend(uses[name])
     return frozenset(reached)
-
-
-def _join(package: str, name: str) -> str:
-    return f"{package}.{name}" if package else name

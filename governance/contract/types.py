@@ -13,14 +13,19 @@ from google.protobuf.descriptor_pb2 import (
     ServiceDescriptorProto,
 )
 
-__all__ = ["declared", "enums", "meaning", "messages", "relative_names", "service_in"]
+__all__ = ["declared", "enums", "full_name", "meaning", "messages", "relative_names", "service_in"]
+
+
+def full_name(scope: str, name: str) -> str:
+    """The name of what a package or a type defines; of a package without a name, the name itself."""
+    return f"{scope}.{name}" if scope else name
 
 
 def messages(files: Iterable[FileDescriptorProto]) -> dict[str, DescriptorProto]:
     """Every message, nested ones too, by full name without a leading dot."""
     found: dict[str, DescriptorProto] = {}
     for file in files:
-        waiting = [(_join(file.package, each.name), each) for each in file.message_type]
+        waiting = [(full_name(file.package, each.name), each) for each in file.message_type]
         while waiting:
             name, message = waiting.pop()
             found[name] = message
@@ -39,7 +44,7 @@ def declared(file: FileDescriptorProto) -> dict[str, str]:
     of_all = meaning(file)
     for each in (*file.message_type, *file.enum_type, *file.extension):
         content = of_all + each.SerializeToString(deterministic=True)
-        found[_join(file.package, each.name)] = hashlib.sha256(content).hexdigest()
+        found[full_name(file.package, each.name)] = hashlib.sha256(content).hexdigest()
     return found
 
 
@@ -51,7 +56,7 @@ def meaning(file: FileDescriptorProto) -> bytes:
 def enums(files: Iterable[FileDescriptorProto]) -> dict[str, EnumDescriptorProto]:
     """Every enum, nested ones too, by full name without a leading dot."""
     known = list(files)
-    found = {_join(file.package, each.name): each for file in known for each in file.enum_type}
+    found = {full_name(file.package, each.name): each for file in known for each in file.enum_type}
     for name, message in messages(known).items():
         found.update((f"{name}.{each.name}", each) for each in message.enum_type)
     return found
@@ -63,7 +68,7 @@ def service_in(
     """The service of that full name, and the file that defines it."""
     for file in files:
         for service in file.service:
-            if _join(file.package, service.name) == name:
+            if full_name(file.package, service.name) == name:
                 return file, service
     return None
 
@@ -82,7 +87,3 @@ def relative_names(file: FileDescriptorProto) -> Iterator[str]:
 def _relative_fields(fields: Iterable[FieldDescriptorProto]) -> Iterator[str]:
     for field in fields:
         yield from (name for name in (field.type_name, field.extendee) if name and not name.startswith("."))
-
-
-def _join(package: str, name: str) -> str:
-    return f"{package}.{name}" if package else name
