@@ -37,6 +37,7 @@ from gateway.operations.status import Facts
 from gateway.policy import PolicyError, PolicyFiles, is_loopback
 from gateway.services.platform import platform_tools
 from gateway.services.serve import Policy, serve
+from gateway.snapshot.caller import CALLER, VERIFY
 from gateway.snapshot.parts import service_of
 from gateway.sources.file import FileSource
 from gateway.sources.lease import Leases
@@ -137,10 +138,16 @@ async def run(config: Config) -> None:
     policies = policy_files(config)
 
     def refused(name: str, words: str) -> None:
-        discovery.refuse(service_of(name), "ENVOY_REFUSED", words)
+        if name in (VERIFY, CALLER):
+            policies.refuse(name, words)
+        else:
+            discovery.refuse(service_of(name), "ENVOY_REFUSED", words)
 
     def accepted(name: str) -> None:
-        discovery.accept(service_of(name))
+        if name in (VERIFY, CALLER):
+            policies.accept(name)
+        else:
+            discovery.accept(service_of(name))
 
     publisher = Publisher(on_refused=refused, on_accepted=accepted)
     platform = platform_tools(f"unix:{home.services_socket}")
@@ -173,7 +180,9 @@ async def run(config: Config) -> None:
     parts = Parts(shown, control, discovery, publisher, policies, leases)
     addresses = {"operations": config.operations, "traces": config.traces.otlp if config.traces else ""}
     facts = Facts(shown, control, publisher, policies, owner_of, addresses)
-    operations = serve_operations(home.operations_socket, home.admin_socket, metrics=Metrics(parts), facts=facts)
+    operations = serve_operations(
+        home.operations_socket, home.admin_socket, metrics=Metrics(parts), facts=facts, clock=clock
+    )
     async with serve(home, shown, leases, policy=governance), operations, asyncio.TaskGroup() as tasks:
         xds = await serve_xds(home, publisher)
         opening = tasks.create_task(doors.open(shown, succeeds=succeeds))

@@ -7,12 +7,13 @@ disk, so a gateway that starts beside a broken file starts with those.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import ipaddress
 import json
 import logging
 from collections.abc import AsyncGenerator, Mapping
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,38 +56,72 @@ class PolicyFiles:
         self._told = home.state / "policy_error.txt"
         # One thread, so that the disk has what is newest.
         self._disk = ThreadPoolExecutor(1, "policy")
+        # What the disk was last told to have.
+        self._written: dict[Path, str | None] = {}
+        self._writing: Future[None] | None = None
         self._good: Loaded | None = None
-        # What is wrong with the files, and how often they were right and wrong.
-        self.error = ""
+        # What the files held when they were loaded last, or why they could not be read.
+        self._read_last: Mapping[str, str] | str = {}
+        # What is wrong with the files, and what Envoy refuses of them: Envoy's words by name.
+        self._fault = ""
+        self._refusals: dict[str, str] = {}
+        # How often the files were right and wrong.
         self.loads = 0
         self.load_errors = 0
+
+    @property
+    def error(self) -> str:
+        """Why something other than what the files say is in force; empty if it is not."""
+        refused = (f"Envoy refuses `{name}`: {words}" for name, words in self._refusals.items())
+        return "; ".join(filter(None, (self._fault, *refused)))
+
+    def refuse(self, name: str, words: str) -> None:
+        """Envoy does not take what the policy in force makes of one of its filters, and goes on with another."""
+        self._refusals[name] = words
+        self._tell()
+
+    def accept(self, name: str) -> None:
+        """Envoy takes it after all."""
+        self._refusals.pop(name, None)
+        self._tell()
+
+    def _tell(self) -> None:
+        self._keep(self._told, self.error or None)
 
     def load(self) -> Loaded:
         """The policy that the files hold, or else the last good one. Raises PolicyError if there is neither.
 
         What is wrong with the files stands in policy_error.txt for as long as it is.
         """
-        texts: Mapping[str, str] = {}
         try:
-            texts = self._read()
-            loaded = self._parse(texts)
-        except (DocumentError, PolicyError, OSError) as error:
-            # A policy file and the mesh file can have the same name.
-            self.error = f"{self._folder}/{error}" if isinstance(error, DocumentError) else str(error)
+            return self._load()
+        finally:
+            if self._writing:
+                wait([self._writing], timeout=DISK_WAIT_S)
+
+    def _load(self) -> Loaded:
+        texts = self._read_last = self._read_quietly()
+        try:
+            loaded = self._judge(texts)
+        except (DocumentError, PolicyError) as error:
+            self._fault = self._words(error)
             self.load_errors += 1
-            log.error("policy refused", extra={"error": self.error})  # noqa: TRY400 - the message says it all
-            self._keep(self._told, self.error)
+            log.error("policy refused", extra={"error": self._fault})  # noqa: TRY400 - the message says it all
+            self._tell()
             self._good = self._good or self._last_good(error)
             return self._good
-        self.error = ""
+        self._fault = ""
         self.loads += 1
         self._good = loaded
         self._keep(self._kept, json.dumps(texts, sort_keys=True))
-        self._keep(self._told, None)
+        self._tell()
         return loaded
 
     def _keep(self, path: Path, text: str | None) -> None:
-        """Write it (None: remove it) if the disk lets us soon: what is in force does not hang on what is kept."""
+        """Write it (None: remove it) once the disk lets us: what is in force does not hang on what is kept."""
+        if path in self._written and self._written[path] == text:
+            return
+        self._written[path] = text
 
         def write() -> None:
             try:
@@ -95,15 +130,16 @@ class PolicyFiles:
                 else:
                     write_atomically(path, text.encode(errors="replace"))
             except OSError:
+                self._written.pop(path, None)
                 log.exception("policy could not be kept", extra={"path": str(path)})
 
-        wait([self._disk.submit(write)], timeout=DISK_WAIT_S)
+        self._writing = self._disk.submit(write)
 
     def _last_good(self, error: Exception) -> Loaded:
         try:
             return self._parse(json.loads(self._kept.read_text()))
         except FileNotFoundError:
-            raise PolicyError(f"{self.error}; there is no earlier policy to go on with") from error
+            raise PolicyError(f"{self._fault}; there is no earlier policy to go on with") from error
         except (
             DocumentError,
             PolicyError,
@@ -116,20 +152,19 @@ class PolicyFiles:
         ) as unusable:
             # It was damaged, or kept by another version.
             log.error("kept policy refused", extra={"error": str(unusable)})  # noqa: TRY400 - the message says it all
-            raise PolicyError(f"{self.error}; the earlier policy in {self._kept} cannot be used either") from error
+            raise PolicyError(f"{self._fault}; the earlier policy in {self._kept} cannot be used either") from error
 
     async def watch(self, clock: Clock) -> AsyncGenerator[Loaded]:
         """The policy, then each newer one that is right."""
-        read = self._read_quietly()
-        loaded = self.load()
+        # A disk that is slow must not keep all else waiting.
+        loaded = self._good or await asyncio.to_thread(self.load)
         yield loaded
         while True:
             await clock.sleep(POLL_S)
-            texts = self._read_quietly()
-            if texts == read:
+            texts = await asyncio.to_thread(self._read_quietly)
+            if texts == self._read_last:
                 continue
-            read = texts
-            newer = self.load()
+            newer = await asyncio.to_thread(self.load)
             if newer != loaded:
                 loaded = newer
                 log.info("policy loaded", extra={"bundle": loaded.policy.bundle.digest})
@@ -139,7 +174,11 @@ class PolicyFiles:
         try:
             return self._read()
         except (OSError, PolicyError, DocumentError) as error:
-            return str(error)
+            return self._words(error)
+
+    def _words(self, error: Exception) -> str:
+        # A policy file and the mesh file can have the same name.
+        return f"{self._folder}/{error}" if isinstance(error, DocumentError) else str(error)
 
     def _read(self) -> Mapping[str, str]:
         names = ["mesh.yaml", "ownership.yaml", "issuers.yaml"]
@@ -160,6 +199,12 @@ class PolicyFiles:
             raise PolicyError(f"{path} is missing") from error
         except UnicodeDecodeError as error:
             raise PolicyError(f"{path} is not UTF-8") from error
+
+    def _judge(self, texts: Mapping[str, str] | str) -> Loaded:
+        """What the texts say. texts: or why there are none."""
+        if isinstance(texts, str):
+            raise PolicyError(texts)
+        return self._parse(texts)
 
     def _parse(self, texts: Mapping[str, str]) -> Loaded:
         issuers = _issuers(texts["issuers.yaml"])

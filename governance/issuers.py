@@ -12,6 +12,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, TypeGuard, cast
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from joserfc.errors import JoseError
+from joserfc.jwk import JWKRegistry
 from pydantic import Field, model_validator
 
 from governance.words import Caller
@@ -24,6 +28,18 @@ GRANT = re.compile(r"[A-Za-z0-9._:@/+-]{1,128}")
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 SURROGATE = re.compile(r"[\ud800-\udfff]")
 MAX_SUBJECT_BYTES = 256
+# Smaller is not safe, and larger not taken by Envoy; nor is a larger exponent.
+RSA_BITS = 2048, 8192
+RSA_EXPONENT_BITS = 33
+
+# Algorithm -> the `kty` and, where it has one, the `crv` of its keys.
+_KINDS = {
+    "ES256": ("EC", "P-256"),
+    "ES384": ("EC", "P-384"),
+    "RS256": ("RSA", ""),
+    "PS256": ("RSA", ""),
+    "EdDSA": ("OKP", "Ed25519"),
+}
 
 
 class Binding(Document):
@@ -88,7 +104,8 @@ def parse_issuers(text: str, *, file: str = "issuers.yaml") -> Issuers:
 def usable_keys(issuer: Issuer, jwks: str) -> str:
     """The JWKS with only public keys of the issuer's algorithms, each marked with its own.
 
-    A key without `alg` would let Envoy guess. Raises DocumentError if none is left, or one is private.
+    A key without `alg` would let Envoy guess. Raises DocumentError if none is left, or one is private or not
+    a key that Envoy can use: it would go on with the keys from before.
     """
     keys = _keys_in(jwks)
     if keys is None:
@@ -98,7 +115,29 @@ def usable_keys(issuer: Issuer, jwks: str) -> str:
     usable = [key for key in keys if key.get("alg") in issuer.algorithms]
     if not usable:
         raise DocumentError(issuer.jwks, 1, f"no key has an `alg` of {', '.join(issuer.algorithms)}")
+    for key in usable:
+        if fault := _fault(key):
+            raise DocumentError(issuer.jwks, 1, f"key {keys.index(key) + 1} is no key for {key['alg']}: {fault}")
     return json.dumps({"keys": usable}, sort_keys=True)
+
+
+def _fault(key: Mapping[str, object]) -> str:
+    """Why a key cannot be used for its algorithm; empty if it can be."""
+    kind, curve = _KINDS[str(key["alg"])]
+    if key.get("kty") != kind:
+        return f"its `kty` must be {kind}"
+    if curve and key.get("crv") != curve:
+        return f"its `crv` must be {curve}"
+    try:
+        numbers = JWKRegistry.import_key(cast("dict[str, str | list[str]]", key)).public_key
+    except (JoseError, UnsupportedAlgorithm, ValueError, LookupError, TypeError) as error:
+        return str(error) or type(error).__name__
+    if isinstance(numbers, RSAPublicKey):
+        if not RSA_BITS[0] <= numbers.key_size <= RSA_BITS[1]:
+            return f"it has {numbers.key_size} bits, expected {RSA_BITS[0]} to {RSA_BITS[1]}"
+        if numbers.public_numbers().e.bit_length() > RSA_EXPONENT_BITS:
+            return f"its `e` has more than {RSA_EXPONENT_BITS} bits"
+    return ""
 
 
 def _keys_in(jwks: str) -> list[Mapping[str, object]] | None:

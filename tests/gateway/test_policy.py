@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import pytest
 from gateway import policy
 from gateway.policy import POLL_S, Loaded, PolicyError, PolicyFiles, is_loopback
 from llmesh import home
-from tests.envoy import ISSUERS, JWKS, READS
+from tests.envoy import ISSUERS, JWKS, KEY, READS
 from tests.eventually import eventually
 from tests.gateway.fakes import FakeClock
 from tests.gateway.policy_files import BROKEN, OWNERSHIP, Folder
@@ -164,6 +164,39 @@ def test_why_the_files_are_refused_is_told_on_disk_until_they_are_right(folder: 
     assert not told.exists()
 
 
+def test_what_envoy_refuses_of_the_policy_is_told_until_it_takes_it(folder: Folder) -> None:
+    told = folder.home.state / "policy_error.txt"
+    files = folder.files()
+    files.load()
+
+    files.refuse("llmesh.verify", "bad keys")
+    assert files.error == "Envoy refuses `llmesh.verify`: bad keys"
+    folder.write("mesh.yaml", BROKEN)
+    files.load()
+    assert "mesh.yaml:2: " in files.error
+    assert "bad keys" in files.error
+    folder.write("mesh.yaml", READS)
+    files.load()
+    assert files.error == told.read_text() == "Envoy refuses `llmesh.verify`: bad keys"
+
+    files.accept("llmesh.verify")
+    assert files.error == ""
+    # What was to be written is, once it is loaded again.
+    files.load()
+    assert not told.exists()
+
+
+def test_keys_that_envoy_could_not_use_leave_the_last_good_policy_in_force(folder: Folder) -> None:
+    files = folder.files()
+    good = files.load()
+    key = {**KEY.as_dict(private=False), "x": "AAAA"}
+
+    folder.write("corp.jwks.json", json.dumps({"keys": [key]}))
+
+    assert files.load() == good
+    assert "corp.jwks.json:1: key 1 is no key for ES256" in files.error
+
+
 def test_a_mended_file_takes_effect_and_clears_the_error(folder: Folder) -> None:
     files = folder.files()
     files.load()
@@ -296,50 +329,86 @@ class Watched:
             async for loaded in policies:
                 self.reasons.append(reason(loaded))
 
+    async def looks_until(self, check: Callable[[], bool]) -> None:
+        """Let one look after another pass until it is so."""
+
+        async def is_so() -> None:
+            await self.clock.pass_(POLL_S)
+            assert check()
+
+        await eventually(is_so)
+
 
 @asynccontextmanager
 async def watching(folder: Folder) -> AsyncGenerator[Watched]:
     watched = Watched(folder.files())
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(watched.follow())
-        await watched.clock.pass_(0)
+        await watched.looks_until(lambda: watched.reasons == ["everyone reads"])
         yield watched
         task.cancel()
 
 
-async def test_an_edit_is_taken_up_at_the_next_look(folder: Folder) -> None:
+async def test_an_edit_is_taken_up_at_a_later_look(folder: Folder) -> None:
     async with watching(folder) as watched:
         folder.write("mesh.yaml", OTHER)
         assert watched.reasons == ["everyone reads"]
 
-        await watched.clock.pass_(POLL_S)
-        assert watched.reasons == ["everyone reads", "all may read"]
+        await watched.looks_until(lambda: watched.reasons == ["everyone reads", "all may read"])
 
 
 async def test_a_broken_edit_is_not_taken_up_and_is_told(folder: Folder) -> None:
     async with watching(folder) as watched:
         folder.write("mesh.yaml", BROKEN)
-        await watched.clock.pass_(POLL_S)
+        await watched.looks_until(lambda: "mesh.yaml:2: " in watched.files.error)
         assert watched.reasons == ["everyone reads"]
-        assert "mesh.yaml:2: " in watched.files.error
 
         folder.write("mesh.yaml", READS)
-        await watched.clock.pass_(POLL_S)
+        await watched.looks_until(lambda: watched.files.error == "")
         assert watched.reasons == ["everyone reads"]
-        assert watched.files.error == ""
 
 
 async def test_what_changes_no_policy_is_not_told_again(folder: Folder) -> None:
     async with watching(folder) as watched:
         folder.write("ownership.yaml", OWNERSHIP + "# a remark\n")
-        await watched.clock.pass_(10 * POLL_S)
+        await watched.looks_until(lambda: watched.files.loads == 2)
+        # One more, whose change is told after what came before.
+        folder.write("mesh.yaml", OTHER)
+        await watched.looks_until(lambda: len(watched.reasons) > 1)
 
-        assert watched.reasons == ["everyone reads"]
+        assert watched.reasons == ["everyone reads", "all may read"]
 
 
 async def test_a_new_domains_file_is_taken_up(folder: Folder) -> None:
     async with watching(folder) as watched:
         folder.write("domains/support.yaml", "version: 1\ndomain: support\ndefault: deny\n")
-        await watched.clock.pass_(POLL_S)
+        await watched.looks_until(lambda: len(watched.reasons) == 2)
 
-        assert len(watched.reasons) == 2
+
+async def test_all_else_goes_on_while_the_disk_hangs(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    goes_on, read_text = threading.Event(), Path.read_text
+
+    def hangs(path: Path, encoding: str | None = None) -> str:
+        # Nobody sets it but the loop, which must not wait for it.
+        assert goes_on.wait(30)
+        return read_text(path, encoding=encoding)
+
+    async with watching(folder) as watched:
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "read_text", hangs)
+            folder.write("mesh.yaml", OTHER)
+            await watched.clock.pass_(POLL_S)
+            goes_on.set()
+            await watched.looks_until(lambda: len(watched.reasons) == 2)
+
+
+async def test_what_has_not_changed_is_not_written_again(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, written = folder.files(), list[Path]()
+
+    def record(path: Path, _: bytes) -> None:
+        written.append(path)
+
+    monkeypatch.setattr(policy, "write_atomically", record)
+    for _ in range(3):
+        files.load()
+    assert written == [folder.home.state / "policy.json"]

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
 from collections.abc import Mapping
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from joserfc.jwk import ECKey, OctKey, RSAKey
+from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
 from governance.issuers import GRANT, Issuer, derive, parse_issuers, usable_keys
 from governance.words import Caller
@@ -214,6 +216,51 @@ def test_public_keys_of_the_issuers_algorithms_are_used() -> None:
 def test_other_keys_are_refused(keys: object, said: str) -> None:
     with pytest.raises(DocumentError, match=said):
         usable_keys(CORP, json.dumps({"keys": keys}))
+
+
+RSA: dict[str, object] = dict(RSAKey.generate_key(2048, parameters={"alg": "RS256"}).as_dict(private=False))
+SMALL_RSA: dict[str, object] = {**RSA, "n": base64.urlsafe_b64encode(b"\xc1" * 128).decode().rstrip("=")}
+EDWARDS: dict[str, object] = dict(OKPKey.generate_key("Ed25519", parameters={"alg": "EdDSA"}).as_dict(private=False))
+ANY = CORP.model_copy(update={"algorithms": ["ES256", "ES384", "RS256", "PS256", "EdDSA"]})
+
+
+def test_a_key_of_each_algorithm_is_used() -> None:
+    larger = dict(ECKey.generate_key("P-384", parameters={"alg": "ES384"}).as_dict(private=False))
+    keys = [public(), larger, RSA, {**RSA, "alg": "PS256"}, EDWARDS]
+
+    assert json.loads(usable_keys(ANY, json.dumps({"keys": keys}))) == {"keys": keys}
+
+
+@pytest.mark.filterwarnings("ignore:Key size")
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        pytest.param({**public(), "x": "AAAA"}, "not on the curve", id="a number cut short"),
+        pytest.param({**public(), "x": "%"}, "ES256: ", id="a number that is no base64"),
+        pytest.param({**public(), "x": 5}, "must be a str", id="a number as such"),
+        pytest.param({**public(), "y": None}, "'y' ", id="a number that is null"),
+        pytest.param({"kty": "EC", "alg": "ES256", "crv": "P-256"}, "'x' is required", id="no numbers"),
+        pytest.param({"alg": "ES256"}, "`kty` must be EC", id="only an algorithm"),
+        pytest.param({**RSA, "alg": "ES256"}, "`kty` must be EC", id="of another kind"),
+        pytest.param({**public(), "crv": "P-999"}, "`crv` must be P-256", id="of no curve"),
+        pytest.param({**public(), "alg": "ES384"}, "`crv` must be P-384", id="of another curve"),
+        pytest.param({**public(), "kid": 5}, "'kid' must be a str", id="a name that is no text"),
+        pytest.param({**RSA, "n": "AQAB"}, "RS256: ", id="RSA without size"),
+        pytest.param(SMALL_RSA, "has 1024 bits", id="small RSA"),
+        pytest.param({**RSA, "e": "AQAAAAAB"}, "more than 33 bits", id="RSA of a large exponent"),
+        pytest.param({**EDWARDS, "x": "AAAA"}, "32 bytes", id="EdDSA cut short"),
+    ],
+)
+def test_a_key_that_envoy_could_not_use_is_refused_and_said_which(key: dict[str, object], said: str) -> None:
+    with pytest.raises(DocumentError, match=rf"key 2 is no key for .*{said}"):
+        usable_keys(ANY, json.dumps({"keys": [public(), key]}))
+
+
+@given(st.dictionaries(st.sampled_from(["kid", "use", "key_ops", "x", "y", "crv", "n", "e", "x5c"]), json_values))
+def test_no_key_breaks_it(changed: dict[str, object]) -> None:
+    for key in (public(), RSA, EDWARDS):
+        with contextlib.suppress(DocumentError):
+            usable_keys(ANY, json.dumps({"keys": [{**key, **changed}]}))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "5", "null", "{", '{"key": []}'])
