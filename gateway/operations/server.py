@@ -14,25 +14,24 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+from gateway.clock import Clock
+from gateway.operations.figures import METRICS, Figures
 from gateway.operations.metrics import Metrics
 from gateway.operations.status import Facts, status
-from llmesh.admin import STATUS_PAGE, ask_socket
+from llmesh.admin import STATUS_PAGE
 
 log = logging.getLogger(__name__)
 
 HEAD_MAX_BYTES = 16 * 1024
 READ_TIMEOUT_S = 5.0
-METRICS = "/stats/prometheus?usedonly"
 READY = "/ready"
 
 
 @asynccontextmanager
-async def serve_operations(path: Path, admin: Path, *, metrics: Metrics, facts: Facts) -> AsyncGenerator[None]:
+async def serve_operations(
+    path: Path, admin: Path, *, metrics: Metrics, facts: Facts, clock: Clock
+) -> AsyncGenerator[None]:
     """Answer on the socket at path for as long as the block lasts. admin: Envoy's admin socket."""
-
-    async def figures() -> bytes:
-        told = await asyncio.to_thread(ask_socket, admin, METRICS)
-        return (told or b"") + metrics.text(envoy_answers=told is not None)
 
     async def ready() -> bytes:
         return b"LIVE\n"
@@ -40,7 +39,8 @@ async def serve_operations(path: Path, admin: Path, *, metrics: Metrics, facts: 
     async def told() -> bytes:
         return json.dumps(status(facts)).encode()
 
-    pages = {METRICS: figures, READY: ready, STATUS_PAGE: told}
+    figures = Figures(admin, metrics, clock=clock)
+    pages = {METRICS: figures.text, READY: ready, STATUS_PAGE: told}
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await _answer(reader, writer, pages=pages)
@@ -52,7 +52,10 @@ async def serve_operations(path: Path, admin: Path, *, metrics: Metrics, facts: 
     own.chmod(0o600)
     own.replace(path)
     async with server:
-        yield
+        try:
+            yield
+        finally:
+            figures.close()
 
 
 async def _answer(
