@@ -94,7 +94,7 @@ def tool(home: Home, name: str, *, argv: tuple[str, ...], cwd: Path, traces: Tra
         stop_rank=TOOL_RANK,
         # A tool drains its calls for up to 10 s.
         grace_s=12.0,
-        probe=lambda pid, _epoch: ToolProbe(home, home.tool_socket(name, pid=pid)),
+        probe=lambda pid, _epoch: ToolProbe(home, name, pid=pid),
         # It may compute for long in the one thread that answers.
         patience_s=30.0,
     )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, cast
 
 from llmesh.caller import Caller, caller_to_metadata
 from llmesh.home import Home
+from llmesh.supervisor.processes import in_group
 
 if TYPE_CHECKING:
     import grpc.aio
@@ -130,10 +131,25 @@ class GatewayProbe(ServerProbe):
 class ToolProbe(ServerProbe):
     """Asks a tool, and the gateway whether what the tool serves can be called."""
 
-    def __init__(self, home: Home, socket: Path) -> None:
-        """socket: the tool's."""
-        super().__init__(socket)
+    def __init__(self, home: Home, name: str, *, pid: int) -> None:
+        """pid: what was started, the tool or what starts it: `sh -c`, `uv run`."""
+        super().__init__(home.tool_socket(name, pid=pid))
+        self._sockets, self._name, self._group = home.tools, name, pid
         self._gateway = ServerProbe(home.services_socket)
+
+    async def answers(self) -> bool | None:
+        """Any answer will do, of the tool itself."""
+        self._find()
+        return await super().answers()
+
+    def _find(self) -> None:
+        """Look for the socket among those of the processes that were started with it."""
+        if self._socket.exists():
+            return
+        for path in self._sockets.glob(f"{self._name}-*.sock"):
+            pid = path.stem.removeprefix(f"{self._name}-")
+            if pid.isdigit() and in_group(int(pid), self._group):
+                self._socket = path
 
     async def missing(self) -> str:
         """Its endpoint must be shown, and shown to be ready: then Envoy calls it."""
@@ -142,6 +158,7 @@ class ToolProbe(ServerProbe):
         from llmesh.api.catalog.v1 import catalog_pb2 as pb
         from llmesh.api.catalog.v1.catalog_pb2_grpc import CatalogServiceStub
 
+        self._find()
         request = pb.ListEndpointsRequest(address=f"unix:{self._socket}")
         stub = CatalogServiceStub(self._gateway._open())  # noqa: SLF001 one kind of probe asks as another does
         try:

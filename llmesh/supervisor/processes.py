@@ -76,6 +76,12 @@ def group_of(pid: int) -> list[ProcessId]:
     ]
 
 
+def in_group(pid: int, group: int) -> bool:
+    """Whether a process is of the process group with this id."""
+    fields = _stat(pid)
+    return bool(fields) and int(fields[2]) == group
+
+
 def marked(mark: str) -> list[ProcessId]:
     """Every process of ours whose environment holds `mark` (NAME=value), this one left out."""
     wanted = mark.encode()
