@@ -19,7 +19,7 @@ from gateway.catalog import CatalogBoard, Tool
 from gateway.certificates import Certificates
 from gateway.clock import Clock
 from gateway.policy import Loaded, PolicyFiles
-from gateway.snapshot.build import Resource, Resources, assemble, build_parts, build_tool, residues, stages
+from gateway.snapshot.build import NO_SECRETS, Resource, Resources, assemble, build_parts, build_tool, residues, stages
 from gateway.snapshot.parts import part_names, service_of
 from gateway.tally import Tally
 from gateway.xds.publish import Publisher
@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 SHOW_AFTER_S = 1.0
 # How long one stage of a change waits until Envoy holds the one before; calls fail if it comes too soon.
 STAGE_AFTER_S = 10.0
+# Compiled in one go, before others have a turn.
+TOOLS_A_TURN = 50
 
 
 class Control:
@@ -79,10 +81,10 @@ class Control:
 
     def permitted(self, tool: Tool, caller: Caller) -> frozenset[str]:
         """Names of the tool's methods that some request of the caller's could be permitted."""
-        return frozenset(name for name, residue in self._residues_of(tool).items() if may_be_permitted(residue, caller))
+        known = self._residues_of(tool, self._loaded.policy.bundle)
+        return frozenset(name for name, residue in known.items() if may_be_permitted(residue, caller))
 
-    def _residues_of(self, tool: Tool) -> Mapping[str, Residue]:
-        bundle = self._loaded.policy.bundle
+    def _residues_of(self, tool: Tool, bundle: Bundle) -> Mapping[str, Residue]:
         kept = self._residues.get(tool.service)
         if kept is not None and kept[0] is tool and kept[1] is bundle:
             return kept[2]
@@ -124,7 +126,7 @@ class Control:
         if catalog.version == 0:
             return
         with self.builds.timed():
-            resources = self._resources(catalog.tools)
+            resources = await self._resources(catalog.tools)
         parts = {name for tool in catalog.tools.values() for name in part_names(tool)}
         *before, last = stages(self._published, resources, new_parts=parts - self._parts)
         for stage in before:
@@ -150,33 +152,37 @@ class Control:
             if last is not None and refused[service]:
                 yield service, replace(last, endpoints=tool.endpoints, ready=tool.ready)
 
-    def _resources(self, found: Mapping[str, Tool]) -> Resources:
-        tools = {**found, **self._platform}
-        bundle = self._loaded.policy.bundle
+    async def _resources(self, found: Mapping[str, Tool]) -> Resources:
+        """All of them, of these tools and of the policy and certificates that are in force as it begins."""
+        tools, policy = {**found, **self._platform}, self._loaded.policy
+        over_tls, secrets = self._over_tls, self._certificates.secrets if self._certificates else NO_SECRETS
         for service in self._built.keys() - tools.keys():
             del self._built[service]
         for service in self._residues.keys() - tools.keys():
             del self._residues[service]
-        for service, tool in tools.items():
+        for number, (service, tool) in enumerate(tools.items(), 1):
             kept = self._built.get(service)
-            if kept is None or kept[0] is not tool or kept[1] is not bundle:
-                built = self._build(tool)
-                self._built[service] = (tool, bundle, built)
+            if kept is None or kept[0] is not tool or kept[1] is not policy.bundle:
+                built = self._build(tool, policy.bundle, over_tls=over_tls)
+                self._built[service] = (tool, policy.bundle, built)
                 if built is not None and kept is not None and kept[2] is None:
                     self.on_mended(service)
+            if number % TOOLS_A_TURN == 0:
+                # A new policy is as long to compile as there are tools, and others have calls to answer.
+                await asyncio.sleep(0)
         made = {service: built for service, (_, _, built) in self._built.items() if built is not None}
         for service, tool in found.items():
             if tool.variants and service in made:
-                made.update(build_parts(tool, over_tls=self._over_tls))
-        return assemble(made, self._loaded.policy, secrets=self._certificates.secrets if self._certificates else {})
+                made.update(build_parts(tool, over_tls=over_tls))
+        return assemble(made, policy, secrets=secrets)
 
     @property
     def _over_tls(self) -> bool:
         return self._certificates is not None and self._certificates.over_tls
 
-    def _build(self, tool: Tool) -> Mapping[str, Resource] | None:
+    def _build(self, tool: Tool, bundle: Bundle, *, over_tls: bool) -> Mapping[str, Resource] | None:
         try:
-            return build_tool(tool, self._residues_of(tool), over_tls=self._over_tls)
+            return build_tool(tool, self._residues_of(tool, bundle), over_tls=over_tls)
         except Exception:
             # Whatever it is about this tool, the others go on.
             log.exception("tool not compiled", extra={"service": tool.service})
