@@ -56,15 +56,19 @@ class _Files:
 
     def __init__(self, tls: Tls) -> None:
         self._paths = Path(tls.certificate), Path(tls.key), Path(tls.authority)
+        # Of what was taken up last.
         self._stamp: Stamp = ()
+        self._told = ""
 
     def read(self) -> grpc.ServerCertificateConfiguration:
         """What the files say. Raises CertificateError."""
         # First: what changes while they are read is read again.
-        self._stamp = stamp(*self._paths)
+        found = stamp(*self._paths)
         certificate, key, authority = self._paths
-        pair = read_pair(certificate, key)
-        return grpc.ssl_server_certificate_configuration([(pair.key, pair.certificate)], read_authority(authority))
+        pair, believed = read_pair(certificate, key), read_authority(authority)
+        # What is refused is judged again: one that is not yet valid will be.
+        self._stamp, self._told = found, ""
+        return grpc.ssl_server_certificate_configuration([(pair.key, pair.certificate)], believed)
 
     def newer(self) -> grpc.ServerCertificateConfiguration | None:
         """What the files say, if they have changed and are right; None to go on as before. Asked at each connection."""
@@ -73,7 +77,9 @@ class _Files:
         try:
             newer = self.read()
         except CertificateError as err:
-            log.error("certificates refused", extra={"error": str(err)})  # noqa: TRY400 - the message says it all
+            if str(err) != self._told:
+                self._told = str(err)
+                log.error("certificates refused", extra={"error": self._told})  # noqa: TRY400 - the message says it all
             return None
         log.info("certificates loaded", extra={"path": str(self._paths[0])})
         return newer

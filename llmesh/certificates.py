@@ -24,7 +24,9 @@ log = logging.getLogger(__name__)
 
 # How the gateway is named in its certificate as a client: a URI among the subject alternative names.
 GATEWAY = "llmesh://gateway"
-RSA_MIN_BITS = 2048
+# What Envoy takes.
+RSA_BITS = 2048, 4096
+_CURVES = ("secp256r1", "secp384r1", "secp521r1")
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 # Changes when one of some files does.
@@ -119,11 +121,14 @@ def _private_key(path: Path, text: bytes) -> PrivateKeyTypes:
     except (ValueError, UnsupportedAlgorithm) as err:
         # What is wrong with it may quote it.
         raise CertificateError(f"`{path}` holds no private key in PEM") from err
-    if isinstance(found, ec.EllipticCurvePrivateKey) or (
-        isinstance(found, rsa.RSAPrivateKey) and found.key_size >= RSA_MIN_BITS
+    if (isinstance(found, ec.EllipticCurvePrivateKey) and found.curve.name in _CURVES) or (
+        isinstance(found, rsa.RSAPrivateKey) and RSA_BITS[0] <= found.key_size <= RSA_BITS[1]
     ):
         return found
-    raise CertificateError(f"`{path}` must be an ECDSA key, or RSA of at least {RSA_MIN_BITS} bits")
+    smallest, largest = RSA_BITS
+    raise CertificateError(
+        f"`{path}` must be an ECDSA key on P-256, P-384 or P-521, or RSA of {smallest} to {largest} bits"
+    )
 
 
 def _public_key(path: Path, certificate: Certificate) -> object:

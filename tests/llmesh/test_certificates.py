@@ -14,6 +14,7 @@ from llmesh.certificates import CertificateError, read_authority, read_pair
 from tests.pki import Authority
 
 AUTHORITY = Authority()
+WANTED = "must be an ECDSA key on P-256, P-384 or P-521, or RSA of 2048 to 4096 bits"
 
 
 def as_pem(key: PrivateKeyTypes, *, password: bytes = b"") -> bytes:
@@ -34,12 +35,19 @@ def test_a_pair_says_whom_it_names(tmp_path: Path) -> None:
     [
         (as_pem(ec.generate_private_key(ec.SECP256R1())), "is not the key of the certificate"),
         (as_pem(ec.generate_private_key(ec.SECP256R1()), password=b"secret"), "is encrypted"),
-        (as_pem(ed25519.Ed25519PrivateKey.generate()), "must be an ECDSA key, or RSA of at least 2048 bits"),
-        (as_pem(rsa.generate_private_key(65537, 1024)), "must be an ECDSA key, or RSA of at least 2048 bits"),  # noqa: S505 the case in point
+        (
+            as_pem(ed25519.Ed25519PrivateKey.generate()),
+            WANTED,
+        ),
+        (
+            as_pem(rsa.generate_private_key(65537, 1024)),  # noqa: S505 the case in point
+            WANTED,
+        ),
+        (as_pem(ec.generate_private_key(ec.SECP256K1())), WANTED),
         (b"-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n", "holds no private key in PEM"),
         (b"", "holds no private key in PEM"),
     ],
-    ids=["another", "encrypted", "ed25519", "short rsa", "garbage", "empty"],
+    ids=["another", "encrypted", "ed25519", "short rsa", "another curve", "garbage", "empty"],
 )
 def test_a_key_that_cannot_be_used_is_told_and_not_quoted(tmp_path: Path, key: bytes, says: str) -> None:
     certificate, path = AUTHORITY.issue("a.example").write(tmp_path)

@@ -7,9 +7,10 @@ import logging
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from unittest.mock import Mock
 
 import grpc
 import pytest
@@ -19,6 +20,7 @@ from echo_tool.service import EchoServicer
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # pyright: ignore[reportMissingTypeStubs]: it ships none
 
 import llmesh
+from llmesh import certificates
 from llmesh.certificates import GATEWAY
 from tests.eventually import eventually
 from tests.pki import Authority, Issued, gateway
@@ -159,6 +161,22 @@ async def test_new_files_are_shown_to_the_next_connection_and_broken_ones_to_non
             with pytest.raises(grpc.aio.AioRpcError):
                 await who(late)
         assert await who(old) == "ada"
+
+
+async def test_what_was_refused_for_a_passing_reason_is_taken_up_once_that_has_passed_and_told_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(folder) as address:
+        with monkeypatch.context() as patch:
+            early = datetime.now(UTC) - timedelta(days=30)
+            patch.setattr(certificates, "datetime", Mock(now=Mock(return_value=early)))
+            written(folder, OTHER.issue(TOOL), OTHER)
+            for _ in range(2):
+                async with connected(address, gateway(AUTHORITY)) as stub:
+                    assert await who(stub) == "ada"
+        assert [record.message for record in caplog.records].count("certificates refused") == 1
+        async with connected(address, gateway(OTHER), OTHER) as stub:
+            assert await who(stub) == "ada"
 
 
 async def test_no_call_fails_while_certificates_are_replaced(folder: Path) -> None:
