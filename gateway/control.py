@@ -125,6 +125,7 @@ class Control:
         catalog = self._found.current
         if catalog.version == 0:
             return
+        rules = self._loaded.policy.bundle.digest
         with self.builds.timed():
             resources = await self._resources(catalog.tools)
         parts = {name for tool in catalog.tools.values() for name in part_names(tool)}
@@ -132,7 +133,7 @@ class Control:
         for stage in before:
             await self._publisher.publish(stage)
             await self._publisher.caught_up(within_s=STAGE_AFTER_S)
-        await self._publisher.publish(last)
+        await self._publisher.publish(last, rules=rules)
         await self._publisher.caught_up(within_s=SHOW_AFTER_S)
         self._published, self._parts = resources, parts
         await self._shown.post(dict(self._callable(catalog.tools)), catalog.reports)

@@ -122,6 +122,11 @@ def build_tool(tool: Tool, residues: Mapping[str, Residue], *, over_tls: bool = 
     }
 
 
+def closed(service_name: str) -> Resource:
+    """Routes of a service that lead nowhere: whatever is called, there is no such method."""
+    return _resource(make("envoy.config.route.v3.RouteConfiguration", name=service_name))
+
+
 def build_parts(tool: Tool, *, over_tls: bool = False) -> Mapping[str, Mapping[str, Resource]]:
     """What the tool needs beside that where its endpoints serve different contracts: by name, then by type URL."""
     return {

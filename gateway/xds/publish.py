@@ -1,8 +1,9 @@
 """What Envoy should hold, and what becomes of it when Envoy refuses a part.
 
 A resource that Envoy refuses goes back to the last version we know it to have
-accepted. Where we know of none, as after a start, or it refuses that too, Envoy
-keeps what it holds.
+accepted; routes that follow other rules than those in force go back to none at
+all. Where we know of no such version, as after a start, or Envoy refuses that
+too, it keeps what it holds.
 The tool's owner hears Envoy's words; everything else proceeds.
 """
 
@@ -15,7 +16,7 @@ from collections.abc import AsyncGenerator, Callable, Collection, Generator, Ite
 from contextlib import contextmanager
 from types import MappingProxyType
 
-from gateway.snapshot.build import Resource, Resources
+from gateway.snapshot.build import ROUTES, Resource, Resources, closed
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,9 @@ class Publisher:
         # Versions that Envoy refused since it last took the newest, and its words on the newest of them.
         self._refused: dict[Key, set[str]] = {}
         self._words: dict[Key, str] = {}
+        # The rules in force, and routes of which what Envoy accepted last follows others.
+        self._rules = ""
+        self._outdated: set[Key] = set()
         self._on_refused = on_refused
         self._on_accepted = on_accepted
         self._changed = asyncio.Condition()
@@ -90,14 +94,16 @@ class Publisher:
         refused = self._refused.get(key, ())
         if newest.version not in refused:
             return newest
-        held = self._accepted.get(key)
+        held = closed(key[1]) if key in self._outdated else self._accepted.get(key)
         return None if held is None or held.version in refused else held
 
-    async def publish(self, resources: Resources) -> None:
-        """Serve these from now on."""
+    async def publish(self, resources: Resources, *, rules: str = "") -> None:
+        """Serve these from now on. rules: a digest of those that the routes follow; empty: the same as before."""
         before, self._newest = self._newest, resources
         for url in before.keys() | resources.keys():
             self._take_over(url, before.get(url, {}), resources.get(url, {}))
+        if rules and rules != self._rules:
+            self._change_rules(rules)
         for key, refused in list(self._refused.items()):
             held = self._accepted.get(key)
             if held is not None and held.version == self._newest_version(key) and held.version not in refused:
@@ -111,7 +117,19 @@ class Publisher:
             # What comes back later comes back as new: an old version of it is nothing to fall back to.
             for kept in (self._accepted, self._refused, self._words):
                 kept.pop((url, name), None)
+            self._outdated.discard((url, name))
         self._touch(url, (*changed, *removed))
+
+    def _change_rules(self, rules: str) -> None:
+        """Let no refusal lead back to routes of other rules, which may permit what is forbidden now."""
+        before, self._rules = self._rules, rules
+        if not before:
+            return
+        for name, newest in self._newest.get(ROUTES, {}).items():
+            held = self._accepted.get((ROUTES, name))
+            if held is None or held.version != newest.version:
+                self._outdated.add((ROUTES, name))
+                self._touch(ROUTES, [name])
 
     def _newest_version(self, key: Key) -> str | None:
         resource = self._newest.get(key[0], {}).get(key[1])
@@ -130,6 +148,7 @@ class Publisher:
             self._refused.get(key, set[str]()).discard(resource.version)
             # The one it went back to is accepted too; that mends nothing.
             if resource.version == self._newest_version(key):
+                self._outdated.discard(key)
                 self._take_back(key)
 
     async def held(self, url: str, versions: Mapping[str, str]) -> None:
@@ -158,7 +177,8 @@ class Publisher:
         names: dict[str, bool] = {}
         for key, refused in self._refused.items():
             held = self._accepted.get(key)
-            names[key[1]] = names.get(key[1], True) and held is not None and held.version not in refused
+            goes_on = held is not None and held.version not in refused and key not in self._outdated
+            names[key[1]] = names.get(key[1], True) and goes_on
         return names
 
     @property

@@ -76,6 +76,25 @@ async def test_a_refused_part_goes_back_to_what_envoy_last_took(running: Mesh, u
     assert running.accepted == [TICKETS]
 
 
+async def test_refused_routes_do_not_go_back_to_those_of_other_rules(running: Mesh) -> None:
+    async def publish(resources: Resources, rules: str) -> None:
+        await running.publisher.publish(resources, rules=rules)
+        assert await running.publisher.caught_up(within_s=20)
+
+    await publish(built(running, TICKETS, OTHER), "old")
+    await asyncio.wait_for(running.channel.channel_ready(), 20)
+    await publish(poisoned(built(running, TICKETS, OTHER), ROUTES, TICKETS), "old")
+    await reached(running, TICKETS, OTHER)
+
+    await publish(poisoned(built(running, TICKETS, OTHER), ROUTES, TICKETS), "new")
+
+    assert await code(running, TICKETS) is grpc.StatusCode.UNIMPLEMENTED
+    await reached(running, OTHER)
+    assert running.publisher.refused_names == {TICKETS: False}
+    await publish(built(running, TICKETS, OTHER), "new")
+    await reached(running, TICKETS, OTHER)
+
+
 @pytest.mark.parametrize("url", [ROUTES, CLUSTER], ids=["routes", "cluster"])
 async def test_a_refused_new_tool_harms_no_other(running: Mesh, url: str) -> None:
     # All arrive at once, and one's name is the beginning of another's.
