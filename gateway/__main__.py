@@ -13,7 +13,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import grpc.aio
@@ -22,7 +23,7 @@ from pydantic import ValidationError
 
 from gateway.catalog import CatalogBoard
 from gateway.certificates import Certificates, read_port, read_tools
-from gateway.clock import SystemClock
+from gateway.clock import Clock, SystemClock
 from gateway.config import Config
 from gateway.control import Control
 from gateway.discovery.discovery import Discovery
@@ -31,12 +32,12 @@ from gateway.doors import Doors, check_alone
 from gateway.listener.bootstrap import Edge, bootstrap
 from gateway.listener.operations import Operations
 from gateway.listener.tracing import Traces
-from gateway.operations.metrics import Metrics, Parts
+from gateway.operations.metrics import Metrics, Watched
 from gateway.operations.server import serve_operations
 from gateway.operations.status import Facts
 from gateway.policy import PolicyError, PolicyFiles, is_loopback
 from gateway.services.platform import platform_tools
-from gateway.services.serve import Policy, serve
+from gateway.services.serve import Permissions, serve
 from gateway.snapshot.caller import CALLER, VERIFY
 from gateway.snapshot.parts import service_of
 from gateway.sources.file import FileSource
@@ -166,24 +167,18 @@ async def run(config: Config) -> None:
     control.on_policy = discovery.recheck
     control.on_broken = lambda service, words: discovery.refuse(service, "INTERNAL", words)
     control.on_mended = discovery.accept
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
 
     def owner_of(service: str) -> str | None:
         return control.loaded.ownership.domain_of(_package(service))
 
-    governance = Policy(control.permitted, owner_of=owner_of)
     doors, succeeds = Doors(home), bool(os.environ.get(SUCCEEDS))
     if not succeeds:
         check_alone(home)
-    parts = Parts(shown, control, discovery, publisher, policies, leases)
-    addresses = {"operations": config.operations, "traces": config.traces.otlp if config.traces else ""}
-    facts = Facts(shown, control, publisher, policies, owner_of, addresses)
-    operations = serve_operations(
-        home.operations_socket, home.admin_socket, metrics=Metrics(parts), facts=facts, clock=clock
-    )
-    async with serve(home, shown, leases, policy=governance), operations, asyncio.TaskGroup() as tasks:
+    watched = Watched(shown, control, discovery, publisher, policies, leases)
+    operations = _operations(config, watched, owner_of=owner_of, clock=clock)
+    permissions = Permissions(control.permitted, owner_of=owner_of)
+    stopping = _told_to_stop()
+    async with serve(home, shown, leases, permissions=permissions), operations, asyncio.TaskGroup() as tasks:
         xds = await serve_xds(home, publisher)
         opening = tasks.create_task(doors.open(shown, succeeds=succeeds))
         running = [
@@ -196,6 +191,25 @@ async def run(config: Config) -> None:
             task.cancel()
         await xds.stop(0)
     log.info("gateway stopped")
+
+
+def _told_to_stop() -> asyncio.Event:
+    """Set once SIGTERM or SIGINT comes."""
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    return stopping
+
+
+def _operations(
+    config: Config, watched: Watched, *, owner_of: Callable[[str], str | None], clock: Clock
+) -> AbstractAsyncContextManager[None]:
+    """The gateway's side of the operations port."""
+    home = Home(config.home)
+    addresses = {"operations": config.operations, "traces": config.traces.otlp if config.traces else ""}
+    facts = Facts(watched.shown, watched.control, watched.publisher, watched.policies, owner_of, addresses)
+    metrics = Metrics(watched)
+    return serve_operations(home.operations_socket, home.admin_socket, metrics=metrics, facts=facts, clock=clock)
 
 
 async def _without_end(part: Coroutine[None, None, None]) -> None:

@@ -101,7 +101,7 @@ class Control:
             while True:
                 await self._stale.wait()
                 self._stale.clear()
-                await self._step()
+                await self._step(clock)
 
     async def _follow_policy(self, clock: Clock) -> None:
         async with aclosing(self._policies.watch(clock)) as policies:
@@ -121,12 +121,12 @@ class Control:
             async for _ in catalogs:
                 self._stale.set()
 
-    async def _step(self) -> None:
+    async def _step(self, clock: Clock) -> None:
         catalog = self._found.current
         if catalog.version == 0:
             return
         rules = self._loaded.policy.bundle.digest
-        with self.builds.timed():
+        with self.builds.timed(clock):
             resources = await self._resources(catalog.tools)
         parts = {name for tool in catalog.tools.values() for name in part_names(tool)}
         *before, last = stages(self._published, resources, new_parts=parts - self._parts)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+
+from gateway.clock import Clock
 
 
 @dataclass(slots=True)
@@ -17,13 +18,13 @@ class Tally:
     running: int = 0
 
     @contextmanager
-    def timed(self) -> Generator[None]:
+    def timed(self, clock: Clock) -> Generator[None]:
         """Count what the block does, however it ends."""
-        began_s = time.monotonic()
+        began_s = clock.monotonic_s()
         self.running += 1
         try:
             yield
         finally:
             self.running -= 1
             self.count += 1
-            self.seconds += time.monotonic() - began_s
+            self.seconds += clock.monotonic_s() - began_s

@@ -250,7 +250,7 @@ class Watcher:
         steps = [Step("connect", passed=True, message=told)]
         candidates: list[Candidate] = []
         try:
-            with self._lanes.looks.timed():
+            with self._lanes.looks.timed(self._clock):
                 reflected = await reading.go_on(channel)
             size_bytes = reflected.size_bytes
             steps += [Step("reflect", passed=True), *reflected.failures]

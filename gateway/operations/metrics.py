@@ -76,7 +76,7 @@ Series = Mapping[tuple[str, ...], float | Tally]
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class Watched:
     """The parts of a gateway that have something to tell."""
 
     shown: CatalogBoard
@@ -90,9 +90,9 @@ class Parts:
 class Metrics:
     """The figures of one gateway."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, watched: Watched) -> None:
         """Read them from these parts."""
-        self._parts = parts
+        self._watched = watched
 
     def text(self, *, envoy_answers: bool) -> bytes:
         """The figures now, in Prometheus' text format."""
@@ -102,8 +102,8 @@ class Metrics:
         return generate_latest(registry)
 
     def _series(self, *, envoy_answers: bool) -> Mapping[str, Series]:
-        control, discovery, publisher = self._parts.control, self._parts.discovery, self._parts.publisher
-        policies, catalog = self._parts.policies, self._parts.shown.current
+        control, discovery, publisher = self._watched.control, self._watched.discovery, self._watched.publisher
+        policies, catalog = self._watched.policies, self._watched.shown.current
         versions = (version("ll-mesh"), ".".join(map(str, ENVOY_VERSION)))
         return {
             "llmesh_build_info": {versions: 1},
@@ -114,7 +114,7 @@ class Metrics:
             "llmesh_tools_ready": {(): sum(bool(tool.ready) for tool in catalog.tools.values())},
             "llmesh_endpoints": _by_state(catalog),
             "llmesh_endpoints_held": {(): sum(report.held for report in catalog.reports.values())},
-            "llmesh_leases": {(): len(self._parts.leases)},
+            "llmesh_leases": {(): len(self._watched.leases)},
             "llmesh_refusals": _by_reason(catalog),
             "llmesh_looks_running": {(): discovery.looks.running},
             "llmesh_look_seconds": {(): discovery.looks},

@@ -12,7 +12,7 @@ from gateway.catalog import Report
 from gateway.services.caller import current_caller
 from gateway.services.contracts import Contracts
 from gateway.services.messages import endpoint_message, tool_message
-from gateway.services.paging import last_of, page_token, parts
+from gateway.services.paging import batches, last_of, page_token
 from gateway.services.search import Searcher
 from gateway.services.visible import Seen, View
 from gateway.services.watches import Told, Watches
@@ -50,7 +50,7 @@ class CatalogServicer(CatalogServiceServicer):
         wanted = (seen for seen in visible if request.domain in ("", seen.tool.domain))
         # One more than the page holds tells whether there is another.
         page = list(islice(wanted, size + 1))
-        tools = next(parts(map(tool_message, page[:size])), list[pb.Tool]())
+        tools = next(batches(map(tool_message, page[:size])), list[pb.Tool]())
         more = page_token(tools[-1].service, listing=listing) if len(page) > len(tools) else ""
         return pb.ListToolsResponse(tools=tools, next_page_token=more)
 
@@ -68,7 +68,7 @@ class CatalogServicer(CatalogServiceServicer):
             limit=request.limit or _SEARCH_LIMIT,
         )
         results = (pb.SearchResult(tool=tool_message(hit.seen), score=hit.score) for hit in hits)
-        return pb.SearchToolsResponse(results=next(parts(results), list[pb.SearchResult]()))
+        return pb.SearchToolsResponse(results=next(batches(results), list[pb.SearchResult]()))
 
     async def GetContract(self, request: pb.GetContractRequest, context: object) -> pb.GetContractResponse:
         """The tool's files, without services in them that the caller may not see, and what only those use."""
@@ -89,7 +89,7 @@ class CatalogServicer(CatalogServiceServicer):
                 removed = sorted(known.keys() - now.keys())
                 if before is None or changed or removed:
                     initial = before is None
-                    for part in list(parts(changed)) or [[]]:
+                    for part in list(batches(changed)) or [[]]:
                         yield pb.WatchToolsResponse(
                             changed=part, removed=removed, version=catalog.version, initial=initial
                         )

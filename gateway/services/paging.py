@@ -21,7 +21,7 @@ MESSAGE_BYTES = 3 << 20
 M = TypeVar("M", bound=Message)
 
 
-def parts(messages: Iterable[M]) -> Iterator[list[M]]:
+def batches(messages: Iterable[M]) -> Iterator[list[M]]:
     """The messages in their order, as lists that each fit into one answer."""
     part: list[M] = []
     room = MESSAGE_BYTES

@@ -23,7 +23,7 @@ _DRAIN_LIMIT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class Permissions:
     """What the services ask of governance.
 
     permitted: methods of a tool that some request of a caller could be
@@ -36,16 +36,16 @@ class Policy:
 
 
 @asynccontextmanager
-async def serve(home: Home, board: CatalogBoard, leases: Leases, *, policy: Policy) -> AsyncGenerator[View]:
+async def serve(home: Home, board: CatalogBoard, leases: Leases, *, permissions: Permissions) -> AsyncGenerator[View]:
     """Serve services and registry, at this process's own sockets, for as long as the block lasts.
 
     The view is what the services answer from. The platform's own tools are in
     it whether or not the board has them.
     """
-    view = View(board, policy.permitted, own=platform_tools(f"unix:{home.services_socket}"))
+    view = View(board, permissions.permitted, own=platform_tools(f"unix:{home.services_socket}"))
     contracts = Contracts(view)
     async with AsyncExitStack() as running:
-        catalog = CatalogServicer(view, contracts, owner_of=policy.owner_of)
+        catalog = CatalogServicer(view, contracts, owner_of=permissions.owner_of)
         services = Server(
             catalog,
             MeshHealthServicer(view),

@@ -27,7 +27,7 @@ class Publisher:
         self.published: list[Resources] = []
         self.refused_names: Mapping[str, bool] = {}
 
-    async def publish(self, resources: Resources) -> None:
+    async def publish(self, resources: Resources, **_: object) -> None:
         self.published.append(resources)
 
     async def caught_up(self, *, within_s: float) -> None:

@@ -14,7 +14,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 from gateway.catalog import CatalogBoard, Contract, Endpoint, Method, Report, Tool
 from gateway.clock import SystemClock
-from gateway.services.serve import Policy, serve
+from gateway.services.serve import Permissions, serve
 from gateway.sources.lease import Leases
 from governance.contract import sheet
 from governance.contract.digest import digest
@@ -193,9 +193,9 @@ async def mesh(*tools: Tool, reports: Iterable[Report] = ()) -> AsyncGenerator[M
     """Serve these tools for as long as the block lasts."""
     with TemporaryDirectory(prefix="mesh") as folder:
         home, board = Home(Path(folder)).create(), CatalogBoard()
-        policy = Policy(permitted, owner_of)
+        permissions = Permissions(permitted, owner_of)
         async with (
-            serve(home, board, Leases(home.leases, clock=SystemClock()), policy=policy),
+            serve(home, board, Leases(home.leases, clock=SystemClock()), permissions=permissions),
             grpc.aio.insecure_channel(f"unix:{home.own(home.services_socket)}") as services,
             grpc.aio.insecure_channel(f"unix:{home.own(home.registry_socket)}") as registry,
         ):
