@@ -13,8 +13,9 @@ from gateway.listener.operations import Operations, operations_clusters, operati
 from gateway.listener.overload import overload_manager
 from gateway.listener.stats import stats_config
 from gateway.listener.tracing import Traces, traces_cluster
+from gateway.listener.upstream import http2_cluster
 from gateway.snapshot.ads import ADS
-from gateway.xds.messages import make, pack
+from gateway.xds.messages import make
 from llmesh.mesh_file import LimitSettings
 
 XDS_CLUSTER = "llmesh.xds"
@@ -86,15 +87,4 @@ def _clusters(edge: Edge) -> list[dict[str, Untyped]]:
 
 
 def _xds_cluster(edge: Edge) -> dict[str, Untyped]:
-    http2 = make(
-        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-        explicit_http_config={"http2_protocol_options": {}},
-    )
-    endpoint = {"endpoint": {"address": {"pipe": {"path": edge.xds_socket}}}}
-    return {
-        "name": XDS_CLUSTER,
-        "type": "STATIC",
-        "connect_timeout": {"seconds": 1},
-        "load_assignment": {"cluster_name": XDS_CLUSTER, "endpoints": [{"lb_endpoints": [endpoint]}]},
-        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": pack(http2)},
-    }
+    return http2_cluster(XDS_CLUSTER, {"pipe": {"path": edge.xds_socket}})

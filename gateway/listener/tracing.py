@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any as Untyped
 
 from gateway.listener.call_log import SHOWN_PATH
+from gateway.listener.upstream import http2_cluster
 from gateway.xds.messages import make, pack
 
 COLLECTOR = "llmesh.traces"
@@ -64,18 +65,4 @@ def _sampler(name: str, message: str, **fields: Untyped) -> dict[str, Untyped]:
 
 def traces_cluster(traces: Traces) -> dict[str, Untyped]:
     """The collector."""
-    http2 = make(
-        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-        explicit_http_config={"http2_protocol_options": {}},
-    )
-    address = {"socket_address": {"address": traces.host, "port_value": traces.port}}
-    return {
-        "name": COLLECTOR,
-        "type": "STATIC",
-        "connect_timeout": {"seconds": 1},
-        "load_assignment": {
-            "cluster_name": COLLECTOR,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
-        },
-        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": pack(http2)},
-    }
+    return http2_cluster(COLLECTOR, {"socket_address": {"address": traces.host, "port_value": traces.port}})
