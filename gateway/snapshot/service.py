@@ -17,6 +17,8 @@ from governance.residue import Residue
 
 CALL_ID = "x-llmesh-call-id"
 CONNECT_TIMEOUT_S = 2
+# Of a connection over TLS: calls under way end as they would, new ones go over another.
+TLS_CONNECTION_S = 600
 HEALTH_INTERVAL_S = 1
 # Of a tool that was healthy when last asked, and that was never called.
 UNCALLED_INTERVAL_S = 30
@@ -26,6 +28,8 @@ DEFAULT_CONCURRENCY = 1024
 RETRIES = 1
 RETRIES_ALWAYS = 64
 RETRY_BUDGET_PERCENT = 20.0
+
+_HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
 def cluster(tool: Tool, *, over_tls: bool = False, name: str = "") -> Message:
@@ -52,7 +56,7 @@ def cluster(tool: Tool, *, over_tls: bool = False, name: str = "") -> Message:
         circuit_breakers={"thresholds": [_thresholds(tool)]},
         outlier_detection=_outlier_detection(),
         health_checks=[_health_check(tool)] if tool.health_checked else [],
-        typed_extension_protocol_options={"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": pack(http2())},
+        typed_extension_protocol_options={_HTTP: pack(http2(over_tls=over_tls))},
         **(tls.to_tools() if over_tls else {}),
     )
 
@@ -107,10 +111,13 @@ def _health_check(tool: Tool) -> dict[str, Untyped]:
     }
 
 
-def http2() -> Message:
+def http2(*, over_tls: bool = False) -> Message:
     """How Envoy speaks to a tool."""
+    # Certificates are looked at when a connection begins: one that stands would outlive an authority.
+    lives = {"common_http_protocol_options": {"max_connection_duration": {"seconds": TLS_CONNECTION_S}}}
     return make(
-        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        _HTTP,
+        **(lives if over_tls else {}),
         explicit_http_config={
             "http2_protocol_options": {
                 # A malformed header of one caller must not stay in the table of

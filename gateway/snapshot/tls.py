@@ -17,7 +17,6 @@ _TLS = "envoy.extensions.transport_sockets.tls.v3."
 SECRET = type_url(_TLS + "Secret")
 # Names of secrets: what the mesh port shows, what tools are shown, whom tools' certificates must be of.
 PORT, TOOLS, TOOLS_AUTHORITY = "llmesh.port", "llmesh.tools", "llmesh.tools.authority"
-SECRETS = frozenset((PORT, TOOLS, TOOLS_AUTHORITY))
 
 TRANSPORT = "envoy.transport_sockets.tls"
 # Where Envoy looks for what picks an endpoint's transport.

@@ -53,6 +53,7 @@ class FileSource:
             held = self._hold.held
             known = {each: at for each, at in (self._known or {}).items() if each in self._hold.named | held}
             if self._known is not None and (known, held) != told:
+                self._known = known
                 told = (known, held)
                 yield frozenset(replace(each, held=each.address in held) for each in known.values())
             await self._clock.sleep(POLL_S)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -105,5 +106,27 @@ async def test_a_file_that_no_longer_names_most_endpoints_holds_them_for_a_while
         assert {each.address for each in half_written if each.held} == set(many[1:])
         await clock.pass_(HOLD_S)
         assert {each.address for each in await eventually(told)} == set(many[:1])
+    finally:
+        task.cancel()
+
+
+async def test_an_address_that_went_is_forgotten(tmp_path: Path) -> None:
+    path, clock = tmp_path / "mesh.yaml", FakeClock()
+    path.write_text(GOOD)
+    seen, task = await following(FileSource(path, clock=clock).watch())
+
+    async def told() -> set[str]:
+        await clock.pass_(POLL_S)
+        assert not seen.empty()
+        return {each.address for each in seen.get_nowait()}
+
+    try:
+        await eventually(told)
+        for port in range(40001, 40021):
+            path.write_text(GOOD.replace("50051", str(port)))
+            assert await eventually(told) == {f"127.0.0.1:{port}"}
+        gc.collect()
+        known = {each.address for each in gc.get_objects() if isinstance(each, Endpoint) and ":400" in each.address}
+        assert known == {"127.0.0.1:40020"}
     finally:
         task.cancel()

@@ -13,7 +13,7 @@ import pytest
 from google.protobuf.message import Message
 
 from gateway.catalog import Endpoint, Tool
-from gateway.snapshot import tls
+from gateway.snapshot import service, tls
 from gateway.snapshot.build import CLUSTER, build
 from llmesh.certificates import GATEWAY
 from tests.e2e.admin import get
@@ -104,6 +104,21 @@ async def test_a_tool_that_does_not_believe_the_gateway_is_down(running: Mesh) -
             assert (await running.call(GET)).code is grpc.StatusCode.OK
 
         await eventually(answers)
+
+
+async def test_an_authority_that_is_withdrawn_reaches_connections_that_stand(
+    running: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "TLS_CONNECTION_S", 1)
+    async with backend_on(credentials=credentials(AUTHORITY.issue(NAME))) as tool:
+        await publish(running, over_tls(tool), known=secrets())
+        assert (await running.call(GET)).code is grpc.StatusCode.OK
+        await publish(running, over_tls(tool), known=secrets(SHOWN, OTHER))
+
+        async def is_down() -> None:
+            assert (await running.call(GET)).code is grpc.StatusCode.UNAVAILABLE
+
+        await eventually(is_down)
 
 
 async def test_a_tool_on_a_socket_and_over_tls_is_one_tool_and_takes_a_port_up_in_no_clear_call(running: Mesh) -> None:
