@@ -6,6 +6,7 @@ and what is wrong is told. Keys are kept nowhere but in memory, here and in Envo
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping
 from datetime import UTC, datetime
@@ -37,6 +38,8 @@ class Certificates:
         self._tools: Pair | None = None
         self._authority = b""
         self._stamp: Stamp = ()
+        # What the disk has.
+        self._kept: dict[Path, bytes] = {}
         self.error = ""
         self._load()
 
@@ -67,11 +70,15 @@ class Certificates:
         while True:
             await clock.sleep(POLL_S)
             held = (self._port, self._tools, self._authority)
-            if self.error or self._ended() or stamp(*self._paths()) != self._stamp:
-                self._load()
+            # A disk that is slow must not keep all else waiting.
+            await asyncio.to_thread(self._look)
             if held != (self._port, self._tools, self._authority):
                 log.info("certificates loaded")
                 yield
+
+    def _look(self) -> None:
+        if self.error or self._ended() or stamp(*self._paths()) != self._stamp:
+            self._load()
 
     def _paths(self) -> list[Path]:
         return [path for files in (self._port_files, self._tool_files) if files for _, path in files]
@@ -109,14 +116,16 @@ class Certificates:
         self.error = error
         self._keep(self._home.tls_error, error.encode(errors="replace"))
 
-    @staticmethod
-    def _keep(path: Path, content: bytes) -> None:
+    def _keep(self, path: Path, content: bytes) -> None:
         """Write it, or take it away if there is nothing to say: if the disk lets us."""
+        if self._kept.get(path) == content:
+            return
         try:
             if content:
                 write_atomically(path, content)
             else:
                 path.unlink(missing_ok=True)
+            self._kept[path] = content
         except OSError:
             log.exception("not kept", extra={"path": str(path)})
 
