@@ -22,6 +22,6 @@ def test_what_has_not_changed_is_not_written_again(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(certificates, "write_atomically", record)
     found = Certificates(TlsSettings(certificate=files[0], key=files[1]), None, home)
-    found._load()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - as a look at changed files does
+    found._load()  # pyright: ignore[reportPrivateUsage] - as a look at changed files does
 
     assert written == [home.port_certificate]
