@@ -154,9 +154,10 @@ async def run(config: Config) -> None:
     platform = platform_tools(f"unix:{home.services_socket}")
     certificates = Certificates(config.tls, config.tool_tls, home)
     control = Control(found, shown, publisher, policies, platform, certificates=certificates)
+    mesh_file = FileSource(config.mesh_file, clock=clock)
     discovery = Discovery(
         found,
-        [FileSource(config.mesh_file, clock=clock), leases],
+        [mesh_file, leases],
         ownership=lambda: control.loaded.ownership,
         limits=look_limits(config),
         store=Store(home.catalog),
@@ -175,7 +176,7 @@ async def run(config: Config) -> None:
     if not succeeds:
         check_alone(home)
     watched = Watched(shown, control, discovery, publisher, policies, leases)
-    operations = _operations(config, watched, owner_of=owner_of, clock=clock)
+    operations = _operations(config, watched, owner_of=owner_of, mesh_file=mesh_file, clock=clock)
     permissions = Permissions(control.permitted, owner_of=owner_of)
     stopping = _told_to_stop()
     async with serve(home, shown, leases, permissions=permissions), operations, asyncio.TaskGroup() as tasks:
@@ -202,12 +203,17 @@ def _told_to_stop() -> asyncio.Event:
 
 
 def _operations(
-    config: Config, watched: Watched, *, owner_of: Callable[[str], str | None], clock: Clock
+    config: Config, watched: Watched, *, owner_of: Callable[[str], str | None], mesh_file: FileSource, clock: Clock
 ) -> AbstractAsyncContextManager[None]:
     """The gateway's side of the operations port."""
     home = Home(config.home)
     addresses = {"operations": config.operations, "traces": config.traces.otlp if config.traces else ""}
-    facts = Facts(watched.shown, watched.control, watched.publisher, watched.policies, owner_of, addresses)
+    facts = Facts(
+        *(watched.shown, watched.control, watched.publisher, watched.policies),
+        owner_of=owner_of,
+        mesh_file_fault=lambda: mesh_file.problem,
+        addresses=addresses,
+    )
     metrics = Metrics(watched)
     return serve_operations(home.operations_socket, home.admin_socket, metrics=metrics, facts=facts, clock=clock)
 

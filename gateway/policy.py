@@ -107,8 +107,9 @@ class PolicyFiles:
             self._fault = self._words(error)
             self.load_errors += 1
             log.error("policy refused", extra={"error": self._fault})  # noqa: TRY400 - the message says it all
-            self._tell()
             self._good = self._good or self._last_good(error)
+            # Told of a policy that stays in force: a gateway that cannot start says so as it ends.
+            self._tell()
             return self._good
         self._fault = ""
         self.loads += 1

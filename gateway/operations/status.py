@@ -16,13 +16,18 @@ from gateway.xds.publish import Publisher
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Where a gateway's status comes from. addresses: what else the mesh file names; empty ones are left out."""
+    """Where a gateway's status comes from.
+
+    mesh_file_fault: why the mesh file is not taken up; None if it is.
+    addresses: what else it names; empty ones are left out.
+    """
 
     shown: CatalogBoard
     control: Control
     publisher: Publisher
     policies: PolicyFiles
     owner_of: Callable[[str], str | None]
+    mesh_file_fault: Callable[[], str | None]
     addresses: Mapping[str, str]
 
 
@@ -34,6 +39,7 @@ def status(facts: Facts) -> dict[str, object]:
         **{name: address for name, address in facts.addresses.items() if address},
         "versions": {"ll_mesh": version("ll-mesh"), "python": platform.python_version()},
         "policy": {"digest": facts.control.loaded.policy.bundle.digest, "error": facts.policies.error},
+        "mesh_file": {"error": facts.mesh_file_fault() or ""},
         "catalog": {
             "version": catalog.version,
             "tools": len(catalog.tools),

@@ -30,7 +30,7 @@ STEPS = {
     "UNAUTHENTICATED": "sign in again: llmesh login --as NAME --role ROLE",
     "PERMISSION_DENIED": "see who you are: llmesh login; be somebody else: --as NAME",
     "NOT_BELIEVED": "name the file of the authority that vouches for it: LLMESH_AUTHORITY=FILE",
-    "UNREACHABLE": "start a mesh here (llmesh up), or say where it is (--address)",
+    "UNREACHABLE": "start a mesh here (llmesh up), or say where it is (--address; https:// where it speaks TLS)",
     "UNAVAILABLE": "see what runs: llmesh status",
     "NO_TOOL": "see what there is: llmesh tools list",
     "UNIMPLEMENTED": "see what there is: llmesh tools list",
@@ -103,7 +103,10 @@ def _of_call(error: MeshError) -> Problem:
         why = error.message.partition(NOT_VERIFIED)[2].removesuffix(": OK")
         return Problem(f"the mesh's certificate is not believed: {why}", _step(error))
     if OTHER_HOST in error.message:
-        return Problem("the mesh's certificate does not name the host of the address", _step(error))
+        return Problem(
+            "the mesh's certificate does not name the host of the address",
+            "say where the mesh is by a name that its certificate has (--address), or have it issued for this one",
+        )
     if error.message.startswith(UNREACHABLE):
         return Problem(f"nobody answers at the mesh's address: {error.message.rpartition(': ')[2]}", _step(error))
     facts = [error.code.name]

@@ -63,6 +63,12 @@ class Nack(_Part):
     contact: str
 
 
+class MeshFile(_Part):
+    """The mesh file. error: why it is not taken up; empty if it is."""
+
+    error: str
+
+
 class Facts(_Part):
     """Everything the gateway tells."""
 
@@ -70,6 +76,7 @@ class Facts(_Part):
     traces: str = ""
     versions: Versions
     policy: Policy
+    mesh_file: MeshFile
     catalog: CatalogFacts
     endpoints: dict[str, int]
     held: list[str]
@@ -130,6 +137,9 @@ def print_gateway(console: Console, told: Told | None) -> None:
     facts = told.read()
     counted = ", ".join(f"{count} {state}" for state, count in facts.endpoints.items() if count) or "none"
     held = f", {len(facts.held)} held though its source no longer names it" if facts.held else ""
+    if facts.mesh_file.error:
+        said = f"the mesh file is refused, the endpoints it last named stay in force: {facts.mesh_file.error}"
+        console.print(Text(said, style="red"))
     console.print(f"policy: {facts.policy.digest[:DIGEST_SHOWN]}")
     console.print(f"catalog: version {facts.catalog.version}, {_several(facts.catalog.tools, 'tool')}", end=", ")
     console.print(f"{_several(facts.catalog.contracts, 'contract')}; endpoints: {counted}{held}")

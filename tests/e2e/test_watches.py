@@ -11,7 +11,8 @@ from grpc_health.v1 import health_pb2
 
 from tests.e2e.mesh import OWNER, READER, RunningMesh
 
-CONNECTIONS, WATCHES = 2, 1100
+# A connection has at most 256 calls at once.
+CONNECTIONS, WATCHES = 5, 1100
 OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
 ASKED = health_pb2.HealthCheckRequest().SerializeToString()
 

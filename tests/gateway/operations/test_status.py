@@ -45,7 +45,12 @@ async def told() -> Told:
         loaded=SimpleNamespace(policy=SimpleNamespace(bundle=SimpleNamespace(digest="d" * 64)))
     )
     owners = {SERVICE: "support", "acme.eng.v1.Evil": "engineering"}
-    facts = Facts(board, control, publisher, policies, owners.get, {"operations": "127.0.0.1:8701", "traces": ""})
+    facts = Facts(
+        *(board, control, publisher, policies),
+        owner_of=owners.get,
+        mesh_file_fault=lambda: "mesh.yaml:7: `operatons` is not a key here",
+        addresses={"operations": "127.0.0.1:8701", "traces": ""},
+    )
     return Told(status(facts), "1.40.0")
 
 
@@ -69,6 +74,10 @@ async def test_what_envoy_refuses_comes_in_its_words_with_whom_to_tell(told: Tol
     [refused] = [line for line in shown(told).splitlines() if WORDS in line]
     assert refused.startswith(SERVICE)
     assert "support, tickets@acme.example" in refused
+
+
+async def test_a_mesh_file_that_is_not_taken_up_is_told_with_the_place(told: Told) -> None:
+    assert "mesh.yaml:7: `operatons` is not a key here" in shown(told)
 
 
 async def test_it_tells_versions_policy_catalog_and_endpoints(told: Told) -> None:

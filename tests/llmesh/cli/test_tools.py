@@ -136,7 +136,7 @@ def test_no_mesh_is_a_sentence(signed_in: Command) -> None:
     assert answer.code == 1
     assert answer.err == (
         "error: nobody answers at the mesh's address: Connection refused\n"
-        "  start a mesh here (llmesh up), or say where it is (--address)\n"
+        "  start a mesh here (llmesh up), or say where it is (--address; https:// where it speaks TLS)\n"
     )
 
 
