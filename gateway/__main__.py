@@ -71,6 +71,7 @@ def read_config(home: str, mesh_file: str) -> Config:
         operations=read.operations,
         traces=read.traces,
         limits=read.limits,
+        database=read.database,
     )
 
 

@@ -29,6 +29,7 @@ class Config(BaseModel):
     operations: str = Field("", description="the operations port, IP:port; none if empty")
     traces: TraceSettings | None = Field(None, description="where traces of calls go")
     limits: LimitSettings = Field(LimitSettings(), description="what nobody may exceed")
+    database: str = Field("", description="SQLAlchemy URL of what must last; none: SQLite in the mesh directory")
 
     @model_validator(mode="after")
     def _stays_on_this_machine(self) -> Self:

@@ -151,6 +151,11 @@ class Home:
         return self.state / "catalog.binpb"
 
     @property
+    def database(self) -> Path:
+        """What must last, where the mesh file names no other database."""
+        return self.state / "mesh.db"
+
+    @property
     def port_certificate(self) -> Path:
         """What the mesh port shows, PEM; not there while it speaks no TLS."""
         return self.state / "port.crt.pem"

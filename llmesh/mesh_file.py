@@ -209,6 +209,7 @@ class MeshFile(Entry):
     traces: TraceSettings | None = Field(None, description="where traces of calls go; none: calls are not traced")
     limits: LimitSettings = Field(LimitSettings(), description="what nobody may exceed")
     logs: LogSettings = Field(LogSettings(), description="how long logs are kept")
+    database: str = Field("", description="SQLAlchemy URL of what must last; none: SQLite in the mesh directory")
 
     @property
     def host(self) -> str:
