@@ -110,6 +110,22 @@ async def never(_request: ServerReflectionRequest) -> ServerReflectionResponse:
     raise AssertionError
 
 
+def never_within(span_s: float) -> Answer:
+    """An answer that never comes, by a clock on which the span has passed as soon as it is asked for.
+
+    So no test waits for what hangs, and none needs a machine that is quick to answer otherwise.
+    """
+
+    async def hang(request: ServerReflectionRequest) -> ServerReflectionResponse:
+        loop = asyncio.get_running_loop()
+        time_s = loop.time
+        # Of this test's loop alone, which ends with it.
+        setattr(loop, "time", lambda: time_s() + span_s)  # noqa: B010 - no type says that it may be set
+        return await never(request)
+
+    return hang
+
+
 async def refused_under(limits: Limits, lies: Mapping[str, ServerReflectionResponse | Answer]) -> tuple[Step, set[str]]:
     """How Tickets fails under the limits, and what is admitted nevertheless."""
     async with small_world(limits) as world, beside_a_good_one(world, lies) as address:
@@ -118,20 +134,22 @@ async def refused_under(limits: Limits, lies: Mapping[str, ServerReflectionRespo
 
 
 async def test_a_server_that_never_answers_is_given_up_and_what_it_said_before_counts() -> None:
-    step, admitted = await refused_under(Limits(timeout_s=0.3), {TICKETS: never})
+    limits = Limits()
+    step, admitted = await refused_under(limits, {TICKETS: never_within(limits.timeout_s)})
     assert (step.reason, admitted) == ("TIMEOUT", {GOOD})
 
 
 async def test_a_server_too_slow_to_be_read_in_one_go_is_read_in_several() -> None:
     names = ("One", "Two", "Three", "Four")
-    truth, left = honest(*(contract(service=name) for name in names)), 0
+    truth, left, limits = honest(*(contract(service=name) for name in names)), 0, Limits()
+    late = never_within(limits.timeout_s)
 
     async def two_in_a_go(request: ServerReflectionRequest) -> ServerReflectionResponse:
         nonlocal left
         left = 2 if request.HasField("list_services") else left - 1
-        return await (truth if left >= 0 else never)(request)
+        return await (truth if left >= 0 else late)(request)
 
-    async with small_world(Limits(timeout_s=0.3)) as world:
+    async with small_world(limits) as world:
         endpoint = at(world.folder)
         async with serving(endpoint.address, two_in_a_go):
             world.source.name(endpoint)
@@ -227,10 +245,12 @@ async def test_a_contract_that_breaks_the_reader_costs_no_other_and_holds_nobody
 
 
 async def test_servers_that_hang_keep_nobody_else_waiting() -> None:
-    async with small_world(Limits(timeout_s=600, quick_s=0.1, at_once=1)) as world, AsyncExitStack() as servers:
+    limits = Limits(timeout_s=600, quick_s=5, at_once=1)
+    hangs = never_within(limits.quick_s)
+    async with small_world(limits) as world, AsyncExitStack() as servers:
         hanging = [at(world.folder, f"hangs{number}") for number in range(5)]
         for endpoint in hanging:
-            await servers.enter_async_context(serving(endpoint.address, never))
+            await servers.enter_async_context(serving(endpoint.address, hangs))
         good = at(world.folder, "zgood")
         await servers.enter_async_context(serving(good.address, honest(contract(service="Good"))))
         world.source.name(*hanging)
