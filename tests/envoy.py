@@ -201,7 +201,7 @@ class Answer:
 
 
 async def call(
-    channel: grpc.aio.Channel, path: str, metadata: Metadata = (), *, timeout_s: float | None = 10.0
+    channel: grpc.aio.Channel, path: str, metadata: Metadata = (), *, timeout_s: float | None = 60.0
 ) -> Answer:
     """Call a method with nothing, and tell what became of it."""
     untyped: Untyped = channel
@@ -240,10 +240,10 @@ class Mesh:
     async def publish_resources(self, resources: Resources) -> None:
         """Serve these resources, and return when Envoy holds them."""
         await self.publisher.publish(resources)
-        assert await self.publisher.caught_up(within_s=20)
-        await asyncio.wait_for(self.channel.channel_ready(), 20)
+        assert await self.publisher.caught_up(within_s=60)
+        await asyncio.wait_for(self.channel.channel_ready(), 60)
 
-    async def call(self, path: str, metadata: Metadata | None = None, *, timeout_s: float | None = 10.0) -> Answer:
+    async def call(self, path: str, metadata: Metadata | None = None, *, timeout_s: float | None = 60.0) -> Answer:
         """Call through Envoy, as sam unless metadata says otherwise."""
         sent = bearer(token()) if metadata is None else metadata
         return await call(self.channel, path, sent, timeout_s=timeout_s)

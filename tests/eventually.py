@@ -14,7 +14,8 @@ from llmesh import MeshError
 T = TypeVar("T")
 
 PAUSE_S = 0.02
-WITHIN_S = 15.0
+# Patience: what is waited for takes milliseconds on a machine that has time for it.
+WITHIN_S = 60.0
 
 
 async def eventually(check: Callable[[], Awaitable[T]], *, within_s: float = WITHIN_S, pause_s: float = PAUSE_S) -> T:

@@ -20,6 +20,11 @@ CONNECT_TIMEOUT_S = 2
 # Of a connection over TLS: calls under way end as they would, new ones go over another.
 TLS_CONNECTION_S = 600
 HEALTH_INTERVAL_S = 1
+# A tool that has no processor to run on looks like one that hangs: on a busy machine, one second, missed twice, took
+# healthy ones out. One that is dead waits for none of this: its connection fails. No longer than this a look, as a
+# new cluster is taken up after its first.
+HEALTH_TIMEOUT_S = 3
+HEALTH_MISSES = 3
 # Of a tool that was healthy when last asked, and that was never called.
 UNCALLED_INTERVAL_S = 30
 DEFAULT_CONCURRENCY = 1024
@@ -96,14 +101,14 @@ def _outlier_detection() -> dict[str, Untyped]:
 
 def _health_check(tool: Tool) -> dict[str, Untyped]:
     return {
-        "timeout": {"seconds": HEALTH_INTERVAL_S},
+        "timeout": {"seconds": HEALTH_TIMEOUT_S},
         "interval": {"seconds": HEALTH_INTERVAL_S},
         # Defaults to 60 s, which looks as if health checks did not work.
         "no_traffic_interval": {"seconds": HEALTH_INTERVAL_S},
         # Ten thousand tools that nobody calls must not keep the machine busy.
         "no_traffic_healthy_interval": {"seconds": UNCALLED_INTERVAL_S},
         "interval_jitter_percent": 20,
-        "unhealthy_threshold": {"value": 2},
+        "unhealthy_threshold": {"value": HEALTH_MISSES},
         "healthy_threshold": {"value": 1},
         # A connection that is kept for it takes a third of all that Envoy holds of a tool.
         "reuse_connection": {"value": False},

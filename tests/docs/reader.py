@@ -24,8 +24,8 @@ REPO = Path(__file__).resolve().parent.parent.parent
 WRITTEN = ("127.0.0.1:8700", "127.0.0.1:8701")
 # What pages change, and so is the checkout's own; all else is the repository's.
 OWN = ("mesh.yaml", "governance")
-COMMAND_TIMEOUT_S = 60
-READY_TIMEOUT_S = 60
+COMMAND_TIMEOUT_S = 120
+READY_TIMEOUT_S = 120
 HIDDEN_NAMES = ("LLMESH_", "PYTHONPATH", "TOKEN")
 
 

@@ -7,7 +7,7 @@ import json
 import socket
 from pathlib import Path
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -43,7 +43,7 @@ rules:
     when: caller.domain == 'outside'
     reason: outsiders may call no test tool
 """
-READY_TIMEOUT_S = 30.0
+READY_TIMEOUT_S = 60.0
 POLL_S = 0.05
 
 Metadata = tuple[tuple[str, str | bytes], ...]
@@ -120,7 +120,7 @@ class RunningMesh:
             stub, asked = CatalogServiceStub(channel), catalog.ListToolsRequest(page_size=1000)
 
             async def are_ready() -> None:
-                listed = stub.ListTools(asked, metadata=self.bearer(PLATFORM), timeout=2, wait_for_ready=True)
+                listed = stub.ListTools(asked, metadata=self.bearer(PLATFORM), timeout=10, wait_for_ready=True)
                 assert set(services) <= {tool.service for tool in listed.tools if tool.ready_count >= count}
 
             try:

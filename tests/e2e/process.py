@@ -12,8 +12,8 @@ from pathlib import Path
 
 from llmesh.supervisor import launch
 
-STOP_TIMEOUT_S = 20.0
-KILL_TIMEOUT_S = 5.0
+STOP_TIMEOUT_S = 60.0
+KILL_TIMEOUT_S = 30.0
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import socket
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -13,7 +14,7 @@ import h2.config
 import h2.connection
 import h2.events
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 READ_BYTES = 65536
 COMPRESSED = 1
 
@@ -104,28 +105,40 @@ class RawConnection:
         self._flush()
         answer = Answer()
         while not (answer.ended or answer.reset):
-            self._receive(answer)
+            self._receive(answer, stream)
         return answer
 
-    def _receive(self, answer: Answer) -> None:
-        data = self._socket.recv(READ_BYTES)
+    def _receive(self, answer: Answer, stream: int) -> None:
+        """Take in what came. What is still said of earlier calls is not of this one."""
+        try:
+            data = self._socket.recv(READ_BYTES)
+        except ConnectionResetError:
+            # As the end of a connection looks where the other side has not read all that we sent.
+            data = b""
         if not data:
             answer.reset = True
             return
         for event in self._h2.receive_data(data):
             match event:
-                case h2.events.ResponseReceived(headers=found) | h2.events.TrailersReceived(headers=found):
+                case (
+                    h2.events.ResponseReceived(headers=found, stream_id=of)
+                    | h2.events.TrailersReceived(headers=found, stream_id=of)
+                ) if of == stream:
                     answer.fields += [(str(key), str(value)) for key, value in found or ()]
-                case h2.events.DataReceived(data=content, flow_controlled_length=length, stream_id=stream):
+                case h2.events.DataReceived(data=content, flow_controlled_length=length, stream_id=of) if of == stream:
                     answer.data += content or b""
-                    self._h2.acknowledge_received_data(length or 0, stream or 0)
-                case h2.events.StreamEnded():
+                    self._h2.acknowledge_received_data(length or 0, stream)
+                case h2.events.StreamEnded(stream_id=of) if of == stream:
                     answer.ended = True
-                case h2.events.StreamReset() | h2.events.ConnectionTerminated():
+                case h2.events.StreamReset(stream_id=of) if of == stream:
+                    answer.reset = True
+                case h2.events.ConnectionTerminated():
                     answer.reset = True
                 case _:
                     pass
         self._flush()
 
     def _flush(self) -> None:
-        self._socket.sendall(self._h2.data_to_send())
+        # Of one that was cut, the next read tells.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self._socket.sendall(self._h2.data_to_send())

@@ -32,7 +32,7 @@ for path in paths:
         except OSError:
             continue
     open_to_us.append(path)
-with socket.create_connection(("127.0.0.1", int(port)), timeout=10):
+with socket.create_connection(("127.0.0.1", int(port)), timeout=60):
     open_to_us.append(port)
 print(json.dumps(open_to_us))
 """

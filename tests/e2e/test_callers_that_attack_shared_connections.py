@@ -41,7 +41,7 @@ class Attack:
     good: Header
 
 
-TIMEOUT = Attack(("grpc-timeout", "nonsense"), ("grpc-timeout", "5S"))
+TIMEOUT = Attack(("grpc-timeout", "nonsense"), ("grpc-timeout", "30S"))
 ENCODING = Attack(("grpc-encoding", "llzip"), ("grpc-encoding", "gzip"))
 
 

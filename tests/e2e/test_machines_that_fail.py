@@ -32,7 +32,7 @@ from tests.e2e.process import Process
 from tests.e2e.supervised import Supervised, supervised
 from tests.eventually import eventually
 
-IMPATIENT_S = 6.0
+IMPATIENT_S = 10.0
 EVERY = ("reads", "writes", "new connections")
 DAY_S = 86400
 PROCESSES = ("gateway", "envoy", "one", "two")
@@ -54,7 +54,7 @@ async def channel(mesh: Supervised) -> AsyncIterator[grpc.aio.Channel]:
 
 async def whole(mesh: Supervised) -> None:
     await mesh.ready(2)
-    await eventually(lambda: all_answer(mesh), within_s=30)
+    await eventually(lambda: all_answer(mesh), within_s=60)
 
 
 async def all_answer(mesh: Supervised) -> None:
@@ -64,7 +64,7 @@ async def all_answer(mesh: Supervised) -> None:
 
 async def endpoints(mesh: Supervised, channel: grpc.aio.Channel) -> list[catalog.Endpoint]:
     asked = CatalogServiceStub(channel).ListEndpoints(
-        catalog.ListEndpointsRequest(), metadata=mesh.mesh.bearer(PLATFORM), timeout=5
+        catalog.ListEndpointsRequest(), metadata=mesh.mesh.bearer(PLATFORM), timeout=20
     )
     return list((await asked).endpoints)
 

@@ -26,7 +26,7 @@ from tests.eventually import eventually
 NODE = REPO / "tests/e2e/node"
 INCLUDES = [REPO / "tests/tools/echo/protos", REPO / "protos", REPO / "third_party"]
 OWN, FOREIGN = "acme.node.v1.Greeter", "foreign.v1.Greeter"
-TIMEOUT_S = 30
+TIMEOUT_S = 60
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ async def call(mesh: RunningMesh, path: str, name: str, *, caller: DevCaller = R
         method: grpc.aio.UnaryUnaryMultiCallable[StringValue, StringValue] = channel.unary_unary(
             path, request_serializer=StringValue.SerializeToString, response_deserializer=StringValue.FromString
         )
-        return (await method(StringValue(value=name), metadata=mesh.bearer(caller), timeout=5)).value
+        return (await method(StringValue(value=name), metadata=mesh.bearer(caller), timeout=20)).value
 
 
 async def tool(mesh: RunningMesh, service: str) -> catalog.Tool:

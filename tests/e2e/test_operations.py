@@ -46,7 +46,7 @@ def get(mesh: RunningMesh, path: str) -> tuple[int, str]:
 
 def get_from(port: int, path: str) -> tuple[int, str]:
     """The same of a port."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
@@ -182,7 +182,7 @@ async def ask(mesh: RunningMesh, text: str) -> str:
     """All that comes back for a request before the connection is closed."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port_of(mesh))
     writer.write(f"{text}\r\nhost: a\r\nconnection: close\r\n\r\n".encode())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         answer = await reader.read()
     writer.close()
     return answer.decode(errors="replace")
@@ -191,7 +191,7 @@ async def ask(mesh: RunningMesh, text: str) -> str:
 async def test_a_body_that_never_ends_is_not_kept_for_anybody(mesh: RunningMesh) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port_of(mesh))
     writer.write(b"GET /readyz HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert (await reader.readline()).startswith(b"HTTP/1.1 404")
     writer.close()
 
@@ -224,7 +224,7 @@ async def test_it_is_not_ready_before_it_was_programmed_and_not_when_envoy_is_go
 
         mesh.start_gateway()
         await eventually(lambda: _ready(mesh))
-        with socket.create_connection(("127.0.0.1", mesh.port), timeout=10):
+        with socket.create_connection(("127.0.0.1", mesh.port), timeout=60):
             pass
         envoy.kill()
         with pytest.raises(OSError, match="refused"):

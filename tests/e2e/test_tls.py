@@ -82,7 +82,7 @@ def secured() -> Iterator[Secured]:
         mesh.write_file()
         mesh.start_gateway()
         mesh.start_envoy()
-        assert asyncio.run(wait_listening("127.0.0.1", mesh.port, timeout_s=30)), mesh.said()
+        assert asyncio.run(wait_listening("127.0.0.1", mesh.port, timeout_s=60)), mesh.said()
         yield made
 
 
@@ -114,7 +114,7 @@ async def ready(secured: Secured, *addresses: str) -> None:
 
 
 async def who(stub: EchoAsyncStub) -> str:
-    return (await stub.WhoAmI(pb.WhoAmIRequest(), timeout=10)).subject
+    return (await stub.WhoAmI(pb.WhoAmIRequest(), timeout=60)).subject
 
 
 async def test_a_tool_on_a_socket_and_on_tcp_is_one_tool_over_tls(secured: Secured) -> None:
@@ -225,7 +225,7 @@ def test_an_older_tls_is_refused(secured: Secured) -> None:
     suites = b"\x00\x2f\x00\x35\xc0\x13\xc0\x14"
     body = b"\x03\x02" + bytes(32) + b"\x00" + len(suites).to_bytes(2, "big") + suites + b"\x01\x00"
     message = b"\x01" + len(body).to_bytes(3, "big") + body
-    with socket.create_connection(("127.0.0.1", secured.mesh.port), timeout=10) as raw:
+    with socket.create_connection(("127.0.0.1", secured.mesh.port), timeout=60) as raw:
         raw.sendall(b"\x16\x03\x01" + len(message).to_bytes(2, "big") + message)
         # An alert, fatal: protocol_version.
         assert raw.recv(7)[:1] == b"\x15"
@@ -235,7 +235,7 @@ async def test_who_speaks_in_the_clear_gets_no_answer(secured: Secured) -> None:
     async with grpc.aio.insecure_channel(secured.mesh.address) as channel:
         stub: Any = EchoStub(channel)
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await stub.WhoAmI(pb.WhoAmIRequest(), metadata=secured.mesh.bearer(), timeout=10)
+            await stub.WhoAmI(pb.WhoAmIRequest(), metadata=secured.mesh.bearer(), timeout=60)
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
     await answered(secured)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from llmesh import Mesh, Unavailable
 from llmesh._client import open_channel
 from llmesh.api.catalog.v1 import catalog_pb2 as catalog
 from llmesh.api.catalog.v1.catalog_pb2_grpc import CatalogServiceStub
+from tests.e2e.admin import stat
 from tests.e2e.mesh import ECHO, PLATFORM, RunningMesh, running_mesh
 from tests.e2e.process import Process
 from tests.e2e.traffic import Traffic
@@ -60,7 +62,7 @@ def echo_traffic(mesh: RunningMesh, echo: EchoAsyncStub) -> Traffic:
 
 
 async def measure(mesh: RunningMesh, text: TextAsyncStub) -> None:
-    answer = await text.Measure(text_pb2.MeasureRequest(text="Two words."), metadata=mesh.bearer(), timeout=5)
+    answer = await text.Measure(text_pb2.MeasureRequest(text="Two words."), metadata=mesh.bearer(), timeout=20)
     assert answer.statistics.word_count == 2
 
 
@@ -182,3 +184,26 @@ async def test_of_two_endpoints_one_may_stop_and_no_call_fails(
         await echo.more(50)
     assert echo.failures == {}
     assert streams.failures == {}
+
+
+async def test_of_two_endpoints_one_that_hangs_gets_no_more_calls_until_it_answers_again(
+    mesh: RunningMesh, echo: Traffic
+) -> None:
+    async def take_calls(count: int) -> None:
+        assert stat(mesh.home.admin_socket, f"cluster.{ECHO}.membership_healthy") == count
+
+    second = mesh.start_echo("echo4")
+    try:
+        await asyncio.to_thread(mesh.wait_ready, ECHO, count=2)
+        await eventually(lambda: take_calls(2))
+        async with echo:
+            second.signal(signal.SIGSTOP)
+            await eventually(lambda: take_calls(1))
+            # What it had been sent is answered once it goes on.
+            second.signal(signal.SIGCONT)
+            await eventually(lambda: take_calls(2))
+            await echo.more(50)
+        assert echo.failures == {}
+    finally:
+        second.signal(signal.SIGCONT)
+        await asyncio.to_thread(second.stop)

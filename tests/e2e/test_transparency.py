@@ -27,7 +27,7 @@ UNARY = "/acme.testing.v1.Echo/Unary"
 INITIAL, TRAILING = "x-grpc-test-echo-initial", "x-grpc-test-echo-trailing-bin"
 # The contract's own deadline of Unary.
 CAP_MS = 30_000
-WAIT_S = 10.0
+WAIT_S = 60.0
 LARGE_BYTES = 16 * 1024 * 1024 - 1024
 
 # A client that dies in the middle of a call: address, token, mark.
@@ -113,14 +113,14 @@ async def test_16_mib_pass_both_ways(echo: EchoAsyncStub, owner: Metadata) -> No
 
 @pytest.mark.parametrize(
     ("timeout_s", "most_ms"),
-    [(9.0, 9000), (100.0, CAP_MS), (None, CAP_MS)],
+    [(20.0, 20_000), (100.0, CAP_MS), (None, CAP_MS)],
     ids=["the caller's own", "the contract's where that is shorter", "the contract's where the caller has none"],
 )
 async def test_tool_sees_the_deadline(
     echo: EchoAsyncStub, owner: Metadata, timeout_s: float | None, most_ms: int
 ) -> None:
     answer = await echo.Unary(pb.UnaryRequest(), timeout=timeout_s, metadata=owner)
-    assert most_ms - 5000 < answer.remaining_ms <= most_ms
+    assert most_ms - 10_000 < answer.remaining_ms <= most_ms
 
 
 async def test_cancellation_reaches_the_tool(echo: EchoAsyncStub, owner: Metadata) -> None:
@@ -135,7 +135,7 @@ async def test_cancellation_reaches_the_tool(echo: EchoAsyncStub, owner: Metadat
 async def test_callers_deadline_ends_the_tools_work(echo: EchoAsyncStub, owner: Metadata) -> None:
     events = echo.Follow(pb.FollowRequest(mark="late"), timeout=WAIT_S, metadata=owner)
     orders = pb.Orders(delay=Duration(seconds=25), mark="late")
-    call = echo.Unary(pb.UnaryRequest(orders=orders), timeout=0.5, metadata=owner)
+    call = echo.Unary(pb.UnaryRequest(orders=orders), timeout=3, metadata=owner)
     assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert await events.read() == pb.FollowResponse(event="began")
     assert await events.read() == pb.FollowResponse(event="cancelled")

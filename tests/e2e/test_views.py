@@ -19,7 +19,7 @@ from tests.e2e.mesh import ECHO, OUTSIDER, OWNER, READER, RunningMesh
 
 V1, V1ALPHA = "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"
 PLATFORM_TOOLS = {"llmesh.api.catalog.v1.CatalogService", "grpc.health.v1.Health", V1, V1ALPHA}
-WAIT_S = 10.0
+WAIT_S = 60.0
 
 
 @pytest.fixture

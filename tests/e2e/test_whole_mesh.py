@@ -172,7 +172,7 @@ async def measure(home: Home) -> None:
     """One call on a connection of its own."""
     metadata = (("authorization", f"Bearer {DevIssuer.open(home).mint(DEV)}"),)
     async with open_channel(address_of(home)) as channel:
-        await TextStub(channel).Measure(text_pb2.MeasureRequest(text="a"), metadata=metadata, timeout=2)
+        await TextStub(channel).Measure(text_pb2.MeasureRequest(text="a"), metadata=metadata, timeout=10)
 
 
 async def test_another_envoy_answers_when_it_dies(

@@ -58,7 +58,7 @@ class Controlled:
         """Wait until calls to a service end with a code; its message."""
 
         async def answered() -> str:
-            answer = await self.mesh.call(f"/{service}/Get", timeout_s=2)
+            answer = await self.mesh.call(f"/{service}/Get", timeout_s=10)
             assert answer.code is code
             return answer.message
 
@@ -86,7 +86,7 @@ async def test_a_tool_is_shown_once_it_can_be_called(tmp_path: Path) -> None:
         async for catalog in made.shown.watch():
             if TICKETS in catalog.tools:
                 break
-        await asyncio.wait_for(made.mesh.channel.channel_ready(), 10)
+        await asyncio.wait_for(made.mesh.channel.channel_ready(), 60)
         assert (await made.mesh.call(f"/{TICKETS}/Get")).code is grpc.StatusCode.OK
         assert (await made.mesh.call(f"/{PLATFORM}/Get")).code is grpc.StatusCode.OK
 

@@ -255,7 +255,7 @@ async def test_a_policy_is_in_force_though_the_disk_hangs_and_is_kept_when_it_no
     hanging, fsync = threading.Event(), os.fsync
 
     def slow(handle: int) -> None:
-        assert hanging.wait(30)
+        assert hanging.wait(120)
         fsync(handle)
 
     monkeypatch.setattr(home.os, "fsync", slow)
@@ -390,7 +390,7 @@ async def test_all_else_goes_on_while_the_disk_hangs(folder: Folder, monkeypatch
 
     def hangs(path: Path, encoding: str | None = None) -> str:
         # Nobody sets it but the loop, which must not wait for it.
-        assert goes_on.wait(30)
+        assert goes_on.wait(120)
         return read_text(path, encoding=encoding)
 
     async with watching(folder) as watched:

@@ -42,9 +42,9 @@ async def attack(mesh: RunningMesh) -> Harm:
 
         async def call() -> None:
             metadata = mesh.bearer(OWNER)
-            async for _ in echo.ServerStream(_PARTS, metadata=metadata, timeout=20):
+            async for _ in echo.ServerStream(_PARTS, metadata=metadata, timeout=60):
                 pass
-            await echo.Unary(pb.UnaryRequest(text="good"), metadata=metadata, timeout=20)
+            await echo.Unary(pb.UnaryRequest(text="good"), metadata=metadata, timeout=60)
 
         async with Traffic(call) as traffic:
             outcomes = await asyncio.to_thread(_all, mesh)

@@ -21,7 +21,7 @@ from hyperframe.frame import (
 )
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 HEADER_BYTES = 9
 # The largest payload that a peer takes unless it says otherwise.
 FRAME_BYTES = 16384

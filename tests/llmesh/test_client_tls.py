@@ -43,7 +43,7 @@ async def mesh_with(shown: Issued) -> AsyncGenerator[str]:
 
 async def called(mesh: llmesh.Mesh) -> str:
     async with mesh:
-        return (await EchoStub(mesh.channel).Unary(pb.UnaryRequest(text="a"), timeout=10)).text
+        return (await EchoStub(mesh.channel).Unary(pb.UnaryRequest(text="a"), timeout=60)).text
 
 
 async def test_a_mesh_is_believed_by_the_authority_that_is_given_or_that_the_environment_names(

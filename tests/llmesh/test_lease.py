@@ -60,7 +60,7 @@ class Registry(RegistryServiceServicer):
 
     async def until(self, reached: Callable[[], bool]) -> None:
         """Wait for what the gateway has seen."""
-        async with asyncio.timeout(10), self._changed:
+        async with asyncio.timeout(60), self._changed:
             await self._changed.wait_for(reached)
 
 

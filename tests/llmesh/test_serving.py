@@ -162,7 +162,7 @@ def test_there_is_no_call_outside_a_method() -> None:
 async def test_the_deadline_is_known_to_the_tool() -> None:
     async with testing.run(EchoServicer()) as tool:
         stub = EchoStub(tool.channel)
-        assert 0 < (await stub.Unary(pb.UnaryRequest(), timeout=5)).remaining_ms <= 5000
+        assert 0 < (await stub.Unary(pb.UnaryRequest(), timeout=60)).remaining_ms <= 60_000
         assert (await stub.Unary(pb.UnaryRequest())).remaining_ms == 0
 
 
@@ -269,7 +269,7 @@ async def test_a_client_that_leaves_ends_the_servicers_stream() -> None:
         async for _ in call:
             break
         call.cancel()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await servicer.ended.wait()
 
 

@@ -65,13 +65,13 @@ async def connected(
 
 
 async def who(stub: EchoAsyncStub) -> str:
-    return (await stub.WhoAmI(pb.WhoAmIRequest(), metadata=ADA, timeout=10)).subject
+    return (await stub.WhoAmI(pb.WhoAmIRequest(), metadata=ADA, timeout=60)).subject
 
 
 async def test_the_gateway_is_believed_in_calls_of_every_shape(folder: Path) -> None:
     async with serving(folder) as address, connected(address, gateway(AUTHORITY)) as stub:
         assert await who(stub) == "ada"
-        spoken = [answer.text async for answer in stub.Bidi(_said(), metadata=ADA, timeout=10)]
+        spoken = [answer.text async for answer in stub.Bidi(_said(), metadata=ADA, timeout=60)]
         assert spoken == ["one"]
 
 
@@ -96,7 +96,7 @@ async def test_a_certificate_of_the_authority_that_is_not_the_gateways_is_refuse
         with pytest.raises(grpc.aio.AioRpcError, match="gateway alone") as refused:
             await who(stub)
         with pytest.raises(grpc.aio.AioRpcError, match="gateway alone"):
-            _ = [answer async for answer in stub.Bidi(_said(), metadata=ADA, timeout=10)]
+            _ = [answer async for answer in stub.Bidi(_said(), metadata=ADA, timeout=60)]
     assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
     assert not [record for record in caplog.records if record.message == "call answered"]
 
@@ -113,9 +113,9 @@ async def test_reflection_health_and_unknown_methods_are_for_the_gateway_alone_t
         health = cast("Any", health_pb2_grpc.HealthStub(cast("Any", channel)))
         stub = cast("Any", channel)
         for call in (
-            health.Check(health_pb2.HealthCheckRequest(), timeout=10),
-            stub.unary_unary("/acme.testing.v1.Echo/Nothing")(b"", timeout=10),
-            stub.unary_unary("/grpc.reflection.v1.ServerReflection/Nothing")(b"", timeout=10),
+            health.Check(health_pb2.HealthCheckRequest(), timeout=60),
+            stub.unary_unary("/acme.testing.v1.Echo/Nothing")(b"", timeout=60),
+            stub.unary_unary("/grpc.reflection.v1.ServerReflection/Nothing")(b"", timeout=60),
         ):
             with pytest.raises(grpc.aio.AioRpcError, match="gateway alone") as refused:
                 await call

@@ -69,7 +69,7 @@ async def test_a_watch_too_many_is_refused_until_another_has_ended(monkeypatch: 
         assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
 
         first.cancel()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not await _can_watch(catalog):
                 pass
 

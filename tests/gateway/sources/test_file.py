@@ -29,7 +29,7 @@ async def following(
 
 
 async def addresses(seen: asyncio.Queue[frozenset[Endpoint]]) -> set[str]:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         return {each.address for each in await seen.get()}
 
 

@@ -188,7 +188,7 @@ async def test_a_disk_that_hangs_keeps_nobody_from_a_lease_and_the_newest_are_ke
     hanging, path = threading.Event(), tmp_path / "leases.json"
 
     def slow(handle: int) -> None:
-        assert hanging.wait(30), handle
+        assert hanging.wait(120), handle
 
     monkeypatch.setattr(home.os, "fsync", slow)
     monkeypatch.setattr(lease_module, "SAVE_WAIT_S", 0.01)

@@ -33,7 +33,7 @@ async def running() -> AsyncGenerator[Mesh]:
         tool = made.tool(
             SERVICE,
             method_of("Get"),
-            method_of("Short", deadline=timedelta(seconds=2)),
+            method_of("Short", deadline=timedelta(seconds=10)),
             method_of("Write", options.EFFECT_WRITE),
             method_of("Safe", options.EFFECT_WRITE, idempotent=True),
         )
@@ -84,11 +84,11 @@ async def test_every_answer_carries_the_call_id_that_the_tool_saw(running: Mesh)
 @pytest.mark.parametrize(
     ("method", "timeout_s", "least_s", "most_s"),
     [
-        pytest.param("Get", None, 28, 30, id="none stated: the contract's"),
-        pytest.param("Get", 5, 3, 5, id="shorter than the contract's: the caller's"),
-        pytest.param("Get", 500, 28, 30, id="longer than the contract's: capped"),
-        pytest.param("Short", None, 1, 2, id="none stated, a short contract"),
-        pytest.param("Short", 500, 1, 2, id="capped at a short contract"),
+        pytest.param("Get", None, 15, 30, id="none stated: the contract's"),
+        pytest.param("Get", 14, 0, 14, id="shorter than the contract's: the caller's"),
+        pytest.param("Get", 500, 15, 30, id="longer than the contract's: capped"),
+        pytest.param("Short", None, 0, 10, id="none stated, a short contract"),
+        pytest.param("Short", 500, 0, 10, id="capped at a short contract"),
     ],
 )
 async def test_the_tool_learns_how_long_it_has(

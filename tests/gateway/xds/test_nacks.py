@@ -52,7 +52,7 @@ class Stub:
 
     async def caught_up(self) -> None:
         """Wait until all that is wanted was answered for."""
-        assert await self.publisher.caught_up(within_s=30)
+        assert await self.publisher.caught_up(within_s=60)
 
 
 @asynccontextmanager

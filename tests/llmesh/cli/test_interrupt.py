@@ -13,7 +13,7 @@ import pytest
 from tests.llmesh.cli.command import Command
 from tests.llmesh.cli.conftest import REPO
 
-LIMIT_S = 20
+LIMIT_S = 60
 ECHO = "acme.testing.v1.Echo"
 
 

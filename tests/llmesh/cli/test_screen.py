@@ -15,7 +15,7 @@ from llmesh.cli import screen
 from llmesh.cli.screen import Screen
 from llmesh.cli.starting import Terminal
 
-TIMEOUT_S = 15.0
+TIMEOUT_S = 60.0
 # More than a pipe and the screen hold.
 LINES = 12_000
 

@@ -156,11 +156,11 @@ def test_ctrl_c_while_a_detached_mesh_starts_leaves_nothing(command: Command, me
     assert command
     # A tool that never registers keeps the start waiting.
     mesh_file.write_text(mesh_file.read_text() + f"  - {{name: mute, folder: {REPO}, command: [sleep, '60']}}\n")
-    arguments = [sys.executable, "-P", "-m", "llmesh.cli", "up", "--detach", "-f", str(mesh_file), "--timeout", "60"]
+    arguments = [sys.executable, "-P", "-m", "llmesh.cli", "up", "--detach", "-f", str(mesh_file), "--timeout", "120"]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         wait_until(lambda: read_state(Home.find()) is not None)
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) != 0
+        assert process.wait(60) != 0
     assert marked(f"{MARK}={Home.find().path}") == []
     assert not is_up(Home.find())
 
@@ -177,7 +177,7 @@ def restarts(name: str) -> int:
 
 @pytest.mark.usefixtures("no_process_left")
 def test_a_mesh_from_start_to_end(command: Command, mesh_file: Path) -> None:
-    up = command("up", "--detach", "-f", str(mesh_file), "--timeout", "60")
+    up = command("up", "--detach", "-f", str(mesh_file), "--timeout", "120")
     assert up.code == 0, up.err
     assert "a call that works" in up.out
     home = Home.find()
@@ -211,7 +211,7 @@ def test_a_mesh_from_start_to_end(command: Command, mesh_file: Path) -> None:
 
 @pytest.mark.usefixtures("no_process_left")
 def test_a_killed_supervisor_leaves_nothing_and_the_next_start_works(command: Command, mesh_file: Path) -> None:
-    first = command("up", "--detach", "-f", str(mesh_file), "--timeout", "60", "--json")
+    first = command("up", "--detach", "-f", str(mesh_file), "--timeout", "120", "--json")
     assert first.code == 0, first.err
     assert first.json["ready"] is True
     boss, pids = read_state(Home.find()), state_pids()
@@ -220,7 +220,7 @@ def test_a_killed_supervisor_leaves_nothing_and_the_next_start_works(command: Co
     assert all(wait_gone(process, 15) for process in (boss.process, *pids.values()))
     assert command("status").code == 1
 
-    assert command("up", "--detach", "-f", str(mesh_file), "--timeout", "60").code == 0
+    assert command("up", "--detach", "-f", str(mesh_file), "--timeout", "120").code == 0
     assert set(state_pids().values()).isdisjoint(pids.values())
     assert command("down").code == 0
 
@@ -243,7 +243,7 @@ def test_a_tool_that_is_not_ready_is_named_with_its_last_words(
         mesh_file.read_text()
         + f"  - {{name: mute, folder: {tmp_path}, command: [{sys.executable}, -c, 'print(1); input()']}}\n"
     )
-    answer = command("up", "--detach", "-f", str(broken), "--timeout", "60")
+    answer = command("up", "--detach", "-f", str(broken), "--timeout", "120")
     assert answer.code == 1
     assert "mute has not registered\n" in answer.out
     assert "the mesh is up, but not all of it" in answer.err
@@ -258,7 +258,7 @@ def test_policy_files_that_are_refused_are_told_of_for_as_long_as_they_are(
     shutil.copytree(REPO / "governance/policies", policies)
     mesh_file.write_text(mesh_file.read_text().replace(f"{REPO}/governance/policies", str(policies)))
     right = (policies / "ownership.yaml").read_text()
-    arguments = ("up", "--detach", "-f", str(mesh_file), "--timeout", "60")
+    arguments = ("up", "--detach", "-f", str(mesh_file), "--timeout", "120")
     assert command(*arguments, "--json").json["policy_error"] == ""
     assert command("down").code == 0
 
@@ -287,7 +287,7 @@ def test_in_the_foreground_ctrl_c_ends_it_all(command: Command, mesh_file: Path)
             if "Ctrl-C" in line:
                 break
         process.send_signal(signal.SIGINT)
-        rest, errors = process.communicate(timeout=30)
+        rest, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     said = rest.splitlines()
     # How each program ends is in its log.
@@ -304,7 +304,7 @@ def test_in_the_foreground_it_ends_in_order_when_nobody_looks_any_more(command: 
         assert process.stdout
         process.stdout.readline()
         process.stdout.close()
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     assert list(Home.find().tools.iterdir()) == []
 
 
@@ -328,4 +328,4 @@ def test_in_the_foreground_it_goes_on_and_ends_though_its_output_is_not_read(
         before = restarts("chatty")
         wait_until(lambda: restarts("chatty") > before)
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0

@@ -56,7 +56,7 @@ def mesh_of(folder: Path, listen: str, *, tls: str = "tls: {certificate: port.cr
 def test_a_mesh_with_tls_needs_nothing_more_on_its_own_machine(command: Command, tmp_path: Path) -> None:
     AUTHORITY.issue("mesh.acme.example").write(tmp_path, "port")
     address = f"127.0.0.1:{free_port()}"
-    up = command("up", "--detach", "-f", str(mesh_of(tmp_path, address)), "--timeout", "60")
+    up = command("up", "--detach", "-f", str(mesh_of(tmp_path, address)), "--timeout", "120")
     assert up.code == 0, up.err
     assert "a call that works" in up.out
     assert f"the mesh is up on https://{address} " in command("status").out
@@ -84,7 +84,7 @@ def test_a_mesh_beyond_loopback_is_called_with_a_token_and_its_authority(
     (policies / "issuers.yaml").write_text(ISSUERS)
     (policies / "corp.jwks.json").write_text(JWKS)
     port = free_port()
-    up = command("up", "--detach", "-f", str(mesh_of(tmp_path, f"0.0.0.0:{port}")), "--timeout", "60")
+    up = command("up", "--detach", "-f", str(mesh_of(tmp_path, f"0.0.0.0:{port}")), "--timeout", "120")
     assert up.code == 0, up.err
     assert f"the mesh is up on https://0.0.0.0:{port}" in up.out
     status = command("status", "--json").json

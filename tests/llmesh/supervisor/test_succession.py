@@ -456,7 +456,7 @@ async def test_a_disk_that_hangs_keeps_no_program_from_coming_back(home: Home, m
     hanging, fsync = threading.Event(), os.fsync
 
     def slow(handle: int) -> None:
-        assert hanging.wait(30)
+        assert hanging.wait(120)
         fsync(handle)
 
     said: list[str] = []

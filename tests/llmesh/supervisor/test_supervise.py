@@ -27,7 +27,7 @@ from llmesh.supervisor.supervise import MARK, Supervisor, clear_leftovers, held,
 from tests.eventually import eventually as bounded
 
 SLEEPER = "import signal; signal.pause()"
-TIMEOUT_S = 15.0
+TIMEOUT_S = 60.0
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ async def started(home: Home) -> AsyncGenerator[tuple[asyncio.subprocess.Process
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "doc_search", cwd=TOOL, env=env, stderr=-1)
     assert process.stderr is not None
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             log = b""
             while b'"serving"' not in log:
                 line = await process.stderr.readline()
@@ -47,7 +47,7 @@ async def started(home: Home) -> AsyncGenerator[tuple[asyncio.subprocess.Process
 
 async def title_of_first(address: str, query: str) -> str:
     async with Mesh(address) as mesh:
-        found = await DocSearchStub(mesh.channel).Retrieve(RetrieveRequest(query=query), timeout=10)
+        found = await DocSearchStub(mesh.channel).Retrieve(RetrieveRequest(query=query), timeout=60)
     return found.passages[0].citation.title
 
 
@@ -55,14 +55,14 @@ async def test_process_builds_serves_and_stops_clean(home: Home) -> None:
     async with started(home) as (process, address):
         assert await title_of_first(address, "asyncio timeout") == "asyncio.timeout"
         process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 10) == 0
+        assert await asyncio.wait_for(process.wait(), 60) == 0
     assert not home.tools.joinpath(address.rpartition("/")[2]).exists()
 
 
 async def test_process_without_a_mesh_directory_says_what_to_do(tmp_path: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(TOOL)} | {"LLMESH_HOME": ""}
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "doc_search", cwd=tmp_path, env=env, stderr=-1)
-    _, told = await asyncio.wait_for(process.communicate(), 30)
+    _, told = await asyncio.wait_for(process.communicate(), 60)
 
     assert process.returncode == 1
     assert b"run `llmesh up`, or set LLMESH_HOME" in told

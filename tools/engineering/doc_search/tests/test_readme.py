@@ -22,7 +22,7 @@ async def test_python_snippet_runs(index: Index) -> None:
     async with testing.run(DocSearch(index)) as tool:
         env = {**os.environ, "MESH": tool.server.address}
         process = await asyncio.create_subprocess_exec(sys.executable, "-c", snippet, cwd=TOOL, env=env, stdout=-1)
-        printed, _ = await asyncio.wait_for(process.communicate(), 30)
+        printed, _ = await asyncio.wait_for(process.communicate(), 60)
 
     assert process.returncode == 0
     assert b"asyncio.TaskGroup: python3" in printed
@@ -31,7 +31,7 @@ async def test_python_snippet_runs(index: Index) -> None:
 async def test_call_on_the_command_line_is_one_the_method_takes(index: Index) -> None:
     (request,) = re.findall(r"llmesh call acme.engineering.v1.DocSearch/Retrieve '(.*?)'", README)
     async with testing.run(DocSearch(index)) as tool:
-        found = await DocSearchStub(tool.channel).Retrieve(json_format.Parse(request, RetrieveRequest()), timeout=10)
+        found = await DocSearchStub(tool.channel).Retrieve(json_format.Parse(request, RetrieveRequest()), timeout=60)
 
     assert found.passages[0].citation.title == "asyncio.timeout"
 

@@ -31,7 +31,7 @@ async def retrieve(
     request = RetrieveRequest(
         query=query, limit=limit, filters=[Filter(attribute=name, values=values) for name, values in filters]
     )
-    return await DocSearchStub(tool.channel).Retrieve(request, timeout=10)
+    return await DocSearchStub(tool.channel).Retrieve(request, timeout=60)
 
 
 async def test_passage_carries_its_source_and_proof(tool: testing.ToolUnderTest) -> None:
@@ -108,13 +108,13 @@ async def test_request_outside_its_contract_is_refused(
     tool: testing.ToolUnderTest, request_: RetrieveRequest, field: str
 ) -> None:
     with pytest.raises(InvalidCall) as caught:
-        await DocSearchStub(tool.channel).Retrieve(request_, timeout=10)
+        await DocSearchStub(tool.channel).Retrieve(request_, timeout=60)
 
     assert field in [violation.field for violation in caught.value.violations]
 
 
 async def test_provenance_names_the_source_and_the_index(tool: testing.ToolUnderTest, index: Index) -> None:
-    call = DocSearchStub(tool.channel).Retrieve(RetrieveRequest(query="lock"), timeout=10)
+    call = DocSearchStub(tool.channel).Retrieve(RetrieveRequest(query="lock"), timeout=60)
     await call
 
     trailers = dict(await call.trailing_metadata() or ())
@@ -143,7 +143,7 @@ EXAMPLES = RETRIEVE.GetOptions().Extensions[options.method].examples
 @pytest.mark.parametrize("example", EXAMPLES, ids=[example.summary for example in EXAMPLES])
 async def test_example_of_the_contract_works(tool: testing.ToolUnderTest, example: options.Example) -> None:
     request = json_format.Parse(example.request_json, RetrieveRequest())
-    found = await DocSearchStub(tool.channel).Retrieve(request, timeout=10)
+    found = await DocSearchStub(tool.channel).Retrieve(request, timeout=60)
 
     if example.response_json:
         assert found == json_format.Parse(example.response_json, RetrieveResponse())

@@ -24,7 +24,7 @@ async def test_python_snippet_runs() -> None:
     async with testing.run(HandbookSearch(Handbook(REPOSITORY))) as tool:
         env = {**os.environ, "MESH": tool.server.address}
         process = await asyncio.create_subprocess_exec(sys.executable, "-c", snippet, cwd=TOOL, env=env, stdout=-1)
-        printed, _ = await asyncio.wait_for(process.communicate(), 30)
+        printed, _ = await asyncio.wait_for(process.communicate(), 60)
 
     assert process.returncode == 0
     assert b"Handbook search > Scores: tools/handbook/search/README.md#scores" in printed
@@ -34,7 +34,7 @@ async def test_call_on_the_command_line_is_one_the_method_takes() -> None:
     (request,) = re.findall(r"llmesh call acme.handbook.v1.HandbookSearch/Retrieve '(.*?)'", README)
     async with testing.run(HandbookSearch(Handbook(REPOSITORY))) as tool:
         found = await HandbookSearchStub(tool.channel).Retrieve(
-            json_format.Parse(request, RetrieveRequest()), timeout=10
+            json_format.Parse(request, RetrieveRequest()), timeout=60
         )
 
     assert found.passages

@@ -94,7 +94,7 @@ async def retrieve(
     request = RetrieveRequest(
         query=query, limit=limit, filters=[Filter(attribute=name, values=values) for name, values in filters]
     )
-    return await HandbookSearchStub(tool.channel).Retrieve(request, timeout=10)
+    return await HandbookSearchStub(tool.channel).Retrieve(request, timeout=60)
 
 
 @pytest.mark.parametrize(("query", "title"), WANTED, ids=[query for query, _ in WANTED])
@@ -162,14 +162,14 @@ async def test_request_outside_its_contract_is_refused(
     tool: testing.ToolUnderTest, request_: RetrieveRequest, field: str
 ) -> None:
     with pytest.raises(InvalidCall) as caught:
-        await HandbookSearchStub(tool.channel).Retrieve(request_, timeout=10)
+        await HandbookSearchStub(tool.channel).Retrieve(request_, timeout=60)
 
     assert [violation.field for violation in caught.value.violations] == [field]
 
 
 async def test_provenance_names_the_pages_answered_from(tool: testing.ToolUnderTest, tmp_path: Path) -> None:
     async def provenance() -> list[dict[str, str]]:
-        call = HandbookSearchStub(tool.channel).Retrieve(RetrieveRequest(query="rule"), timeout=10)
+        call = HandbookSearchStub(tool.channel).Retrieve(RetrieveRequest(query="rule"), timeout=60)
         await call
         return json.loads(dict(await call.trailing_metadata() or ())["x-llmesh-provenance"])
 
@@ -200,7 +200,7 @@ EXAMPLES = RETRIEVE.GetOptions().Extensions[options.method].examples
 @pytest.mark.parametrize("example", EXAMPLES, ids=[example.summary for example in EXAMPLES])
 async def test_example_of_the_contract_works(tool: testing.ToolUnderTest, example: options.Example) -> None:
     request = json_format.Parse(example.request_json, RetrieveRequest())
-    found = await HandbookSearchStub(tool.channel).Retrieve(request, timeout=10)
+    found = await HandbookSearchStub(tool.channel).Retrieve(request, timeout=60)
 
     if example.response_json:
         assert found == json_format.Parse(example.response_json, RetrieveResponse())

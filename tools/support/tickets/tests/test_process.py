@@ -50,7 +50,7 @@ async def test_without_a_mesh_directory_it_says_so_and_makes_none(tmp_path: Path
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tickets", cwd=tmp_path, env=environment, stderr=asyncio.subprocess.PIPE
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         _, said = await process.communicate()
     assert process.returncode == 1
     assert b"no mesh directory" in said
@@ -70,7 +70,7 @@ async def test_a_damaged_store_is_told_in_words_and_left_as_it_is() -> None:
             env={**os.environ, "LLMESH_HOME": home},
             stderr=asyncio.subprocess.PIPE,
         )
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             _, said = await process.communicate()
         assert process.returncode == 1
         assert said.decode() == (
@@ -104,7 +104,7 @@ async def _run(home: str) -> AsyncGenerator[tuple[asyncio.subprocess.Process, Ti
 async def _address(process: asyncio.subprocess.Process) -> str:
     """Where the process serves, from its log."""
     assert process.stderr
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         async for line in process.stderr:
             record = json.loads(line)
             if record["event"] == "serving":

@@ -27,7 +27,7 @@ async def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
     exec(compile(source, str(README), "exec"), shown)  # noqa: S102 - our own page
     main = cast("Callable[[str], Coroutine[None, None, None]]", shown["main"])
     store = Store(tmp_path / "tickets.db")
-    async with asyncio.timeout(20), testing.run(TicketsService(store)) as tool:
+    async with asyncio.timeout(60), testing.run(TicketsService(store)) as tool:
         stub = TicketsStub(tool.channel)
         await stub.CreateTicket(pb.CreateTicketRequest(title="Before"))
         following = asyncio.create_task(main(tool.server.address))

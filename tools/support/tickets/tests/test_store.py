@@ -218,7 +218,7 @@ def test_many_threads_make_many_tickets(store: Store) -> None:
     together = threading.Barrier(8)
 
     def make(_: int) -> int:
-        together.wait(timeout=10)
+        together.wait(timeout=60)
         return store.create(DRAFT, ADA).number
 
     with ThreadPoolExecutor(8) as pool:

@@ -63,7 +63,7 @@ async def _run(home: str) -> AsyncGenerator[tuple[asyncio.subprocess.Process, Te
 async def _address(process: asyncio.subprocess.Process) -> str:
     """Where the process serves, from its log."""
     assert process.stderr
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         async for line in process.stderr:
             record = json.loads(line)
             if record["event"] == "serving":

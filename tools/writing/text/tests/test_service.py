@@ -82,7 +82,7 @@ async def test_no_pieces_are_an_empty_text(tool: testing.ToolUnderTest) -> None:
 async def test_each_line_is_answered_before_the_next_is_sent(tool: testing.ToolUnderTest) -> None:
     call = TextStub(tool.channel).Annotate()
     answers: list[pb.AnnotateResponse] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         for line in ("Call the the tool.", "", "Fine."):
             await call.write(pb.AnnotateRequest(line=line))
             answer = await call.read()
