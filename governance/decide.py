@@ -17,11 +17,11 @@ def decide(residue: Residue, caller: Caller) -> Decision:
     Of several rules that forbid, or permit, the first by id is named.
     """
     facts = _facts(caller)
-    if not _holds(SOMEBODY, facts, on_error=False):
-        return Decision(Outcome.DENY, "", NOBODY)
     forbid = _first(residue.forbids, facts, on_error=True)
     if forbid is not None:
         return Decision(Outcome.DENY, forbid.rule, forbid.reason)
+    if not _holds(SOMEBODY, facts, on_error=False):
+        return Decision(Outcome.DENY, "", NOBODY)
     permit = _first(residue.permits, facts, on_error=False)
     if permit is None:
         return Decision(Outcome.DENY, "", no_rule_permits(residue))

@@ -116,39 +116,66 @@ def _absorb(left: Expression, right: Expression, facts: Mapping[tuple[str, str],
     return bool(evaluate(right, facts))
 
 
-def fold(expression: Expression, facts: Mapping[tuple[str, str], Value]) -> Expression:
-    """The expression with every part that the facts decide replaced by its value.
+def fold(expression: Expression, facts: Mapping[tuple[str, str], Value], *, otherwise: bool) -> Expression:
+    """What is left of a condition once the facts are known; total, whoever calls.
 
-    Raises EvaluationError if a part that the facts decide has no value, unless
-    the other side of `&&` or `||` decides without it.
+    otherwise: its value where CEL has none. Where an operator other than `&&`,
+    `||`, `!` and `?:` is over something that may have no value, it counts as
+    having none.
     """
     match expression:
-        case Call("_&&_" | "_||_"):
-            return _fold_logic(expression, facts)
-        case Call("_?_:_", (condition, then, otherwise)):
-            return _fold_choice(fold(condition, facts), then, otherwise, facts)
+        case Call("_&&_" | "_||_" as function, (left, right)):
+            join, decisive = (all_of, FALSE) if function == "_&&_" else (any_of, TRUE)
+            folded = fold(left, facts, otherwise=otherwise)
+            return folded if folded == decisive else join(folded, fold(right, facts, otherwise=otherwise))
+        case Call("!_", (part,)):
+            return negation(fold(part, facts, otherwise=not otherwise))
+        case Call("_?_:_", (condition, then, other)):
+            return _fold_choice(condition, then, other, facts, otherwise=otherwise)
+        case _:
+            try:
+                return _fold_operand(expression, facts)
+            except EvaluationError:
+                return Const(otherwise)
+
+
+def _fold_choice(
+    condition: Expression,
+    then: Expression,
+    other: Expression,
+    facts: Mapping[tuple[str, str], Value],
+    *,
+    otherwise: bool,
+) -> Expression:
+    # Neither holds where the condition has no value.
+    holds, fails = fold(condition, facts, otherwise=False), negation(fold(condition, facts, otherwise=True))
+    if holds == TRUE:
+        return fold(then, facts, otherwise=otherwise)
+    if fails == TRUE:
+        return fold(other, facts, otherwise=otherwise)
+    chosen = fold(then, facts, otherwise=otherwise), fold(other, facts, otherwise=otherwise)
+    if fails == negation(holds):
+        return Call("_?_:_", (holds, *chosen))
+    neither = (all_of(negation(holds), negation(fails)),) if otherwise else ()
+    return any_of(all_of(holds, chosen[0]), all_of(fails, chosen[1]), *neither)
+
+
+def _fold_operand(expression: Expression, facts: Mapping[tuple[str, str], Value]) -> Expression:
+    """The same for any expression. Raises EvaluationError if a part that the facts decide has no value."""
+    match expression:
+        case Call("_?_:_", (condition, then, other)):
+            folded = _fold_operand(condition, facts)
+            if isinstance(folded, Const):
+                return _fold_operand(then if folded.value else other, facts)
+            return Call("_?_:_", (folded, _fold_operand(then, facts), _fold_operand(other, facts)))
         case Call(function, arguments):
-            return _fold_operator(function, tuple(_fold_argument(argument, facts) for argument in arguments), facts)
+            operation = Call(function, tuple(_fold_argument(argument, facts) for argument in arguments))
+            decided = all(_known(argument, facts) for argument in operation.arguments)
+            return _constant(evaluate(operation, facts)) if decided else operation
         case Field(root, name) if (root, name) in facts:
             return _constant(facts[root, name])
         case _:
             return expression
-
-
-def _fold_choice(
-    condition: Expression, then: Expression, otherwise: Expression, facts: Mapping[tuple[str, str], Value]
-) -> Expression:
-    if isinstance(condition, Const):
-        return fold(then if condition.value else otherwise, facts)
-    return Call("_?_:_", (condition, fold(then, facts), fold(otherwise, facts)))
-
-
-def _fold_operator(
-    function: str, arguments: tuple[Expression, ...], facts: Mapping[tuple[str, str], Value]
-) -> Expression:
-    operation = Call(function, arguments)
-    decided = all(_known(argument, facts) for argument in arguments)
-    return _constant(evaluate(operation, facts)) if decided else operation
 
 
 def _known(expression: Expression, facts: Mapping[tuple[str, str], Value]) -> bool:
@@ -161,22 +188,7 @@ def _fold_argument(expression: Expression, facts: Mapping[tuple[str, str], Value
     # A map has no constant form; the operator over it folds as a whole.
     if isinstance(expression, Field) and isinstance(facts.get((expression.root, expression.name)), Mapping):
         return expression
-    return fold(expression, facts)
-
-
-def _fold_logic(expression: Call, facts: Mapping[tuple[str, str], Value]) -> Expression:
-    left, right = expression.arguments
-    join = all_of if expression.function == "_&&_" else any_of
-    decisive = FALSE if expression.function == "_&&_" else TRUE
-    try:
-        folded = fold(left, facts)
-    except EvaluationError:
-        if fold(right, facts) == decisive:
-            return decisive
-        raise
-    if folded == decisive:
-        return decisive
-    return join(folded, fold(right, facts))
+    return _fold_operand(expression, facts)
 
 
 def _constant(value: Value) -> Const:

@@ -21,7 +21,6 @@ from governance.expression import (
     TRUE,
     Call,
     Const,
-    EvaluationError,
     Expression,
     Field,
     Value,
@@ -85,17 +84,13 @@ def specialise(bundle: Bundle, tool: Tool) -> Residue:
 
 
 def _clauses(rules: Iterable[Rule], tool: Tool, facts: Mapping[tuple[str, str], Value]) -> tuple[Clause, ...]:
-    clauses = (Clause(rule.id, rule.reason, _fold(rule, facts)) for rule in rules if _bears_on(rule, tool))
+    # Fail closed: a permit without a value permits nothing, a forbid without one forbids.
+    clauses = (
+        Clause(rule.id, rule.reason, fold(rule.when, facts, otherwise=not rule.permit))
+        for rule in rules
+        if _bears_on(rule, tool)
+    )
     return tuple(sorted((clause for clause in clauses if clause.when != FALSE), key=lambda clause: clause.rule))
-
-
-def _fold(rule: Rule, facts: Mapping[tuple[str, str], Value]) -> Expression:
-    # Fail closed: a permit that cannot be evaluated permits nothing, a forbid
-    # that cannot be evaluated forbids.
-    try:
-        return fold(rule.when, facts)
-    except EvaluationError:
-        return FALSE if rule.permit else TRUE
 
 
 def _bears_on(rule: Rule, tool: Tool) -> bool:

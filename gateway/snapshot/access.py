@@ -14,8 +14,8 @@ from google.protobuf.message import Message
 
 from gateway.snapshot.predicate import predicate
 from gateway.xds.messages import make, pack
-from governance.expression import FALSE, TRUE, Expression
-from governance.residue import SOMEBODY, Residue
+from governance.expression import FALSE, Expression
+from governance.residue import Residue
 
 PERMIT = "permit"
 
@@ -37,9 +37,8 @@ def deny_all() -> Message:
 
 
 def _matcher(when: Expression, name: str, action: str) -> dict[str, Untyped]:
-    # A forbid that always holds still only bears on somebody: a matcher needs a predicate.
     decides = make("envoy.config.rbac.v3.Action", name=name, action=action)
     return {
-        "predicate": predicate(SOMEBODY if when == TRUE else when),
+        "predicate": predicate(when),
         "on_match": {"action": {"name": name, "typed_config": pack(decides)}},
     }

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 import pytest
 from cel_expr_python import cel  # pyright: ignore[reportMissingTypeStubs] - its stubs are inside it
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from governance import decide, language, residue
 from governance.expression import (
@@ -76,16 +77,14 @@ def test_a_rule_has_the_value_that_cel_gives_it(text: str, caller: Caller, tool:
     assert value_of(compile_rule(text), facts_of(caller, tool)) == cel_says(text, caller, tool)
 
 
-@given(about_both, callers, tools)
-@settings(max_examples=400, deadline=None)
-def test_folding_the_tool_in_changes_no_value(text: str, caller: Caller, tool: Tool) -> None:
+@given(about_both, callers, tools, st.booleans())
+@settings(max_examples=600, deadline=None)
+def test_folding_the_tool_in_changes_no_value(text: str, caller: Caller, tool: Tool, otherwise: bool) -> None:  # noqa: FBT001
     rule = compile_rule(text)
-    try:
-        left = fold(rule, residue._facts(tool))  # pyright: ignore[reportPrivateUsage]
-    except EvaluationError:
-        # More careful than CEL, never less: a residue then denies.
-        return
-    assert evaluate(left, decide._facts(caller)) == value_of(rule, facts_of(caller, tool))  # pyright: ignore[reportPrivateUsage]
+    left = fold(rule, residue._facts(tool), otherwise=otherwise)  # pyright: ignore[reportPrivateUsage]
+    expected = value_of(rule, facts_of(caller, tool))
+
+    assert evaluate(left, decide._facts(caller)) == (otherwise if expected is None else expected)  # pyright: ignore[reportPrivateUsage]
 
 
 @given(about_tools, tools)
@@ -93,11 +92,8 @@ def test_folding_the_tool_in_changes_no_value(text: str, caller: Caller, tool: T
 def test_a_rule_about_the_tool_alone_folds_to_its_value(text: str, tool: Tool) -> None:
     rule, facts = compile_rule(text), residue._facts(tool)  # pyright: ignore[reportPrivateUsage]
     expected = value_of(rule, facts)
-    if expected is None:
-        with pytest.raises(EvaluationError):
-            fold(rule, facts)
-    else:
-        assert fold(rule, facts) == Const(bool(expected))
+    for otherwise in (False, True):
+        assert fold(rule, facts, otherwise=otherwise) == Const(otherwise if expected is None else bool(expected))
 
 
 @given(about_callers, callers, tools)
@@ -155,3 +151,11 @@ def test_a_missing_label_fails_unless_the_other_side_decides(
     tool = Tool("acme.a.v1.T", "Get", "a", labels=labels)
 
     assert value_of(compile_rule(text), facts_of(Caller(), tool)) is expected
+
+
+def test_an_operator_over_what_may_have_no_value_has_none_itself() -> None:
+    tool = Tool("acme.a.v1.T", "Get", "a")
+    rule = compile_rule("(caller.domain == 'a' || tool.labels['a'] == 'x') == true")
+
+    for otherwise in (False, True):
+        assert fold(rule, residue._facts(tool), otherwise=otherwise) == Const(otherwise)  # pyright: ignore[reportPrivateUsage]

@@ -96,13 +96,30 @@ def test_a_tool_meets_only_the_rules_that_apply_to_it(applies: str, *, bears: bo
     ("effect", "outcome"), [pytest.param("permit", Outcome.DENY), pytest.param("forbid", Outcome.DENY)]
 )
 def test_a_rule_that_cannot_be_evaluated_denies(effect: str, outcome: Outcome) -> None:
-    failing = rule("failing", effect, "tool.labels['tier'] == 'gold' || caller.domain == 'support'")
+    failing = rule("failing", effect, "tool.labels['tier'] == 'gold' || caller.domain == 'sales'")
     others = [] if effect == "permit" else [rule("all", "permit")]
 
     decision = decide(specialise(parse_bundle(mesh(failing, *others), {}), READ), SAM)
 
     assert decision.outcome is outcome
     assert decision.rule == ("" if effect == "permit" else "mesh/failing")
+
+
+@pytest.mark.parametrize(
+    ("when", "outcome"),
+    [
+        pytest.param("caller.domain == 'support' || tool.labels['tier'] == 'gold'", Outcome.ALLOW, id="not asked"),
+        pytest.param("caller.domain == 'sales' ? tool.labels['tier'] == 'gold' : true", Outcome.ALLOW, id="not chosen"),
+        pytest.param("caller.domain == 'support' ? tool.labels['tier'] == 'gold' : true", Outcome.DENY, id="chosen"),
+        pytest.param("!(caller.domain == 'sales' || tool.labels['tier'] == 'gold')", Outcome.DENY, id="denied"),
+        pytest.param("(tool.labels['tier'] == 'gold' || caller.domain == 'support') ? true : true", Outcome.ALLOW),
+        pytest.param("(tool.labels['tier'] == 'gold' || caller.domain == 'sales') ? true : true", Outcome.DENY),
+    ],
+)
+def test_a_label_that_is_missing_matters_only_where_the_caller_makes_it_matter(when: str, outcome: Outcome) -> None:
+    decided = decide(specialise(parse_bundle(mesh(rule("one", "permit", when)), {}), READ), SAM)
+
+    assert decided.outcome is outcome
 
 
 def test_what_the_tool_decides_is_folded_away() -> None:
