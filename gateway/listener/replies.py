@@ -6,7 +6,7 @@ from typing import Any as Untyped
 
 from google.rpc import code_pb2  # pyright: ignore[reportMissingTypeStubs]
 
-from gateway.listener import floods
+from gateway.listener import floods, tokens
 from gateway.listener.call_log import SHOWN_PATH
 from gateway.listener.edge import CONTENT, MALFORMED_PATH, MAX_PATH_BYTES, METHOD, TIMEOUT
 from gateway.snapshot import refusals
@@ -19,7 +19,7 @@ _CUT_BY = ("connection_termination", "remote_reset", "protocol_error")
 _A_FRAGMENT = "response.code_details == 'path_normalization_failed'"
 # Of what no route has.
 _TOO_LONG = f"(response.code in [403, 404] && size(request.path) > {MAX_PATH_BYTES})"
-_JWT_DETAILS = "jwt_authn_access_denied"
+_SEND_ANOTHER = "; send `authorization: Bearer TOKEN`, with a token of an issuer that the mesh believes"
 _PACKED = "typed_filter_metadata"
 
 
@@ -48,10 +48,11 @@ def local_replies() -> list[dict[str, Untyped]]:
             code=code_pb2.INVALID_ARGUMENT,
         ),
         _flooded(),
+        # A token for another audience is answered with 403.
+        _reply(tokens.KNOWN, f"%CEL({tokens.WORDS})%{_SEND_ANOTHER}", status=401),
         _reply(
-            # A token for another audience is answered with 403.
-            f"response.code == 401 || response.code_details.startsWith('{_JWT_DETAILS}')",
-            "%LOCAL_REPLY_BODY%; send `authorization: Bearer TOKEN`, with a token of an issuer that the mesh believes",
+            f"response.code == 401 || response.code_details.startsWith('{tokens.DETAILS}')",
+            f"%LOCAL_REPLY_BODY%{_SEND_ANOTHER}",
             status=401,
         ),
         _reply(
@@ -72,7 +73,7 @@ def local_replies() -> list[dict[str, Untyped]]:
 def _flooded() -> dict[str, Untyped]:
     status = refusals.flooded()
     return _reply(
-        f"response.code_details == '{floods.DETAILS}'",
+        f"response.code == 429 && response.code_details == '{floods.DETAILS}'",
         status.message,
         details=refusals.encoded(status),
         code=status.code,

@@ -4,6 +4,10 @@
 
 local MAX_SUBJECT_BYTES = 256
 local MAX_GRANT_BYTES = 128
+-- Of a payload as it travels, in base64url.
+local MAX_PAYLOAD_BYTES = 8192
+-- How far the clocks of issuers may be off.
+local CLOCK_SKEW_S = 5
 
 local function usable_subject(value)
   return type(value) == "string" and #value > 0 and #value <= MAX_SUBJECT_BYTES
@@ -81,8 +85,19 @@ end
 -- Nobody: no rule permits anything to one without a subject.
 local NOBODY = { issuer = "", subject = "", roles = {}, domain = "", clearances = {}, actor = "" }
 
-local function caller_of(name, issuer, payload)
-  local claims = claims_in(payload)
+-- Why a token is not believed, though its signature is right; nil where it is. Without claims it makes nobody.
+local function fault_of(issuer, claims)
+  if not claims then return nil end
+  if type(claims.exp) ~= "number" then return "the token never expires (no `exp`)" end
+  -- One that says it was issued later lives from now on, like one that does not say when.
+  local now = os.time()
+  local since = type(claims.iat) == "number" and math.min(claims.iat, now) or now
+  if claims.exp - since > issuer.max_lifetime_s + CLOCK_SKEW_S then
+    return "the token lives longer than " .. issuer.max_lifetime_s .. " s, which is the most of its issuer's"
+  end
+end
+
+local function caller_of(name, issuer, claims)
   if claims and claims.iss == issuer.issuer and usable_subject(claims.sub) then
     return derive(name, issuer, claims)
   end
@@ -101,14 +116,19 @@ local MAX_KNOWN = 1000
 local known_count = 0
 for _, issuer in pairs(ISSUERS) do issuer.known = {} end
 
+local TOO_LARGE = { fault = "the token is too large: its claims take more than " .. MAX_PAYLOAD_BYTES .. " bytes" }
+
 local function known_caller(name, issuer, payload)
+  if #payload > MAX_PAYLOAD_BYTES then return TOO_LARGE end
   local made = issuer.known[payload]
   if made then return made end
   if known_count >= MAX_KNOWN then
     for _, each in pairs(ISSUERS) do each.known = {} end
     known_count = 0
   end
-  made = made_of(caller_of(name, issuer, payload))
+  local claims = claims_in(payload)
+  made = made_of(caller_of(name, issuer, claims))
+  made.fault = fault_of(issuer, claims)
   issuer.known[payload], known_count = made, known_count + 1
   return made
 end
@@ -127,6 +147,7 @@ end
 function envoy_on_request(handle)
   local headers = handle:headers()
   local made = made_for(headers)
+  if made.fault then return handle:respond({ [":status"] = "401" }, made.fault) end
   local caller = made.caller
   headers:replace("x-llmesh-issuer", caller.issuer)
   headers:replace("x-llmesh-subject", caller.subject)
