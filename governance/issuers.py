@@ -45,13 +45,20 @@ _KINDS = {
 class Binding(Document):
     """Grants a role, domain or clearance for a claim, or for a subject."""
 
-    claim: str = Field("", description="path into the token's claims, by dots")
+    claim: str | list[str] = Field(
+        "", description="path into the token's claims, by dots; as a list where a claim's own name has dots"
+    )
     has: str = Field("", description="only if the claim is this text, or a list that holds it")
     subject: str = Field("", description="only for this subject or, ending in `*`, for those that begin so")
     grants: Literal["role", "domain", "clearance"] = Field(description="what kind of thing it grants")
     value: str = Field(
         "", pattern=r"^([A-Za-z0-9._:@/+-]{1,128})?$", description="what is granted; none: each text of the claim"
     )
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """The names that lead to the claim, from the outside in; none for a binding that reads the subject."""
+        return tuple(self.claim.split(".") if isinstance(self.claim, str) and self.claim else self.claim)
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Binding:
@@ -104,21 +111,33 @@ def parse_issuers(text: str, *, file: str = "issuers.yaml") -> Issuers:
 def usable_keys(issuer: Issuer, jwks: str) -> str:
     """The JWKS with only public keys of the issuer's algorithms, each marked with its own.
 
-    A key without `alg` would let Envoy guess. Raises DocumentError if none is left, or one is private or not
-    a key that Envoy can use: it would go on with the keys from before.
+    A key without `alg`, which Envoy would use for any, is for the one of the issuer's that it can be for. Raises
+    DocumentError if none is left, or one is private or not a key that Envoy can use: it would go on with the keys
+    from before.
     """
     keys = _keys_in(jwks)
     if keys is None:
         raise DocumentError(issuer.jwks, 1, "not a JWKS: expected an object with `keys`, a list of objects")
     if any(part in key for key in keys for part in ("d", "k", "p", "q")):
         raise DocumentError(issuer.jwks, 1, "holds a private or shared key; publish only the public part")
-    usable = [key for key in keys if key.get("alg") in issuer.algorithms]
+    usable: list[Mapping[str, object]] = []
+    for number, key in enumerate(keys, 1):
+        marked = {**key, "alg": key.get("alg", _only_algorithm(issuer, key))}
+        if marked["alg"] not in issuer.algorithms or key.get("use", "sig") != "sig":
+            continue
+        if fault := _fault(marked):
+            raise DocumentError(issuer.jwks, 1, f"key {number} is no key for {marked['alg']}: {fault}")
+        usable.append(marked)
     if not usable:
         raise DocumentError(issuer.jwks, 1, f"no key has an `alg` of {', '.join(issuer.algorithms)}")
-    for key in usable:
-        if fault := _fault(key):
-            raise DocumentError(issuer.jwks, 1, f"key {keys.index(key) + 1} is no key for {key['alg']}: {fault}")
     return json.dumps({"keys": usable}, sort_keys=True)
+
+
+def _only_algorithm(issuer: Issuer, key: Mapping[str, object]) -> str:
+    """The one of the issuer's algorithms that a key of this kind can be for; empty if there are more, or none."""
+    kind = key.get("kty"), key.get("crv", "")
+    found = [algorithm for algorithm in issuer.algorithms if _KINDS[algorithm] == kind]
+    return found[0] if len(found) == 1 else ""
 
 
 def _fault(key: Mapping[str, object]) -> str:
@@ -190,16 +209,16 @@ def _granted(binding: Binding, subject: str, claims: Mapping[str, object]) -> It
         if subject == binding.subject or (binding.subject.endswith("*") and subject.startswith(prefix)):
             yield binding.value
         return
-    texts = list(_texts(_claim(claims, binding.claim)))
+    texts = list(_texts(_claim(claims, binding.path)))
     if not binding.value:
         yield from (text for text in texts if GRANT.fullmatch(text))
     elif not binding.has or binding.has in texts:
         yield from [binding.value] if texts else []
 
 
-def _claim(claims: Mapping[str, object], path: str) -> object:
+def _claim(claims: Mapping[str, object], path: Iterable[str]) -> object:
     value: object = claims
-    for step in path.split("."):
+    for step in path:
         value = value.get(step) if _is_object(value) else None
     return value
 

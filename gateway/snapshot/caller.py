@@ -59,7 +59,7 @@ def derive(issuers: Issuers) -> Message:
 def _bindings(issuer: Issuer) -> dict[str, Untyped]:
     bindings: list[dict[str, Untyped]] = [
         {
-            "claim": binding.claim.split(".") if binding.claim else [],
+            "claim": list(binding.path),
             "has": binding.has,
             "subject": binding.subject,
             "grants": binding.grants,

@@ -30,6 +30,7 @@ BINDINGS = (
     "{claim: realm.access.roles, grants: role}",
     "{claim: groups, has: llm-editors, grants: role, value: editor}",
     "{claim: mfa, grants: role, value: strong}",
+    "{claim: [https://acme.example/app, roles], grants: role}",
     "{subject: robot-*, grants: role, value: robot}",
     "{subject: root, grants: role, value: owner}",
     "{claim: department, grants: domain}",
@@ -58,6 +59,7 @@ def roles_of(claims: Mapping[str, object]) -> tuple[str, ...]:
         pytest.param({"realm": ["access"]}, (), id="a list where an object is expected"),
         pytest.param({"realm": {"access": None}}, (), id="null where an object is expected"),
         pytest.param({"realm.access.roles": ["deep"]}, (), id="dots go into objects only"),
+        pytest.param({"https://acme.example/app": {"roles": ["app"]}}, ("app",), id="a name with dots, in a list"),
         pytest.param({"groups": ["x", "llm-editors"]}, ("editor",), id="a group maps to a role"),
         pytest.param({"groups": "llm-editors"}, ("editor",), id="the group as one text"),
         pytest.param({"groups": "llm-editors,x"}, (), id="never by part of a text"),
@@ -186,9 +188,17 @@ def public(alg: str | None = "ES256") -> dict[str, object]:
 
 
 def test_public_keys_of_the_issuers_algorithms_are_used() -> None:
-    key = public()
+    key, secret = public(), {**public(), "use": "enc"}
 
-    assert json.loads(usable_keys(CORP, json.dumps({"keys": [public(None), key, public("ES384")]}))) == {"keys": [key]}
+    assert json.loads(usable_keys(CORP, json.dumps({"keys": [secret, key, public("ES384")]}))) == {"keys": [key]}
+
+
+def test_a_key_without_an_algorithm_is_for_the_one_that_it_can_be_for() -> None:
+    key, either = public(None), {name: value for name, value in RSA.items() if name != "alg"}
+
+    assert json.loads(usable_keys(CORP, json.dumps({"keys": [key]}))) == {"keys": [{**key, "alg": "ES256"}]}
+    # RS256 and PS256 have the same keys.
+    assert json.loads(usable_keys(ANY, json.dumps({"keys": [key, either]}))) == {"keys": [{**key, "alg": "ES256"}]}
 
 
 @pytest.mark.parametrize(
@@ -204,7 +214,9 @@ def test_public_keys_of_the_issuers_algorithms_are_used() -> None:
             [OctKey.generate_key(256, parameters={"alg": "HS256"}).as_dict(private=True)], "shared", id="shared"
         ),
         pytest.param([public(), {"kty": "oct", "k": "AA", "alg": "HS256"}], "shared", id="one among others"),
-        pytest.param([public(None)], "no key has an `alg` of ES256", id="no algorithm"),
+        pytest.param([public("ES384")], "no key has an `alg` of ES256", id="another algorithm"),
+        pytest.param([{"kty": "RSA", "n": "AQAB"}], "no key has an `alg` of ES256", id="no algorithm that it could be"),
+        pytest.param([{**public(), "use": "enc"}], "no key has an `alg` of ES256", id="for no signatures"),
         pytest.param([], "no key", id="none"),
         pytest.param([5], "not a JWKS", id="numbers"),
         pytest.param(["d"], "not a JWKS", id="texts"),

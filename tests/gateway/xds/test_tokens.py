@@ -59,7 +59,7 @@ def signed_with_the_public_key_as_a_secret() -> str:
 
 
 def partners(*, key: ECKey = PARTNERS_KEY, **changed: object) -> str:
-    return token(key=key, **{"iss": PARTNER, "exp": int(time.time()) + 60, **changed})
+    return token({"iss": PARTNER, "exp": int(time.time()) + 60, **changed}, key=key)
 
 
 BAD: dict[str, tuple[Metadata, str]] = {
