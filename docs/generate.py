@@ -17,9 +17,9 @@ from docs.benchmarks import benchmarks
 from docs.tables import table
 from gateway.listener import stats
 from gateway.operations import metrics
-from governance.bundle import DomainRules, MeshRules
 from governance.issuers import Issuers
 from governance.ownership import OwnershipFile
+from governance.policy_file import DomainRules, MeshRules
 from llmesh.home import Home
 from llmesh.mesh_file import MeshFile
 

@@ -8,41 +8,20 @@ A bundle with any error is refused whole.
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
-from pydantic import Field
-
-from governance.expression import TRUE, Expression
+from governance.expression import TRUE
 from governance.language import LanguageError, compile_rule
-from governance.ownership import DOMAIN, Ownership, is_platform
-from llmesh.api.options.v1 import options_pb2 as options
-from llmesh.document import Document, DocumentError, line_in, parse_document
+from governance.ownership import Ownership, is_platform
+from governance.policy_file import AppliesEntry, DomainRules, MeshRules, RuleEntry
+from governance.rule import Applies, Rule, Rules, RuleTest
+from llmesh.document import DocumentError, line_in, parse_document
 
-EFFECTS = {"read": options.EFFECT_READ, "write": options.EFFECT_WRITE, "destructive": options.EFFECT_DESTRUCTIVE}
-
-
-@dataclass(frozen=True, slots=True)
-class Applies:
-    """Where a rule applies, known without evaluating anything. An empty set means everywhere."""
-
-    domains: frozenset[str] = frozenset()
-    services: frozenset[str] = frozenset()
-    methods: frozenset[str] = frozenset()
-    effects: frozenset[int] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One rule. id: "mesh/reads", "domain/support/pii". permit: else it forbids."""
-
-    id: str
-    permit: bool
-    applies: Applies
-    when: Expression
-    reason: str
+# Rules that are held as they were made; more than a mesh has.
+KEPT_RULES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,55 +29,17 @@ class Domain:
     """A domain's narrowing. inherit: what the mesh permits holds; else a rule here must permit it too."""
 
     inherit: bool
-    rules: tuple[Rule, ...]
+    rules: Rules
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """Every rule in force. digest: sha256 of the texts, in hex."""
+    """Every rule in force. digest: sha256 of the texts, in hex. tests: rule id -> those beside it."""
 
     digest: str
-    mesh: tuple[Rule, ...]
+    mesh: Rules
     domains: Mapping[str, Domain]
-
-
-class AppliesEntry(Document):
-    """What a rule is about. A list that is left out stands for everything."""
-
-    domains: frozenset[str] = Field(default=frozenset(), description="tools of these domains")
-    services: frozenset[str] = Field(default=frozenset(), description="these services, by their full names")
-    methods: frozenset[str] = Field(default=frozenset(), description="methods of these names")
-    effects: frozenset[Literal["read", "write", "destructive"]] = Field(
-        default=frozenset(), description="methods with these effects"
-    )
-
-
-class RuleEntry(Document):
-    """A rule."""
-
-    id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="names the rule in refusals and records")
-    effect: Literal["permit", "forbid"] = Field(description="what the rule does where it holds")
-    applies: AppliesEntry = Field(AppliesEntry(), description="to which methods; left out: to all")
-    when: str = Field("", description="a condition in CEL over `caller` and `tool`; none: always")
-    reason: str = Field(min_length=1, max_length=300, description="what a refused caller reads")
-
-
-class MeshRules(Document):
-    """The rules of the mesh: a call needs one that permits, and none that forbids."""
-
-    version: Literal[1] = Field(description="of this form of the file")
-    rules: list[RuleEntry] = Field([], description="in any order")
-
-
-class DomainRules(Document):
-    """What a domain narrows for its own tools."""
-
-    version: Literal[1] = Field(description="of this form of the file")
-    domain: str = Field(pattern=f"^{DOMAIN.pattern}$", description="whose tools; the file's own name")
-    default: Literal["inherit", "deny"] = Field(
-        description="inherit: what the mesh permits, unless a rule forbids; deny: only what a rule here permits, too"
-    )
-    rules: list[RuleEntry] = Field([], description="in any order")
+    tests: Mapping[str, tuple[RuleTest, ...]]
 
 
 def parse_bundle(mesh: str, domains: Mapping[str, str], *, ownership: Ownership | None = None) -> Bundle:
@@ -111,6 +52,8 @@ def parse_bundle(mesh: str, domains: Mapping[str, str], *, ownership: Ownership 
     mesh_file = parse_document(MeshRules, mesh, file="mesh.yaml")
     if ownership:
         _check_names(mesh_file.rules, ownership, file="mesh.yaml", text=mesh)
+    mesh_rules = _rules(mesh_file.rules, prefix="mesh", file="mesh.yaml", text=mesh)
+    tests = _tests(mesh_file.rules, prefix="mesh")
     narrowed: dict[str, Domain] = {}
     for file, text in sorted(domains.items()):
         domain = parse_document(DomainRules, text, file=file)
@@ -127,13 +70,14 @@ def parse_bundle(mesh: str, domains: Mapping[str, str], *, ownership: Ownership 
             _check_names(domain.rules, ownership, file=file, text=text)
         rules = _rules(domain.rules, prefix=f"domain/{domain.domain}", file=file, text=text)
         narrowed[domain.domain] = Domain(domain.default == "inherit", rules)
+        tests |= _tests(domain.rules, prefix=f"domain/{domain.domain}")
     digest = hashlib.sha256(
         "\0".join([mesh, *(part for item in sorted(domains.items()) for part in item)]).encode()
     ).hexdigest()
-    return Bundle(digest, _rules(mesh_file.rules, prefix="mesh", file="mesh.yaml", text=mesh), narrowed)
+    return Bundle(digest, mesh_rules, narrowed, tests)
 
 
-def _rules(rules: list[RuleEntry], *, prefix: str, file: str, text: str) -> tuple[Rule, ...]:
+def _rules(rules: list[RuleEntry], *, prefix: str, file: str, text: str) -> Rules:
     read: dict[str, Rule] = {}
     for index, rule in enumerate(rules):
         if rule.id in read:
@@ -141,17 +85,34 @@ def _rules(rules: list[RuleEntry], *, prefix: str, file: str, text: str) -> tupl
                 file, line_in(text, "rules", index, "id"), f"two rules are named `{rule.id}`; give each its own id"
             )
         try:
-            when = compile_rule(rule.when) if rule.when.strip() else TRUE
+            read[rule.id] = _rule(
+                f"{prefix}/{rule.id}",
+                effect=rule.effect,
+                mode=rule.mode,
+                applies=rule.applies.applies(),
+                when=rule.when.strip(),
+                reason=rule.reason,
+            )
         except LanguageError as error:
             raise DocumentError(file, line_in(text, "rules", index, "when"), f"rule `{rule.id}`: {error}") from error
-        applies = Applies(
-            rule.applies.domains,
-            rule.applies.services,
-            rule.applies.methods,
-            frozenset(EFFECTS[effect] for effect in rule.applies.effects),
-        )
-        read[rule.id] = Rule(f"{prefix}/{rule.id}", rule.effect == "permit", applies, when, rule.reason)
-    return tuple(read[key] for key in sorted(read))
+    return Rules(tuple(read[key] for key in sorted(read)))
+
+
+@functools.lru_cache(maxsize=KEPT_RULES)
+def _rule(name: str, *, effect: str, mode: str, applies: Applies, when: str, reason: str) -> Rule:
+    # A rule that was not edited stays the same object, and what was made of it stands.
+    return Rule(
+        name,
+        permit=effect == "permit",
+        applies=applies,
+        when=compile_rule(when) if when else TRUE,
+        reason=reason,
+        shadow=mode == "shadow",
+    )
+
+
+def _tests(rules: list[RuleEntry], *, prefix: str) -> dict[str, tuple[RuleTest, ...]]:
+    return {f"{prefix}/{rule.id}": tuple(entry.test() for entry in rule.tests) for rule in rules}
 
 
 def _check_names(rules: list[RuleEntry], ownership: Ownership, *, file: str, text: str) -> None:

@@ -1,41 +1,74 @@
-"""The decision, as a pure function: (Residue, Caller) -> Decision."""
+"""The decision, as a pure function: (Residue, Caller, Context) -> Decision."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from governance.expression import EvaluationError, Expression, Value, evaluate
-from governance.residue import SOMEBODY, Clause, Residue
-from governance.words import Caller, Decision, Outcome
+from governance.expression import FALSE, TRUE, Const, EvaluationError, Expression, Value, evaluate, fold
+from governance.residue import SOMEBODY, Residue
+from governance.rule import Clause
+from governance.words import Caller, Context, Decision, Outcome, Shadow
 
 NOBODY = "no caller: the call carries no token that the mesh accepts"
+# Nothing is known of how the call comes.
+UNKNOWN = Context()
+
+_Facts = Mapping[tuple[str, str], Value]
 
 
-def decide(residue: Residue, caller: Caller) -> Decision:
+def decide(residue: Residue, caller: Caller, context: Context = UNKNOWN) -> Decision:
     """Whether the caller may call the method, and which rule says so.
 
     Of several rules that forbid, or permit, the first by id is named.
     """
-    facts = _facts(caller)
+    facts = {**_facts(caller), ("context", "address"): context.address}
+    somebody = _holds(SOMEBODY, facts, on_error=False)
     forbid = _first(residue.forbids, facts, on_error=True)
+    permit = _first(residue.permits, facts, on_error=False) if somebody else None
+    own = residue.domain_permits is None or _first(residue.domain_permits, facts, on_error=False) is not None
+    shadows = _shadows(residue, facts, open_to_caller=somebody and forbid is None, mesh=permit is not None, own=own)
+    told = tuple(sorted(shadows, key=lambda shadow: shadow.rule))
     if forbid is not None:
-        return Decision(Outcome.DENY, forbid.rule, forbid.reason)
-    if not _holds(SOMEBODY, facts, on_error=False):
-        return Decision(Outcome.DENY, "", NOBODY)
-    permit = _first(residue.permits, facts, on_error=False)
-    if permit is None:
-        return Decision(Outcome.DENY, "", no_rule_permits(residue))
-    if residue.domain_permits is not None and _first(residue.domain_permits, facts, on_error=False) is None:
-        return Decision(Outcome.DENY, "", no_rule_permits(residue))
-    return Decision(Outcome.ALLOW, permit.rule, permit.reason)
+        return Decision(Outcome.DENY, forbid.rule, forbid.reason, told)
+    if not somebody:
+        return Decision(Outcome.DENY, "", NOBODY, told)
+    if permit is None or not own:
+        return Decision(Outcome.DENY, "", no_rule_permits(residue), told)
+    return Decision(Outcome.ALLOW, permit.rule, permit.reason, told)
+
+
+def _shadows(residue: Residue, facts: _Facts, *, open_to_caller: bool, mesh: bool, own: bool) -> Iterator[Shadow]:
+    """The shadow rules that hold.
+
+    open_to_caller: whether a permit would do. mesh, own: whether a rule of the mesh permits, and the domain does.
+    """
+    for clauses, otherwise in ((residue.shadow_permits, own), (residue.shadow_domain_permits, mesh)):
+        for clause in clauses:
+            if _holds(clause.when, facts, on_error=False):
+                yield Shadow(clause.rule, Outcome.ALLOW if open_to_caller and otherwise else Outcome.DENY)
+    for clause in residue.shadow_forbids:
+        if _holds(clause.when, facts, on_error=True):
+            yield Shadow(clause.rule, Outcome.DENY)
 
 
 def may_be_permitted(residue: Residue, caller: Caller) -> bool:
-    """Whether some request of the caller's could be permitted; what is unknown counts as maybe.
+    """Whether some call of the caller's could be permitted; what is not known yet counts as maybe."""
+    facts = _facts(caller)
 
-    No rule reads the request yet, so this is the decision itself.
-    """
-    return decide(residue, caller).outcome is Outcome.ALLOW
+    def may_hold(clauses: tuple[Clause, ...]) -> bool:
+        return any(fold(clause.when, facts, otherwise=False) != FALSE for clause in clauses)
+
+    return (
+        bool(caller.subject)
+        and may_hold(residue.permits)
+        and not any(fold(clause.when, facts, otherwise=True) == TRUE for clause in residue.forbids)
+        and (residue.domain_permits is None or may_hold(residue.domain_permits))
+    )
+
+
+def depends_on_context(residue: Residue, caller: Caller) -> bool:
+    """Whether the outcome for a caller hangs on how the call comes."""
+    return not isinstance(fold(residue.expression, _facts(caller), otherwise=False), Const)
 
 
 def no_rule_permits(residue: Residue) -> str:
@@ -45,18 +78,18 @@ def no_rule_permits(residue: Residue) -> str:
     return f"no rule permits: {asked}" if asked else "no rule permits"
 
 
-def _first(clauses: tuple[Clause, ...], facts: Mapping[tuple[str, str], Value], *, on_error: bool) -> Clause | None:
+def _first(clauses: tuple[Clause, ...], facts: _Facts, *, on_error: bool) -> Clause | None:
     return next((clause for clause in clauses if _holds(clause.when, facts, on_error=on_error)), None)
 
 
-def _holds(expression: Expression, facts: Mapping[tuple[str, str], Value], *, on_error: bool) -> bool:
+def _holds(expression: Expression, facts: _Facts, *, on_error: bool) -> bool:
     try:
         return bool(evaluate(expression, facts))
     except EvaluationError:
         return on_error
 
 
-def _facts(caller: Caller) -> Mapping[tuple[str, str], Value]:
+def _facts(caller: Caller) -> _Facts:
     return {
         ("caller", "issuer"): caller.issuer,
         ("caller", "subject"): caller.subject,

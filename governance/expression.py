@@ -11,7 +11,7 @@ failure as CEL says (either side decides if it can).
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 Value = bool | int | str | tuple[str, ...] | Mapping[str, str]
@@ -48,6 +48,18 @@ FALSE = Const(value=False)
 
 class EvaluationError(Exception):
     """An expression has no value: an index names a label the tool lacks."""
+
+
+def fields_of(expression: Expression) -> Iterator[Field]:
+    """Every fact that an expression reads, as often as it does."""
+    match expression:
+        case Field():
+            yield expression
+        case Call(_, arguments):
+            for argument in arguments:
+                yield from fields_of(argument)
+        case _:
+            pass
 
 
 def all_of(*parts: Expression) -> Expression:

@@ -17,11 +17,13 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.any_pb2 import Any
 from google.protobuf.message import DecodeError, Message
 
-from governance.expression import SUPPORTED, Call, Const, Expression, Field
+from governance.expression import SUPPORTED, Call, Const, Expression, Field, Value, fields_of
 from llmesh.api.policy.v1 import facts_pb2
 
 LISTS = frozenset({Field("caller", "roles"), Field("caller", "clearances"), Field("tool", "data_classes")})
 LABELS = Field("tool", "labels")
+
+_ADDRESSED = ("_==_", "_!=_", "@in", "startsWith", "endsWith", "contains")
 
 _INSTEAD = {
     "matches": "use startsWith, endsWith, contains or ==",
@@ -38,7 +40,7 @@ def _environment() -> cel.Env:
     package = "llmesh.api.policy.v1"
     return cel.NewEnv(
         facts_pb2.DESCRIPTOR.pool,
-        variables={"caller": cel.Type(f"{package}.Caller"), "tool": cel.Type(f"{package}.Tool")},
+        variables={name.lower(): cel.Type(f"{package}.{name}") for name in ("Caller", "Tool", "Context")},
         container="llmesh.api.options.v1",
     )
 
@@ -64,6 +66,7 @@ def _compile(text: str) -> Expression:
     checked: Untyped = _checked_type().FromString(Any.FromString(compiled.serialize()).value)
     expression = _translate(checked.expr, {entry.key: entry.value for entry in checked.reference_map})
     _check_shapes(expression)
+    _check_context(expression)
     return expression
 
 
@@ -158,6 +161,28 @@ def _check_shapes(expression: Expression) -> None:
         expression.arguments[0] != LABELS or not isinstance(expression.arguments[1], Const)
     ):
         raise LanguageError(_INSTEAD["_[_]"])
+
+
+def _check_context(expression: Expression) -> None:
+    """Refuse the context anywhere but where Envoy compares it by itself: in tests joined by and, or and not."""
+    match expression:
+        case Call("_&&_" | "_||_" | "!_", arguments):
+            for argument in arguments:
+                _check_context(argument)
+        case Call(function, (Field("context"), Const(value))) if function in _ADDRESSED and value and _is_whole(value):
+            pass
+        case _ if any(found.root == "context" for found in fields_of(expression)):
+            raise LanguageError(
+                "`context.address` can only be compared with text that is not empty, on the left of ==, !=, in, "
+                "startsWith, endsWith or contains, and such comparisons only be joined by `&&`, `||` and `!`: "
+                "`context.address.startsWith('10.') || context.address in ['192.0.2.1']`"
+            )
+        case _:
+            pass
+
+
+def _is_whole(value: Value) -> bool:
+    return isinstance(value, str) or (isinstance(value, tuple) and all(value))
 
 
 # The part of cel.expr.CheckedExpr that we read; field numbers from the CEL

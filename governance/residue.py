@@ -12,10 +12,10 @@ Every term of a domain is a conjunct, so a domain can only narrow.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
-from governance.bundle import Bundle, Rule
+from governance.bundle import Bundle
 from governance.expression import (
     FALSE,
     TRUE,
@@ -29,36 +29,34 @@ from governance.expression import (
     fold,
     negation,
 )
+from governance.rule import Clause, Rule
 from governance.words import Tool
 
+# Clauses kept of one rule: it may read what each tool has for itself.
+MAX_KEPT = 4096
 # Nothing is permitted to nobody.
 SOMEBODY: Expression = Call("_!=_", (Field("caller", "subject"), Const("")))
-
-
-@dataclass(frozen=True, slots=True)
-class Clause:
-    """What is left of one rule: an expression over the caller alone, never constantly false."""
-
-    rule: str
-    reason: str
-    when: Expression
 
 
 @dataclass(frozen=True, slots=True)
 class Residue:
     """The rules that bear on one method, each kind in order of rule ids.
 
-    domain_permits: None where the domain inherits.
+    domain_permits: None where the domain inherits. shadow_*: those that decide
+    nothing; `expression` is without them.
     """
 
     tool: Tool
     permits: tuple[Clause, ...]
     forbids: tuple[Clause, ...]
     domain_permits: tuple[Clause, ...] | None
+    shadow_permits: tuple[Clause, ...] = ()
+    shadow_forbids: tuple[Clause, ...] = ()
+    shadow_domain_permits: tuple[Clause, ...] = ()
 
     @property
     def expression(self) -> Expression:
-        """The whole as one total boolean over the caller."""
+        """The whole as one total boolean over caller and context."""
         domain = TRUE if self.domain_permits is None else any_of(*(clause.when for clause in self.domain_permits))
         return all_of(
             SOMEBODY,
@@ -72,35 +70,44 @@ def specialise(bundle: Bundle, tool: Tool) -> Residue:
     """The residue of a bundle for one method. Pure; equal inputs give equal residues."""
     facts = _facts(tool)
     domain = bundle.domains.get(tool.domain)
-    own = () if domain is None else domain.rules
+    mesh = tuple(bundle.mesh.bearing_on(tool))
+    own = () if domain is None else tuple(domain.rules.bearing_on(tool))
+
+    def clauses(rules: Iterable[Rule], *, permit: bool, shadow: bool = False) -> tuple[Clause, ...]:
+        wanted = (_clause(rule, facts) for rule in rules if rule.permit is permit and rule.shadow is shadow)
+        return tuple(sorted((clause for clause in wanted if clause), key=lambda clause: clause.rule))
+
     return Residue(
         tool,
-        permits=_clauses((rule for rule in bundle.mesh if rule.permit), tool, facts),
-        forbids=_clauses((rule for rule in (*own, *bundle.mesh) if not rule.permit), tool, facts),
-        domain_permits=None
-        if domain is None or domain.inherit
-        else _clauses((rule for rule in own if rule.permit), tool, facts),
+        permits=clauses(mesh, permit=True),
+        forbids=clauses((*own, *mesh), permit=False),
+        domain_permits=None if domain is None or domain.inherit else clauses(own, permit=True),
+        shadow_permits=clauses(mesh, permit=True, shadow=True),
+        shadow_forbids=clauses((*own, *mesh), permit=False, shadow=True),
+        shadow_domain_permits=clauses(own, permit=True, shadow=True),
     )
 
 
-def _clauses(rules: Iterable[Rule], tool: Tool, facts: Mapping[tuple[str, str], Value]) -> tuple[Clause, ...]:
-    # Fail closed: a permit without a value permits nothing, a forbid without one forbids.
-    clauses = (
-        Clause(rule.id, rule.reason, fold(rule.when, facts, otherwise=not rule.permit))
-        for rule in rules
-        if _bears_on(rule, tool)
-    )
-    return tuple(sorted((clause for clause in clauses if clause.when != FALSE), key=lambda clause: clause.rule))
+def _clause(rule: Rule, facts: Mapping[tuple[str, str], Value]) -> Clause | None:
+    """What is left of a rule, made once for all tools with the same facts; None if it can never hold."""
+    key = tuple(_hashable(facts["tool", name]) for name in rule.reads)
+    if key not in rule.clauses:
+        if len(rule.clauses) >= MAX_KEPT:
+            rule.clauses.clear()
+        # Fail closed: a permit without a value permits nothing, a forbid without one forbids.
+        left = fold(rule.when, facts, otherwise=not rule.permit)
+        when = all_of(_has_role(rule.applies.roles), left)
+        rule.clauses[key] = None if when == FALSE else Clause(rule.id, rule.reason, when)
+    return rule.clauses[key]
 
 
-def _bears_on(rule: Rule, tool: Tool) -> bool:
-    applies = rule.applies
-    return (
-        (not applies.domains or tool.domain in applies.domains)
-        and (not applies.services or tool.service in applies.services)
-        and (not applies.methods or tool.method in applies.methods)
-        and (not applies.effects or tool.effect in applies.effects)
-    )
+def _hashable(value: Value) -> Hashable:
+    return frozenset(value.items()) if isinstance(value, Mapping) else value
+
+
+def _has_role(roles: frozenset[str]) -> Expression:
+    own = Field("caller", "roles")
+    return any_of(*(Call("@in", (Const(role), own)) for role in sorted(roles))) if roles else TRUE
 
 
 def _facts(tool: Tool) -> Mapping[tuple[str, str], Value]:

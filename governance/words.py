@@ -36,6 +36,13 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True)
+class Context:
+    """How a call comes. address: the IP address that it comes from, "10.0.0.5"; empty if that is not known."""
+
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Tool:
     """One method of one tool, as rules see it; the facts of facts.proto."""
 
@@ -65,13 +72,23 @@ class Outcome(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Shadow:
+    """A shadow rule that held of a call. outcome: what it would be if this rule, too, were enforced."""
+
+    rule: str
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """One outcome, and why.
 
     `rule` is the id of the rule that decided: the permit of an ALLOW, the
     forbid of a DENY; empty where no rule permits. `reason` is for people.
+    `shadows`: the shadow rules that held, in order of their ids.
     """
 
     outcome: Outcome
     rule: str
     reason: str
+    shadows: tuple[Shadow, ...] = ()

@@ -1,4 +1,4 @@
-"""An expression over the derived caller as a predicate of Envoy's matchers.
+"""An expression over the derived caller and the context as a predicate of Envoy's matchers.
 
 What rules usually ask, e.g. whether a role is among the caller's, Envoy
 compares by itself; the rest of an expression is CEL, which costs some ten
@@ -37,6 +37,18 @@ def predicate(expression: Expression) -> Predicate:
             return {"not_matcher": predicate(part)}
         case Call("_!=_", (Field() as field, Const(str() as value))) if value:
             return {"not_matcher": predicate(Call("_==_", (field, Const(value))))}
+        case _:
+            return _comparison(expression)
+
+
+def _comparison(expression: Expression) -> Predicate:
+    """A test that is not made of others."""
+    match expression:
+        case Call(function, (Field("context", "address"), Const(str() as value))):
+            return _address({_TEXTS[function]: value})
+        case Call("@in", (Field("context", "address"), Const(tuple() as values))):
+            each = [_address({"exact": value}) for value in values]
+            return {"or_matcher": {"predicate": each}} if len(each) > 1 else each[0]
         case Call(function, (Field("caller", name), Const(str() as value))):
             return _compared(expression, name, _text_matcher(function, value))
         case Call("@in", (Const(str() as value), Field("caller", name))):
@@ -79,6 +91,17 @@ def _value_of(name: str, value: dict[str, Untyped]) -> Predicate:
     )
 
 
+def _address(value: dict[str, str]) -> Predicate:
+    """Whether the address that a call comes from is as an xds.type.matcher.v3.StringMatcher says."""
+    place = make("envoy.extensions.matching.common_inputs.network.v3.SourceIPInput")
+    return {
+        "single_predicate": {
+            "input": {"name": "envoy.matching.inputs.source_ip", "typed_config": pack(place)},
+            "value_match": value,
+        }
+    }
+
+
 def _holds(expression: Expression) -> Predicate:
     """Whether CEL says so."""
     tree = make("cel.expr.ParsedExpr", expr=syntax_tree(expression))
@@ -109,7 +132,7 @@ def syntax_tree(expression: Expression) -> dict[str, Untyped]:
         case Call(function, arguments):
             return {"call_expr": {"function": function, "args": [syntax_tree(argument) for argument in arguments]}}
         case _:
-            raise TypeError(f"a residue speaks of the caller alone, not of {expression}")
+            raise TypeError(f"CEL is only told of the caller, not of {expression}")
 
 
 def _constant(value: bool | int | str | tuple[str, ...]) -> dict[str, Untyped]:  # noqa: FBT001 - a value, not a switch

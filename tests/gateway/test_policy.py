@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Folder:
 
 
 def reason(loaded: Loaded) -> str:
-    return loaded.policy.bundle.mesh[0].reason
+    return next(iter(loaded.policy.bundle.mesh)).reason
 
 
 def test_the_files_are_read_whole(folder: Folder) -> None:

@@ -14,10 +14,11 @@ READ = Tool("acme.support.v1.Tickets", "Get", "support", effect=options.EFFECT_R
 SAM = Caller("dev", "sam", ("editor",), "support")
 
 
-def rule(name: str, effect: str, when: str = "", applies: str = "") -> str:
+def rule(name: str, effect: str, when: str = "", applies: str = "", mode: str = "") -> str:
     """One rule in YAML, its reason "because NAME"."""
     lines = [f"- id: {name}", f"  effect: {effect}", f"  reason: because {name}"]
     lines += [f"  applies: {applies}"] if applies else []
+    lines += [f"  mode: {mode}"] if mode else []
     lines += ["  when: >-", f"    {when}"] if when else []
     return "\n".join(lines)
 

@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 
 from governance.bundle import parse_bundle
-from governance.decide import NOBODY, decide, may_be_permitted
+from governance.decide import NOBODY, decide, depends_on_context, may_be_permitted
 from governance.expression import TRUE, Call, Const
-from governance.residue import Clause, Residue, specialise
-from governance.words import Caller, Outcome
+from governance.residue import Residue, specialise
+from governance.rule import Clause
+from governance.words import Caller, Context, Outcome
 from tests.governance.rules import READ, SAM, domain, mesh, rule
 
 ALL = rule("all", "permit")
@@ -97,6 +98,69 @@ def test_visibility_is_the_decision_while_no_rule_reads_the_request() -> None:
 
     assert may_be_permitted(residue, SAM)
     assert not may_be_permitted(residue, replace(SAM, subject=""))
+
+
+@pytest.mark.parametrize(
+    ("effect", "when", "told"),
+    [
+        pytest.param("forbid", "caller.domain == 'support'", [("mesh/trial", Outcome.DENY)], id="would forbid"),
+        pytest.param("forbid", "caller.domain == 'sales'", [], id="would not"),
+        pytest.param("permit", "caller.domain == 'support'", [("mesh/trial", Outcome.ALLOW)], id="would permit"),
+    ],
+)
+@pytest.mark.parametrize("enforced", [pytest.param((), id="denied"), pytest.param((ALL,), id="allowed")])
+def test_a_shadow_rule_decides_nothing_and_is_told(
+    effect: str, when: str, told: list[tuple[str, Outcome]], enforced: tuple[str, ...]
+) -> None:
+    without = decide(specialise(parse_bundle(mesh(*enforced), {}), READ), SAM)
+    trial = rule("trial", effect, when, mode="shadow")
+
+    decision = decide(specialise(parse_bundle(mesh(*enforced, trial), {}), READ), SAM)
+
+    assert replace(decision, shadows=()) == without
+    assert [(shadow.rule, shadow.outcome) for shadow in decision.shadows] == told
+
+
+def test_what_a_shadow_permit_would_do_hangs_on_the_other_rules() -> None:
+    trial = rule("trial", "permit", mode="shadow")
+
+    def told(rules: list[str], files: dict[str, str], who: Caller = SAM) -> list[tuple[str, str]]:
+        decision = decide(specialise(parse_bundle(mesh(*rules), files), READ), who)
+        return [(shadow.rule, shadow.outcome.value) for shadow in decision.shadows]
+
+    assert told([trial, rule("never", "forbid")], {}) == [("mesh/trial", "deny")]
+    assert told([trial], domain("support", default="deny")) == [("mesh/trial", "deny")]
+    assert told([trial], domain("support", ALL, default="deny")) == [("mesh/trial", "allow")]
+    assert told([ALL], domain("support", trial, default="deny")) == [("domain/support/trial", "allow")]
+    assert told([], domain("support", trial, default="deny")) == [("domain/support/trial", "deny")]
+    assert told([trial], {}, Caller("dev", "")) == [("mesh/trial", "deny")]
+
+
+@pytest.mark.parametrize(
+    ("when", "outcomes"),
+    [
+        pytest.param("context.address == '10.0.0.5'", ["allow", "deny", "deny"], id="exactly"),
+        pytest.param("context.address.startsWith('10.')", ["allow", "allow", "deny"], id="a network"),
+        pytest.param("context.address in ['::1', '10.0.0.6']", ["deny", "allow", "allow"], id="one of some"),
+    ],
+)
+def test_a_rule_can_ask_where_a_call_comes_from(when: str, outcomes: list[str]) -> None:
+    residue = specialise(parse_bundle(mesh(rule("a", "permit", when)), {}), READ)
+
+    decided = [decide(residue, SAM, Context(address)).outcome.value for address in ("10.0.0.5", "10.0.0.6", "::1")]
+
+    assert decided == outcomes
+    assert may_be_permitted(residue, SAM)
+    assert depends_on_context(residue, SAM)
+
+
+def test_where_a_call_comes_from_is_asked_only_of_those_it_matters_for() -> None:
+    rules = [rule("a", "permit", "caller.domain == 'support'"), rule("b", "forbid", "context.address == '10.0.0.5'")]
+    residue = specialise(parse_bundle(mesh(*rules), {}), READ)
+    other = replace(SAM, domain="sales")
+
+    assert (may_be_permitted(residue, SAM), depends_on_context(residue, SAM)) == (True, True)
+    assert (may_be_permitted(residue, other), depends_on_context(residue, other)) == (False, False)
 
 
 def test_a_decision_is_a_value() -> None:

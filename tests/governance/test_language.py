@@ -36,6 +36,15 @@ from llmesh.api.options.v1 import options_pb2 as options
         pytest.param("{'a': 'b'}['a'] == 'b'", "compare a field instead", id="map"),
         pytest.param("caller.domain", "must be true or false", id="text"),
         pytest.param("size(caller.roles)", "must be true or false", id="number"),
+        pytest.param("context.address == ''", "text that is not empty", id="no address"),
+        pytest.param("context.address in []", "text that is not empty", id="one of no addresses"),
+        pytest.param("context.address == caller.subject", "text that is not empty", id="address of a field"),
+        pytest.param("'10.0.0.5' == context.address", "on the left", id="address on the right"),
+        pytest.param("context.address in caller.roles", "text that is not empty", id="address in a field"),
+        pytest.param("size(context.address) > 3", "on the left of ==", id="size of an address"),
+        pytest.param("context.address < '1'", "on the left of ==", id="order of addresses"),
+        pytest.param("(context.address == 'a') == caller.domain.contains('b')", "joined by", id="tests compared"),
+        pytest.param("caller.domain == 'a' ? context.address == 'a' : true", "joined by", id="address chosen"),
     ],
 )
 def test_what_cannot_be_carried_is_refused_with_what_to_write_instead(text: str, instead: str) -> None:

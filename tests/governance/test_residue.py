@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from governance.bundle import parse_bundle
 from governance.decide import decide
 from governance.expression import FALSE, TRUE, evaluate
-from governance.residue import specialise
+from governance.residue import Residue, specialise
 from governance.words import Caller, Outcome, Tool
 from tests.governance.expressions import about_both, callers, tools
 from tests.governance.rules import READ, SAM, domain, mesh, rule
@@ -90,6 +90,59 @@ def test_a_tool_meets_only_the_rules_that_apply_to_it(applies: str, *, bears: bo
     residue = specialise(parse_bundle(mesh(rule("a", "permit", applies=applies)), {}), READ)
 
     assert bool(residue.permits) is bears
+
+
+def test_a_rule_for_some_roles_asks_for_one_of_them() -> None:
+    applies = "{roles: [owner, editor], effects: [read]}"
+    permit = rule("a", "permit", "caller.domain == 'support'", applies=applies)
+    residue = specialise(parse_bundle(mesh(permit), {}), READ)
+
+    outcomes = [
+        decide(residue, replace(SAM, roles=roles)).outcome.value
+        for roles in ((), ("own",), ("owner",), ("x", "editor"))
+    ]
+    assert outcomes == ["deny", "deny", "allow", "allow"]
+
+
+def test_a_forbid_for_some_roles_that_cannot_be_evaluated_forbids_only_those() -> None:
+    failing = rule("failing", "forbid", "tool.labels['tier'] == 'gold'", applies="{roles: [editor]}")
+    residue = specialise(parse_bundle(mesh(failing, rule("all", "permit")), {}), READ)
+
+    assert decide(residue, SAM).rule == "mesh/failing"
+    assert decide(residue, replace(SAM, roles=("owner",))).outcome is Outcome.ALLOW
+
+
+@given(bodies, bodies, defaults, tools)
+@settings(max_examples=50, deadline=None)
+def test_equal_bundles_and_tools_give_equal_residues_of_the_same_parts(
+    mesh_body: list[tuple[str, str]], domain_body: list[tuple[str, str]], default: str, tool: Tool
+) -> None:
+    def residue(beside: str) -> Residue:
+        files = domain("support", *rules_of(domain_body), default=default) | domain("elsewhere", rule(beside, "forbid"))
+        return specialise(parse_bundle(mesh(*rules_of(mesh_body)), files), replace(tool, domain="support"))
+
+    first, second = residue("one"), residue("two")
+
+    assert first == second
+    kept = zip(first.permits + first.forbids, second.permits + second.forbids, strict=True)
+    assert all(one is other for one, other in kept)
+
+
+def test_a_tool_looks_at_its_own_rules_alone_however_many_others_there_are() -> None:
+    others = [
+        rule(f"r{number}", "forbid", applies=applies)
+        for number, applies in enumerate(
+            [
+                *(f"{{domains: [d{number}]}}" for number in range(50)),
+                *(f"{{domains: [d{number}], methods: [Get]}}" for number in range(50)),
+                *(f"{{services: [acme.support.v1.Other{number}], effects: [read]}}" for number in range(50)),
+                *(f"{{methods: [Get{number}]}}" for number in range(50)),
+            ]
+        )
+    ]
+    bundle = parse_bundle(mesh(rule("all", "permit"), *others), {})
+
+    assert [found.id for found in bundle.mesh.filed_for(READ)] == ["mesh/all"]
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from llmesh.api.options.v1 import options_pb2 as llmesh_dot_api_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n llmesh/api/policy/v1/facts.proto\x12\x14llmesh.api.policy.v1\x1a#llmesh/api/options/v1/options.proto\"k\n\x06\x43\x61ller\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\r\n\x05roles\x18\x03 \x03(\t\x12\x0e\n\x06\x64omain\x18\x04 \x01(\t\x12\x12\n\nclearances\x18\x05 \x03(\t\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\t\"\xf9\x02\n\x04Tool\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0e\n\x06\x64omain\x18\x03 \x01(\t\x12-\n\x06\x65\x66\x66\x65\x63t\x18\x04 \x01(\x0e\x32\x1d.llmesh.api.options.v1.Effect\x12+\n\x05stage\x18\x05 \x01(\x0e\x32\x1c.llmesh.api.options.v1.Stage\x12\x14\n\x0c\x64\x61ta_classes\x18\x06 \x03(\t\x12\x14\n\x0cunclassified\x18\x07 \x01(\x08\x12\x0e\n\x06hidden\x18\x08 \x01(\x08\x12\x16\n\x0eneeds_approval\x18\t \x01(\x08\x12)\n\x04\x63ost\x18\n \x01(\x0e\x32\x1b.llmesh.api.options.v1.Cost\x12\x36\n\x06labels\x18\x0b \x03(\x0b\x32&.llmesh.api.policy.v1.Tool.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n llmesh/api/policy/v1/facts.proto\x12\x14llmesh.api.policy.v1\x1a#llmesh/api/options/v1/options.proto\"k\n\x06\x43\x61ller\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\r\n\x05roles\x18\x03 \x03(\t\x12\x0e\n\x06\x64omain\x18\x04 \x01(\t\x12\x12\n\nclearances\x18\x05 \x03(\t\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\t\"\x1a\n\x07\x43ontext\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\"\xf9\x02\n\x04Tool\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0e\n\x06\x64omain\x18\x03 \x01(\t\x12-\n\x06\x65\x66\x66\x65\x63t\x18\x04 \x01(\x0e\x32\x1d.llmesh.api.options.v1.Effect\x12+\n\x05stage\x18\x05 \x01(\x0e\x32\x1c.llmesh.api.options.v1.Stage\x12\x14\n\x0c\x64\x61ta_classes\x18\x06 \x03(\t\x12\x14\n\x0cunclassified\x18\x07 \x01(\x08\x12\x0e\n\x06hidden\x18\x08 \x01(\x08\x12\x16\n\x0eneeds_approval\x18\t \x01(\x08\x12)\n\x04\x63ost\x18\n \x01(\x0e\x32\x1b.llmesh.api.options.v1.Cost\x12\x36\n\x06labels\x18\x0b \x03(\x0b\x32&.llmesh.api.policy.v1.Tool.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,8 +36,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TOOL_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_CALLER']._serialized_start=95
   _globals['_CALLER']._serialized_end=202
-  _globals['_TOOL']._serialized_start=205
-  _globals['_TOOL']._serialized_end=582
-  _globals['_TOOL_LABELSENTRY']._serialized_start=537
-  _globals['_TOOL_LABELSENTRY']._serialized_end=582
+  _globals['_CONTEXT']._serialized_start=204
+  _globals['_CONTEXT']._serialized_end=230
+  _globals['_TOOL']._serialized_start=233
+  _globals['_TOOL']._serialized_end=610
+  _globals['_TOOL_LABELSENTRY']._serialized_start=565
+  _globals['_TOOL_LABELSENTRY']._serialized_end=610
 # @@protoc_insertion_point(module_scope)
