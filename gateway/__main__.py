@@ -13,9 +13,10 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import grpc.aio
 from google.protobuf import json_format
@@ -176,12 +177,12 @@ async def run(config: Config) -> None:
     doors, succeeds = Doors(home), bool(os.environ.get(SUCCEEDS))
     if not succeeds:
         check_alone(home)
-    watched = Watched(shown, control, discovery, publisher, policies, leases)
+    watched = Watched(shown, control, discovery, publisher, policies, leases, certificates)
     operations = _operations(config, watched, owner_of=owner_of, mesh_file=mesh_file, clock=clock)
     permissions = Permissions(control.permitted, owner_of=owner_of)
     stopping = _told_to_stop()
-    async with serve(home, shown, leases, permissions=permissions), operations, asyncio.TaskGroup() as tasks:
-        xds = await serve_xds(home, publisher)
+    serving = serve(home, shown, leases, permissions=permissions)
+    async with serving, operations, serve_xds(home, publisher), asyncio.TaskGroup() as tasks:
         opening = tasks.create_task(doors.open(shown, succeeds=succeeds))
         running = [
             tasks.create_task(_without_end(part)) for part in (leases.run(), discovery.run(), control.run(clock))
@@ -191,7 +192,6 @@ async def run(config: Config) -> None:
         doors.close()
         for task in (opening, *running):
             task.cancel()
-        await xds.stop(0)
     log.info("gateway stopped")
 
 
@@ -207,7 +207,6 @@ def _operations(
     config: Config, watched: Watched, *, owner_of: Callable[[str], str | None], mesh_file: FileSource, clock: Clock
 ) -> AbstractAsyncContextManager[None]:
     """The gateway's side of the operations port."""
-    home = Home(config.home)
     addresses = {"operations": config.operations, "traces": config.traces.otlp if config.traces else ""}
     facts = Facts(
         *(watched.shown, watched.control, watched.publisher, watched.policies),
@@ -216,7 +215,7 @@ def _operations(
         addresses=addresses,
     )
     metrics = Metrics(watched)
-    return serve_operations(home.operations_socket, home.admin_socket, metrics=metrics, facts=facts, clock=clock)
+    return serve_operations(Home(config.home), metrics=metrics, facts=facts, clock=clock)
 
 
 async def _without_end(part: Coroutine[None, None, None]) -> None:
@@ -229,14 +228,18 @@ def _package(service: str) -> str:
     return service.rpartition(".")[0]
 
 
-async def serve_xds(home: Home, publisher: Publisher) -> grpc.aio.Server:
-    """The server that programs Envoy, on this process's own Unix socket."""
+@asynccontextmanager
+async def serve_xds(home: Home, publisher: Publisher) -> AsyncGenerator[None]:
+    """Program Envoy, on this process's own Unix socket, for as long as the block lasts."""
     size = ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)
     server = grpc.aio.server(options=[size, ("grpc.max_send_message_length", MAX_MESSAGE_BYTES)])
     server.add_generic_rpc_handlers((DeltaDiscovery(publisher).handler(),))
     server.add_insecure_port(f"unix:{home.own(home.xds_socket)}")
     await server.start()
-    return server
+    try:
+        yield
+    finally:
+        await server.stop(0)
 
 
 def main() -> None:
@@ -246,17 +249,28 @@ def main() -> None:
     parser.add_argument("--home", default="", help="the mesh directory; default: LLMESH_HOME or .llmesh")
     parser.add_argument("--mesh-file", default="mesh.yaml", help="the mesh file")
     arguments = parser.parse_args()
+    running = arguments.command == "run"
+    if running:
+        configure_logging()
     try:
         config = read_config(arguments.home, arguments.mesh_file)
-        if arguments.command == "bootstrap":
-            print_bootstrap(config)
-            return
-        configure_logging()
-        asyncio.run(run(config))
+        asyncio.run(run(config)) if running else print_bootstrap(config)
     except (HomeError, DocumentError, PolicyError, CertificateError) as error:
-        sys.exit(f"gateway: {error}")
+        _end(str(error), logged=running)
     except ValidationError as error:
-        sys.exit(f"gateway: {error.errors()[0]['msg'].removeprefix('Value error, ')}")
+        _end(error.errors()[0]["msg"].removeprefix("Value error, "), logged=running)
+    except Exception:
+        # Told as all else is, and not as a traceback among lines of JSON.
+        log.critical("gateway failed", exc_info=True)
+        sys.exit(1)
+
+
+def _end(error: str, *, logged: bool) -> NoReturn:
+    """End with an error: as a record of the log, or in words for who asked."""
+    if not logged:
+        sys.exit(f"gateway: {error}")
+    log.critical("gateway ended", extra={"error": error})
+    sys.exit(1)
 
 
 if __name__ == "__main__":

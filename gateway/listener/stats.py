@@ -27,6 +27,14 @@ TOOL: Mapping[str, str] = {
     "membership_total": "Endpoints that serve the tool.",
     "membership_healthy": "Of these, the endpoints that take calls.",
 }
+# Kept for each tool that was ever called: how long it took. Envoy keeps the same again by where callers are, below
+# `internal` and `external`, eight small letters as no service's name has by our style.
+TOOL_TIME = "upstream_rq_time"
+ABOUT_TIME = "Milliseconds from the end of a call's request to the end of the tool's answer."
+TIME_BUCKETS_MS = (5, 25, 100, 500, 2500, 10_000, 30_000)
+_TOOL_NAME = r"(.*\.)?([^.]*[A-Z@][^.]*|[^.]{1,7}|[^.]{9,})\."
+# Of a tool, with those that Prometheus adds to the buckets: the one without end, the sum and the count.
+SERIES_A_TOOL = len(TOOL) + len(TIME_BUCKETS_MS) + 3
 # Of the mesh port as a whole: http.llmesh.<name>.
 PORT: Mapping[str, str] = {
     "downstream_cx_active": "Connections of clients.",
@@ -92,6 +100,7 @@ def stats_config() -> Message:
     """What Envoy is told about its figures."""
     kept = (
         _pattern(r"cluster\..+\.", TOOL),
+        _pattern(rf"cluster\.{_TOOL_NAME}", [TOOL_TIME]),
         _pattern(r"http\.llmesh\.", PORT),
         # Addresses begin so; the admin socket's listener does not.
         _pattern(r"listener\.[0-9\[].*\.", LISTENER),
@@ -103,6 +112,7 @@ def stats_config() -> Message:
         use_all_default_tags={"value": False},
         stats_tags=[_CLUSTER_TAG, *({"tag_name": name} for name in _TAGS)],
         stats_matcher={"inclusion_list": {"patterns": patterns}},
+        histogram_bucket_settings=[{"match": {"suffix": TOOL_TIME}, "buckets": TIME_BUCKETS_MS}],
     )
 
 
@@ -119,4 +129,5 @@ def exported() -> dict[str, str]:
         **{f"envoy_http_{name.replace('.', '_')}": text for name, text in port.items()},
         **{f"envoy_listener_{name.replace('.', '_')}": text for name, text in LISTENER.items()},
         **{f"envoy_cluster_{name}": text for name, text in TOOL.items()},
+        f"envoy_cluster_{TOOL_TIME}": ABOUT_TIME,
     }

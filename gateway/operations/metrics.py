@@ -1,13 +1,13 @@
 """The gateway's figures as Prometheus reads them, taken from its parts when they are asked for.
 
 The parts count what only they see; nothing is counted twice, and no part knows
-of Prometheus. No label names a caller, an endpoint or a path.
+of Prometheus. No label names a caller, an endpoint or a path; processes go by their names in the mesh file.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Literal
@@ -17,6 +17,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from gateway.catalog import Catalog, CatalogBoard, State
+from gateway.certificates import Certificates
 from gateway.control import Control
 from gateway.discovery.discovery import Discovery
 from gateway.policy import PolicyFiles
@@ -24,6 +25,7 @@ from gateway.sources.lease import Leases
 from gateway.tally import Tally
 from gateway.xds.messages import ENVOY_VERSION
 from gateway.xds.publish import Publisher
+from llmesh.supervisor.state import ChildState, Condition
 
 NAMESPACE = "llmesh_gateway"
 
@@ -61,6 +63,13 @@ FIGURES: Mapping[str, Figure] = {
     "llmesh_policy_loads": Figure("counter", "Times that the policy files were right."),
     "llmesh_policy_load_errors": Figure("counter", "Times that the policy files were refused."),
     "llmesh_policy_refused": Figure("gauge", "1 while the policy in force is not what the files say."),
+    "llmesh_certificates_refused": Figure("gauge", "1 while a certificate in force is not what its file says."),
+    "llmesh_process_runs": Figure(
+        "gauge", "1 while a process of the mesh file, Envoy or the gateway runs and is not known to hang.", ("process",)
+    ),
+    "llmesh_process_restarts": Figure(
+        "counter", "Times that it was started again after it had ended, or was killed for hanging.", ("process",)
+    ),
 }
 # What prometheus-client tells of a process.
 PROCESS: Mapping[str, str] = {
@@ -85,6 +94,7 @@ class Watched:
     publisher: Publisher
     policies: PolicyFiles
     leases: Leases
+    certificates: Certificates
 
 
 class Metrics:
@@ -94,10 +104,10 @@ class Metrics:
         """Read them from these parts."""
         self._watched = watched
 
-    def text(self, *, envoy_answers: bool) -> bytes:
-        """The figures now, in Prometheus' text format."""
+    def text(self, *, envoy_answers: bool, processes: Sequence[ChildState]) -> bytes:
+        """The figures now, in Prometheus' text format. processes: as the supervisor says; none where there is none."""
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Now(self._series(envoy_answers=envoy_answers)))
+        registry.register(_Now({**self._series(envoy_answers=envoy_answers), **_by_process(processes)}))
         ProcessCollector(namespace=NAMESPACE, registry=registry)
         return generate_latest(registry)
 
@@ -125,6 +135,7 @@ class Metrics:
             "llmesh_policy_loads": {(): policies.loads},
             "llmesh_policy_load_errors": {(): policies.load_errors},
             "llmesh_policy_refused": {(): bool(policies.error)},
+            "llmesh_certificates_refused": {(): bool(self._watched.certificates.error)},
         }
 
 
@@ -160,6 +171,13 @@ def _by_state(catalog: Catalog) -> Series:
 def _by_reason(catalog: Catalog) -> Series:
     failed = (step.reason for report in catalog.reports.values() for step in report.steps if not step.passed)
     return {(reason,): count for reason, count in Counter(failed).items()}
+
+
+def _by_process(processes: Sequence[ChildState]) -> Mapping[str, Series]:
+    return {
+        "llmesh_process_runs": {(each.name,): each.state is Condition.RUNNING for each in processes},
+        "llmesh_process_restarts": {(each.name,): each.restarts for each in processes},
+    }
 
 
 def documented() -> Iterable[tuple[str, str, str]]:

@@ -12,13 +12,13 @@ import logging
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 
 from gateway.clock import Clock
 from gateway.operations.figures import METRICS, Figures
 from gateway.operations.metrics import Metrics
 from gateway.operations.status import Facts, status
 from llmesh.admin import STATUS_PAGE
+from llmesh.home import Home
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +28,8 @@ READY = "/ready"
 
 
 @asynccontextmanager
-async def serve_operations(
-    path: Path, admin: Path, *, metrics: Metrics, facts: Facts, clock: Clock
-) -> AsyncGenerator[None]:
-    """Answer on the socket at path for as long as the block lasts. admin: Envoy's admin socket."""
+async def serve_operations(home: Home, *, metrics: Metrics, facts: Facts, clock: Clock) -> AsyncGenerator[None]:
+    """Answer on the home's operations socket for as long as the block lasts."""
 
     async def ready() -> bytes:
         return b"LIVE\n"
@@ -39,13 +37,14 @@ async def serve_operations(
     async def told() -> bytes:
         return json.dumps(status(facts)).encode()
 
-    figures = Figures(admin, metrics, clock=clock)
+    figures = Figures(home, metrics, clock=clock)
     pages = {METRICS: figures.text, READY: ready, STATUS_PAGE: told}
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await _answer(reader, writer, pages=pages)
 
     # One gateway may take over from another: whoever asks finds the one or the other.
+    path = home.operations_socket
     own = path.with_name(f".{path.stem}-{os.getpid()}.sock")
     own.unlink(missing_ok=True)
     server = await asyncio.start_unix_server(answer, own, limit=HEAD_MAX_BYTES)

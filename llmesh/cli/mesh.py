@@ -44,7 +44,11 @@ def down(*, home: HomeOption = None, json: JsonOption = False) -> None:
 
 
 def status(*, home: HomeOption = None, json: JsonOption = False) -> None:
-    """Show what runs here, how often it had to be restarted, and what is on the mesh."""
+    """Show what runs here, how often it had to be restarted, and what is on the mesh.
+
+    Exits with 0 if all is well, 1 if no mesh is up here or it does not answer, and 3 if it is up, but not as its files
+    say, or not all of it.
+    """
     from llmesh.cli import running
     from llmesh.home import Home
 
@@ -53,5 +57,4 @@ def status(*, home: HomeOption = None, json: JsonOption = False) -> None:
         print_json(found.as_json())
     else:
         running.print_status(console(), found)
-    if not found.up:
-        raise typer.Exit(1)
+    raise typer.Exit(found.exit_code)

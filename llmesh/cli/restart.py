@@ -20,7 +20,7 @@ def restart(
     """Restart processes of the mesh one after another, without a failed call.
 
     Each new process runs beside the old one until it is ready. A new one that isn't
-    in time is ended, and the old one goes on.
+    in time is ended, the old one goes on, and so do those that had not been restarted yet.
     """
     from llmesh.home import Home
     from llmesh.problem import Problem

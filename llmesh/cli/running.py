@@ -19,11 +19,13 @@ from llmesh.cli import show
 from llmesh.cli.gateway import Told, ask_gateway, print_gateway, print_places
 from llmesh.cli.session import supervisor_session
 from llmesh.home import Home
-from llmesh.supervisor.state import SupervisorState, read_state
+from llmesh.supervisor.state import Condition, SupervisorState, read_state
 from llmesh.supervisor.supervise import is_up
 
 # Where the gateway says so, for as long as it is so.
 POLICY_ERROR = "policy_error.txt"
+# Beside 0 and 1. Whoever types a command wrongly gets 2.
+NOT_AS_TOLD = 3
 COLOURS = {"running": "green", "unresponsive": "red", "backing-off": "red", "stopped": "dim"}
 
 
@@ -45,6 +47,15 @@ class Status:
     tls_error: str = ""
     gateway: Told | None = None
     starting: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """0 if all is well, 1 if no mesh answers, NOT_AS_TOLD if something it is told to do or to be is not so."""
+        if not self.state or self.fault:
+            return 1
+        refused = self.policy_error or self.tls_error or not self.gateway or self.gateway.read().mesh_file.error
+        running = all(child.state is Condition.RUNNING for child in self.state.children)
+        return NOT_AS_TOLD if refused or not running else 0
 
     def as_json(self) -> dict[str, object]:
         """For programs."""

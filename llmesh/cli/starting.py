@@ -54,7 +54,7 @@ def in_foreground(home_path: Path | None, mesh_file: Path, *, timeout_s: float, 
         try:
             with out.status(f"starting {len(intended.programs)} processes"):
                 missing = await _wait(home, intended, timeout_s=timeout_s)
-            await _welcome(home, intended, out, missing=missing, json=json)
+            await _welcome(home, intended, out, missing=missing, json=json, ends="Ctrl-C or `llmesh down`")
         except (MeshError, Problem) as err:
             # The mesh goes on: what is wrong with it shows in its logs.
             print_problem(problem_of(err))
@@ -102,7 +102,7 @@ async def _follow(home: Home, intended: plan.Plan, process: ProcessId, *, timeou
     watching.cancel()
     if watching.done() and not watching.cancelled():
         watching.result()
-    await _welcome(home, intended, console(), missing=waiting.result(), json=json)
+    await _welcome(home, intended, console(), missing=waiting.result(), json=json, ends="`llmesh down`")
     if waiting.result():
         raise Problem("the mesh is up, but not all of it", "see why: llmesh status; end it: llmesh down")
     if running.policy_error(home):
@@ -116,7 +116,9 @@ async def _wait(home: Home, intended: plan.Plan, *, timeout_s: float) -> dict[st
         return await wait_ready(channel, processes=intended.tools, timeout_s=deadline - time.monotonic())
 
 
-async def _welcome(home: Home, intended: plan.Plan, out: Console, *, missing: dict[str, str], json: bool) -> None:
+async def _welcome(
+    home: Home, intended: plan.Plan, out: Console, *, missing: dict[str, str], json: bool, ends: str
+) -> None:
     """Say where the mesh is and what it does; of what isn't ready, why."""
     if json:
         facts = {"address": intended.address, "home": str(home.path), "ready": not missing, "missing": missing}
@@ -130,7 +132,7 @@ async def _welcome(home: Home, intended: plan.Plan, out: Console, *, missing: di
         # Nobody who could sign in here is believed there.
         out.print(f"the mesh is up on [bold]{intended.address}[/]")
     elif "mesh" not in missing:
-        await welcome.welcome(out, open_session(home.path, intended.address))
+        await welcome.welcome(out, open_session(home.path, intended.address), ends=ends)
     running.print_policy_error(out, running.policy_error(home), answers="mesh" not in missing)
 
 

@@ -28,8 +28,8 @@ RESPONSE_LINES = 12
 CALL_TIMEOUT_S = 30.0
 
 
-async def welcome(console: Console, session: Session) -> None:
-    """The address, what is on the mesh, and the three calls, each with the line that repeats it."""
+async def welcome(console: Console, session: Session, *, ends: str) -> None:
+    """The address, what is on the mesh, and the three calls, each with the line that repeats it. ends: what ends it."""
     async with session.channel() as channel:
         tools = await catalog.list_tools(channel)
         console.print(f"\nthe mesh is up on [bold]{session.address}[/]\n")
@@ -43,7 +43,7 @@ async def welcome(console: Console, session: Session) -> None:
             console.print("\n[bold]one that is refused, and why[/]")
             await _show_call(console, channel, refused)
         await _show_search(console, channel)
-    console.print("\n[dim]Ctrl-C or `llmesh down` ends it; `llmesh status` shows how it is[/]\n")
+    console.print(f"\n[dim]{ends} ends it; `llmesh status` shows how it is[/]\n")
 
 
 def _examples(tools: Sequence[pb.Tool]) -> Iterator[tuple[str, str]]:

@@ -315,7 +315,7 @@ class Child:
         try:
             while missing and time.monotonic() < deadline:
                 if life.ended.is_set():
-                    return life.exit_text
+                    return life.end_text
                 missing = await probe.missing()
                 if not missing or beside.ended.is_set():
                     break

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import cast
 
 from llmesh.home import SUCCEEDS
-from llmesh.supervisor.logs import lines
+from llmesh.supervisor.logs import in_words, lines
 from llmesh.supervisor.processes import ProcessId, group_of
 from llmesh.supervisor.program import Program
 
@@ -36,6 +36,7 @@ class Life:
         self._program = program
         self._process = process
         self._tell = tell
+        self._last_line = ""
 
     @classmethod
     async def begin(cls, program: Program, *, epoch: int, tell: Callable[[str], None]) -> Life:
@@ -58,6 +59,12 @@ class Life:
         """The process."""
         pid = self._process.pid
         return ProcessId.of(pid) or ProcessId(pid, 0)
+
+    @property
+    def end_text(self) -> str:
+        """How it ended, with the last that it said: most often why."""
+        words = in_words(self._last_line)
+        return f"{self.exit_text}; its last words: {words}" if words else self.exit_text
 
     async def run(self) -> None:
         """Pass on what it prints until it has ended, and what it started with it."""
@@ -97,6 +104,7 @@ class Life:
 
     async def _read(self, stream: StreamReader) -> None:
         async for line in lines(stream):
+            self._last_line = line.strip() or self._last_line
             self._tell(line)
 
     async def _sweep(self, reading: asyncio.Task[None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import stat
 from collections import deque
@@ -19,6 +20,7 @@ Sink = Callable[[str, str], None]
 
 MAX_LINE_BYTES = 64 * 1024
 PRIVATE = 0o600
+WORDS_MAX = 400
 
 
 async def lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
@@ -87,6 +89,16 @@ class LogFile:
             os.fchmod(file.fileno(), PRIVATE)
         self._size = file.tell()
         return file
+
+
+def in_words(line: str) -> str:
+    """A line of a log as it is told to somebody: of one of ours, the event and its error; cut where it is long."""
+    try:
+        entry = json.loads(line)
+        words = ": ".join(str(entry[key]) for key in ("event", "error") if entry.get(key))
+    except (ValueError, AttributeError):
+        words = line
+    return printable(words if len(words) <= WORDS_MAX else f"{words[:WORDS_MAX]}...")
 
 
 def _private(path: str, flags: int) -> int:

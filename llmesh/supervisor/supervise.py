@@ -196,19 +196,25 @@ class Supervisor:
     async def restart(self, names: Sequence[str]) -> AsyncGenerator[Restarted]:
         """Replace programs by their names, or all, one after another, without a gap; tells of each when it is done.
 
-        Raises Problem, before anything is done, if there is none of a name.
+        Ends with the first that is not replaced: what broke it may break the next. Raises Problem if others are left
+        then, and before anything is done if there is none of a name.
         """
         known = {child.program.name: child for child in self._children}
         for name in names:
             if name not in known:
                 raise Problem(f"nothing that runs here is called `{name}`", f"there are: {', '.join(known)}")
-        for name in names or known:
+        waiting = list(names or known)
+        while waiting:
+            name = waiting.pop(0)
             try:
                 await known[name].succeed(within_s=READY_WITHIN_S)
             except Problem as problem:
                 yield Restarted(name, problem.message, problem.step)
-            else:
-                yield Restarted(name)
+                if waiting:
+                    again = f"once {name} is mended: llmesh restart {' '.join((name, *waiting))}"
+                    raise Problem(f"not restarted, as {name} was not: {', '.join(waiting)}", again) from problem
+                return
+            yield Restarted(name)
 
     def _on_signal(self) -> None:
         if self._stop.is_set():

@@ -10,11 +10,15 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from acme.testing.v1 import echo_pb2 as pb
+from acme.testing.v1.echo_pb2_grpc import EchoStub
 
 from gateway.listener import stats
 from gateway.listener.operations import CONNECTIONS, Operations
 from gateway.operations import metrics
+from llmesh._client import open_channel
 from llmesh.mesh_file import LimitSettings
+from llmesh.supervisor.state import ChildState, Condition, SupervisorState
 from tests.e2e import admin
 from tests.e2e.mesh import ECHO, RunningMesh, free_port, running_mesh
 from tests.e2e.process import Process
@@ -95,10 +99,36 @@ def test_every_figure_it_tells_is_documented(mesh: RunningMesh) -> None:
 def test_a_tool_costs_a_few_series_and_no_caller_any(mesh: RunningMesh) -> None:
     before = series(mesh)
     of_echo = [each for each in before if ECHO in each]
-    assert 2 <= len(of_echo) <= len(stats.TOOL)
+    assert 2 <= len(of_echo) <= stats.SERIES_A_TOOL
     mesh.wait_ready(ECHO)
 
     assert not [each for each in series(mesh) if re.search("sock|Unary|ListTools|ada|pia", each)]
+
+
+async def test_how_long_a_tool_took_is_told_of_it_alone(mesh: RunningMesh) -> None:
+    async with open_channel(mesh.address) as channel:
+        await EchoStub(channel).Unary(pb.UnaryRequest(text="a"), metadata=mesh.bearer())
+
+    counted = f'envoy_cluster_upstream_rq_time_count{{envoy_cluster_name="{ECHO}"}} '
+    await eventually(lambda: says(mesh, "/metrics", counted))
+    # Envoy keeps times a second time, by where its callers are.
+    assert not [each for each in series(mesh) if re.search(r"(in|ex)ternal", each)]
+
+
+async def test_it_tells_how_often_each_process_was_started_again(mesh: RunningMesh) -> None:
+    processes = ChildState("text", Condition.RUNNING), ChildState("tickets", Condition.BACKING_OFF, restarts=2)
+    SupervisorState(pid=1, start_ticks=1, address="", mesh_file="", since=0, children=processes).write(mesh.home)
+    try:
+        await eventually(
+            lambda: says(
+                *(mesh, "/metrics"),
+                *('llmesh_process_runs{process="text"} 1.0', 'llmesh_process_runs{process="tickets"} 0.0'),
+                *('process_restarts_total{process="text"} 0.0', 'process_restarts_total{process="tickets"} 2.0'),
+            )
+        )
+    finally:
+        mesh.home.supervisor.unlink()
+    await eventually(lambda: says(mesh, "/metrics", GATEWAY_TOO, silent="llmesh_process_runs{"))
 
 
 # One exact request a page: whatever else is asked gets nothing of the admin socket.

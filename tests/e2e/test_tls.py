@@ -20,6 +20,7 @@ from acme.testing.v1.echo_pb2_grpc import EchoStub
 from echo_tool.service import EchoServicer
 
 import llmesh
+from gateway.operations.figures import METRICS
 from llmesh import catalog
 from llmesh.api.catalog.v1 import catalog_pb2
 from llmesh.supervisor.ready import wait_listening
@@ -303,6 +304,8 @@ async def test_broken_files_keep_the_old_ones_and_are_told_until_they_are_mended
 
     async def told() -> None:
         assert says in secured.told
+        figures = await asyncio.to_thread(get, secured.mesh.home.operations_socket, METRICS)
+        assert "llmesh_certificates_refused 1.0" in figures
 
     await eventually(told)
     await shows(secured, shown)

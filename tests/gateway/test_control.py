@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 import tempfile
 from collections.abc import AsyncGenerator, Iterator, Mapping
@@ -241,6 +242,23 @@ async def test_a_gateway_of_which_a_part_ends_ends(short: Path, module: str, nam
 
     assert process.returncode == 1
     assert ("nobody thought of this" if how != "return" else "a part of the gateway ended") in said.decode()
+    assert [json.loads(line)["event"] for line in said.splitlines()][-1] == "gateway failed"
+
+
+@pytest.mark.parametrize("command", ["run", "bootstrap"])
+async def test_a_gateway_that_cannot_start_says_why_in_its_log_and_in_words_to_who_asks(
+    tmp_path: Path, command: str
+) -> None:
+    mesh_file = tmp_path / "mesh.yaml"
+    mesh_file.write_text("listen: 127.0.0.1:8700\nprocesess: []\n")
+    argv = (sys.executable, "-m", "gateway", command, "--home", str(tmp_path), "--mesh-file", str(mesh_file))
+
+    process = await asyncio.create_subprocess_exec(*argv, stderr=asyncio.subprocess.PIPE)
+    _, said = await process.communicate()
+
+    assert process.returncode == 1
+    error = json.loads(said)["error"] if command == "run" else said.decode().removeprefix("gateway: ")
+    assert error.startswith(f"{mesh_file}:2: `procesess`")
 
 
 async def test_without_any_policy_there_is_no_gateway(tmp_path: Path) -> None:

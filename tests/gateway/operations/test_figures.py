@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any as Untyped
 
 import pytest
 
 from gateway.operations.figures import SHARED_S, Figures
+from llmesh.home import Home
+from llmesh.supervisor.state import ChildState
 from tests.gateway.fakes import FakeClock
 
 
@@ -28,7 +30,8 @@ class Envoy:
 
 
 class Gateway:
-    def text(self, *, envoy_answers: bool) -> bytes:
+    def text(self, *, envoy_answers: bool, processes: Sequence[ChildState]) -> bytes:
+        assert processes == ()
         return f"envoy answers: {envoy_answers}\n".encode()
 
 
@@ -42,7 +45,7 @@ def envoy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Envoy]:
 
 def figures_by(clock: FakeClock) -> Figures:
     gateway: Untyped = Gateway()
-    return Figures(Path("admin.sock"), gateway, clock=clock)
+    return Figures(Home(Path("/nowhere")), gateway, clock=clock)
 
 
 async def test_many_scrapes_of_a_slow_envoy_are_one_and_keep_no_other_work_waiting(envoy: Envoy) -> None:

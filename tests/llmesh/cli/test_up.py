@@ -17,7 +17,7 @@ import grpc.aio
 import pytest
 
 from llmesh.cli import starting
-from llmesh.cli.running import policy_error
+from llmesh.cli.running import NOT_AS_TOLD, policy_error
 from llmesh.home import Home
 from llmesh.supervisor import checks
 from llmesh.supervisor.processes import ProcessId, marked, port_holder, wait_gone
@@ -180,6 +180,9 @@ def test_a_mesh_from_start_to_end(command: Command, mesh_file: Path) -> None:
     up = command("up", "--detach", "-f", str(mesh_file), "--timeout", "120")
     assert up.code == 0, up.err
     assert "a call that works" in up.out
+    # There is no terminal to press it in.
+    assert "Ctrl-C" not in up.out
+    assert "`llmesh down` ends it" in up.out
     home = Home.find()
 
     status = command("status", "--json").json
@@ -189,7 +192,8 @@ def test_a_mesh_from_start_to_end(command: Command, mesh_file: Path) -> None:
     assert status["envoy_version"].startswith("1.40.")
     assert status["gateway"]["endpoints"]["ready"] == 1
     assert status["gateway"]["catalog"]["tools"] == 1
-    assert "running" in command("status").out
+    seen = command("status")
+    assert (seen.code, "running" in seen.out) == (0, True)
     assert command("call", "acme.writing.v1.Text/Measure", '{"text": "a"}').code == 0
     assert "already up" in command("up", "-f", str(mesh_file)).err
 
@@ -246,6 +250,8 @@ def test_a_tool_that_is_not_ready_is_named_with_its_last_words(
     answer = command("up", "--detach", "-f", str(broken), "--timeout", "120")
     assert answer.code == 1
     assert "mute has not registered\n" in answer.out
+    # Nor does it stay up.
+    assert command("status").code == NOT_AS_TOLD
     assert "the mesh is up, but not all of it" in answer.err
     assert command("down").code == 0
 
@@ -268,12 +274,14 @@ def test_policy_files_that_are_refused_are_told_of_for_as_long_as_they_are(
     assert answer.code == 1
     assert said in answer.out
     assert "the mesh is up, but not with these policy files" in answer.err
-    assert said in command("status").out
+    refused = command("status")
+    assert (refused.code, said in refused.out) == (NOT_AS_TOLD, True)
     assert "ownership.yaml:1: `owners`" in command("status", "--json").json["policy_error"]
 
     (policies / "ownership.yaml").write_text(right)
     wait_until(lambda: policy_error(Home.find()) == "")
-    assert "refused" not in command("status").out
+    mended = command("status")
+    assert (mended.code, "refused" in mended.out) == (0, False)
     assert command("down").code == 0
 
 

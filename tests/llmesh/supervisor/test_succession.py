@@ -193,6 +193,29 @@ async def test_one_that_is_not_ready_yet_takes_the_place_of_one_that_dies(home: 
         assert [each.pid for each in marked(f"{MARK}={home.path}")] == [after.pid]
 
 
+async def test_restarts_end_with_the_first_that_fails_and_say_why_and_what_is_left(home: Home) -> None:
+    probe = Told()
+    refuses = f"import os, sys; os.environ.get({SUCCEEDS!r}) and sys.exit('no such key: `procesess`'); {SLEEPER}"
+    never = Told()
+    never.lacks = lambda _pid: "is not ready"
+    programs = [program(home, probe), program(home, never, refuses, name="two"), program(home, probe, name="three")]
+    async with running(home, *programs):
+        before = {name: child(home, name).pid for name in ("one", "two", "three")}
+        answers = ask_restart(home, [])
+        assert await asyncio.to_thread(next, answers) == Restarted("one")
+        failed = await asyncio.to_thread(next, answers)
+        why = "exited with 1; its last words: no such key: `procesess`"
+        assert failed.problem == f"two is not replaced: the new process {why}"
+        with pytest.raises(Problem, match="not restarted, as two was not: three") as left:
+            await asyncio.to_thread(next, answers)
+        assert left.value.step == "once two is mended: llmesh restart two three"
+        assert {name: child(home, name).pid == pid for name, pid in before.items()} == {
+            "one": False,
+            "two": True,
+            "three": True,
+        }
+
+
 async def two(home: Home) -> None:
     assert len(marked(f"{MARK}={home.path}")) == 2
 
