@@ -19,7 +19,6 @@ from gateway.discovery.admit import Sighting, admit
 from gateway.discovery.candidate import read_candidate
 from gateway.discovery.descriptors import link
 from gateway.discovery.discovery import Discovery
-from gateway.discovery.pinned import pinned
 from gateway.discovery.reflect import Limits
 from gateway.discovery.refusal import Refusal
 from governance.ownership import Ownership, parse_ownership
@@ -133,7 +132,7 @@ def _check_folder(folder: Path, owners: Ownership) -> Sequence[Step]:
     steps: list[Step] = []
     for service in services:
         try:
-            linked = link(service, files, pinned=pinned())
+            linked = link(service, files)
             candidate = read_candidate(service, linked.contract, grant=None, pool=linked.pool)
         except Refusal as refusal:
             steps.append(refusal.step("link", service))

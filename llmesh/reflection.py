@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from typing import Any as Untyped
 
 from google.protobuf import descriptor_pb2, descriptor_pool, text_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, FileDescriptor
@@ -27,7 +28,7 @@ def reflect(services: Iterable[str]) -> ServerReflectionServicer:
 
     `llmesh.Server` adds one for what it serves, and serves it under both names.
     """
-    return reflection.aio.ReflectionServicer(services, pool=_Pool())
+    return _Reflection(services)
 
 
 def v1_file() -> descriptor_pb2.FileDescriptorProto:
@@ -38,6 +39,62 @@ def v1_file() -> descriptor_pb2.FileDescriptorProto:
     file = text_format.Parse(text, descriptor_pb2.FileDescriptorProto())
     file.name = "grpc/reflection/v1/reflection.proto"
     return file
+
+
+class _Reflection(ServerReflectionServicer):
+    """Answers with files from memory: the mesh asks for each service, and most of each answer is what all import."""
+
+    def __init__(self, services: Iterable[str]) -> None:
+        self._files = _Pool()
+        # Answers everything that is not a file.
+        self._others: Untyped = reflection.aio.ReflectionServicer(services, pool=self._files)
+        # By file name.
+        self._contents: dict[str, bytes] = {}
+
+    async def ServerReflectionInfo(
+        self, request_iterator: AsyncIterable[reflection_pb2.ServerReflectionRequest], context: object
+    ) -> AsyncIterator[reflection_pb2.ServerReflectionResponse]:
+        async for request in request_iterator:
+            try:
+                file = self._asked_for(request)
+            except KeyError:
+                file = None
+            if file is not None:
+                answer = reflection_pb2.FileDescriptorResponse(file_descriptor_proto=self._closure(file))
+                yield reflection_pb2.ServerReflectionResponse(original_request=request, file_descriptor_response=answer)
+                continue
+            async for answer in self._others.ServerReflectionInfo(_only(request), context):
+                yield answer
+
+    def _asked_for(self, request: reflection_pb2.ServerReflectionRequest) -> FileDescriptor | None:
+        """The file that is asked for; None if it is something else. Raises KeyError if there is none."""
+        match request.WhichOneof("message_request"):
+            case "file_by_filename":
+                return self._files.FindFileByName(request.file_by_filename)
+            case "file_containing_symbol":
+                return self._files.FindFileContainingSymbol(request.file_containing_symbol)
+            case _:
+                return None
+
+    def _closure(self, file: FileDescriptor) -> Iterable[bytes]:
+        """The file, then all it imports."""
+        found = {file.name: file}
+        waiting = [file]
+        while waiting:
+            for each in waiting.pop().dependencies:
+                if each.name not in found:
+                    found[each.name] = each
+                    waiting.append(each)
+        for name, each in found.items():
+            if name not in self._contents:
+                self._contents[name] = each.serialized_pb
+        return [self._contents[name] for name in found]
+
+
+async def _only(
+    request: reflection_pb2.ServerReflectionRequest,
+) -> AsyncIterator[reflection_pb2.ServerReflectionRequest]:
+    yield request
 
 
 class _Pool:

@@ -13,6 +13,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 
 from gateway.catalog import Contract
+from gateway.discovery.pinned import pinned, pinned_bytes
 from gateway.discovery.refusal import Refusal
 from governance.contract.digest import digest
 from governance.contract.normalise import CircularImportError, normalise
@@ -32,32 +33,31 @@ class Linked:
     pool: DescriptorPool
 
 
-def link(service: str, files: Iterable[FileDescriptorProto], *, pinned: Mapping[str, FileDescriptorProto]) -> Linked:
-    """The contract of a service: its file and all it imports, from files or, first, from pinned.
+def link(service: str, files: Iterable[FileDescriptorProto]) -> Linked:
+    """The contract of a service: its file and all it imports, from files or, first, from the pinned ones.
 
     Raises Refusal if a file is missing, files import each other, a name does
     not resolve or is defined twice, or the service is not among them.
     """
-    contract = gather(service, files, pinned=pinned)
+    contract = gather(service, files)
     return Linked(service, contract, make_pool(contract.files))
 
 
-def gather(
-    service: str, files: Iterable[FileDescriptorProto], *, pinned: Mapping[str, FileDescriptorProto]
-) -> Contract:
+def gather(service: str, files: Iterable[FileDescriptorProto]) -> Contract:
     """The contract of a service as link makes it, names not yet resolved. Raises Refusal."""
+    ours = pinned()
     by_name = {file.name: file for file in files}
-    found = service_in((file for name, file in by_name.items() if name not in pinned), service)
+    found = service_in((file for name, file in by_name.items() if name not in ours), service)
     if found is None:
-        found = service_in(pinned.values(), service)
+        found = service_in(ours.values(), service)
     if found is None:
         raise Refusal("WRONG_FILE", f"no file defines `{service}`")
-    closure = _closure(found[0], {**by_name, **pinned})
+    closure = _closure(found[0], {**by_name, **ours})
     try:
-        ordered = normalise(closure, normal=pinned)
+        ordered = normalise(closure, normal=ours)
     except CircularImportError as err:
         raise Refusal("CIRCULAR_IMPORT", str(err)) from err
-    for file in (each for each in ordered if each.name not in pinned):
+    for file in (each for each in ordered if each.name not in ours):
         if not _is_path(file.name):
             name = file.name[:NAME_MAX]
             raise Refusal("BAD_FILE_NAME", f"`{name}` is no file's name: give protoc paths below one of its -I folders")
@@ -65,7 +65,7 @@ def gather(
             raise Refusal(
                 "RELATIVE_NAME", f"`{file.name}` names the type `{name}` without its package; protoc never does"
             )
-    return Contract(digest(ordered), ordered)
+    return Contract(digest(ordered, known=pinned_bytes()), ordered)
 
 
 def _is_path(name: str) -> bool:
@@ -75,11 +75,11 @@ def _is_path(name: str) -> bool:
 
 
 def make_pool(files: Iterable[FileDescriptorProto]) -> DescriptorPool:
-    """A pool of exactly these files, each of which follows its imports. Raises Refusal."""
-    pool = DescriptorPool()
+    """A pool of exactly these files of a contract, each of which follows its imports. Raises Refusal."""
+    pool, known = DescriptorPool(), pinned_bytes()
     for file in files:
         try:
-            pool.AddSerializedFile(file.SerializeToString())
+            pool.AddSerializedFile(known.get(file.name) or file.SerializeToString())
         except TypeError as err:
             reason = str(err).removeprefix("Couldn't build proto file into descriptor pool: ")
             raise Refusal("LINK_FAILED", f"`{file.name}` does not link: {reason[:500]}") from err

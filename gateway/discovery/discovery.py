@@ -291,7 +291,7 @@ def _recall(services: Mapping[str, Sequence[FileDescriptorProto]], endpoint: End
     """What the endpoint served before, taken as still so. What cannot be read is left to the next look."""
     for service, files in services.items():
         try:
-            contract = gather(service, files, pinned=pinned())
+            contract = gather(service, files)
             yield read_candidate(service, contract, grant=endpoint.grant_for(service))
         except Refusal as refusal:
             log.warning("remembered contract was unusable", extra={"service": service, "reason": refusal.reason})

@@ -17,7 +17,7 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
 from governance.contract.normalise import normalise_file
 from governance.contract.types import messages
 
-__all__ = ["pinned", "pinned_messages"]
+__all__ = ["pinned", "pinned_bytes", "pinned_messages"]
 
 # Packages whose modules are all generated, with everything below them.
 TREES = ("google.api", "google.longrunning", "google.rpc", "google.type", "llmesh.api", "buf.validate")
@@ -49,6 +49,12 @@ def pinned() -> Mapping[str, FileDescriptorProto]:
     modules = [importlib.import_module(name) for name in (*MODULES, *_generated())]
     files = [normalise_file(FileDescriptorProto.FromString(each.DESCRIPTOR.serialized_pb)) for each in modules]
     return MappingProxyType({file.name: file for file in files})
+
+
+@functools.cache
+def pinned_bytes() -> Mapping[str, bytes]:
+    """The deterministic bytes of every pinned file by its import path."""
+    return MappingProxyType({name: file.SerializeToString(deterministic=True) for name, file in pinned().items()})
 
 
 @functools.cache

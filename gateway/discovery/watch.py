@@ -254,14 +254,13 @@ class Watcher:
                 reflected = await reading.go_on(channel)
             size_bytes = reflected.size_bytes
             steps += [Step("reflect", passed=True), *reflected.failures]
-            for services, files in _by_contract(reflected.services):
-                # Linking megabytes of a stranger's contract must not hold up everyone else.
-                for read in await asyncio.to_thread(_read, services, files, self._endpoint):
-                    if isinstance(read, Candidate):
-                        candidates.append(read)
-                        steps.append(Step("link", passed=True, service=read.service))
-                    else:
-                        steps.append(read)
+            # Linking megabytes of a stranger's contract must not hold up everyone else.
+            for read in await asyncio.to_thread(_read, reflected.services, self._endpoint):
+                if isinstance(read, Candidate):
+                    candidates.append(read)
+                    steps.append(Step("link", passed=True, service=read.service))
+                else:
+                    steps.append(read)
         except Unreachable:
             raise
         except Refusal as refusal:
@@ -302,10 +301,17 @@ def _by_contract(
     return found.values()
 
 
-def _read(services: Sequence[str], files: Sequence[FileDescriptorProto], endpoint: Endpoint) -> list[Candidate | Step]:
+def _read(services: Mapping[str, tuple[FileDescriptorProto, ...]], endpoint: Endpoint) -> list[Candidate | Step]:
     """The services as their files have them, or the step at which they fail."""
+    contracts = _by_contract(services)
+    return [read for names, files in contracts for read in _read_contract(names, files, endpoint)]
+
+
+def _read_contract(
+    services: Sequence[str], files: Sequence[FileDescriptorProto], endpoint: Endpoint
+) -> list[Candidate | Step]:
     try:
-        linked = link(services[0], files, pinned=pinned())
+        linked = link(services[0], files)
         reader = ContractReader(linked.contract, linked.pool)
         return [_read_service(reader, service, endpoint) for service in services]
     except Refusal as refusal:

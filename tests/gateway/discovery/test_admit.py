@@ -13,7 +13,6 @@ from gateway.catalog import Endpoint, Grant, Step
 from gateway.discovery.admit import Admission, Sighting, admit
 from gateway.discovery.candidate import Candidate, read_candidate
 from gateway.discovery.descriptors import link
-from gateway.discovery.pinned import pinned
 from governance.ownership import parse_ownership
 from tests.gateway.discovery.world import OWNERSHIP, add_message, contract
 
@@ -24,7 +23,7 @@ PAGES = "acme.handbook.v1.Pages"
 
 def candidate(file: FileDescriptorProto, *others: FileDescriptorProto, grant: Grant | None = None) -> Candidate:
     service = f"{file.package}.{file.service[0].name}"
-    linked = link(service, [file, *others], pinned=pinned())
+    linked = link(service, [file, *others])
     return read_candidate(service, linked.contract, grant=grant)
 
 

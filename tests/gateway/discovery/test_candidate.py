@@ -9,7 +9,6 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from gateway.catalog import Grant, Step
 from gateway.discovery.candidate import Candidate, read_candidate
 from gateway.discovery.descriptors import link
-from gateway.discovery.pinned import pinned
 from llmesh.api.options.v1 import options_pb2 as options
 from tests.gateway.discovery.world import contract
 
@@ -18,7 +17,7 @@ TICKETS = "acme.support.v1.Tickets"
 
 def read(file: FileDescriptorProto, grant: Grant | None = None) -> Candidate:
     service = f"{file.package}.{file.service[0].name}"
-    return read_candidate(service, link(service, [file], pinned=pinned()).contract, grant=grant)
+    return read_candidate(service, link(service, [file]).contract, grant=grant)
 
 
 def with_options(tool: str = "", method: str = "") -> FileDescriptorProto:

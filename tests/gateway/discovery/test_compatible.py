@@ -11,7 +11,6 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorP
 from gateway.discovery.candidate import Candidate, read_candidate
 from gateway.discovery.compatible import Comparison, extends
 from gateway.discovery.descriptors import link
-from gateway.discovery.pinned import pinned
 from llmesh.api.options.v1 import options_pb2 as options
 from tests.gateway.discovery.mutations import whole_contract
 from tests.gateway.discovery.world import add_message
@@ -26,7 +25,7 @@ def read(change: Change = lambda _: None) -> Candidate:
     for field in file.message_type[0].field:
         field.oneof_index = 0
     change(file)
-    return read_candidate(TICKETS, link(TICKETS, [file], pinned=pinned()).contract, grant=None)
+    return read_candidate(TICKETS, link(TICKETS, [file]).contract, grant=None)
 
 
 def add_method(file: FileDescriptorProto) -> None:

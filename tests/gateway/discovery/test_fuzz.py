@@ -15,7 +15,6 @@ from gateway.discovery.admit import Sighting
 from gateway.discovery.candidate import Candidate, ContractReader
 from gateway.discovery.descriptors import link
 from gateway.discovery.judge import Judge, View
-from gateway.discovery.pinned import pinned
 from gateway.discovery.reflect import is_full_name, parse_file
 from gateway.discovery.refusal import Refusal
 from gateway.snapshot.build import build_tool, residues
@@ -42,7 +41,7 @@ def read(contents: Iterable[bytes]) -> Iterator[Candidate | Step]:
     names = [f"{file.package}.{service.name}" for file in files for service in file.service]
     for name in dict.fromkeys(filter(is_full_name, names)):
         try:
-            linked = link(name, files, pinned=pinned())
+            linked = link(name, files)
             yield ContractReader(linked.contract, linked.pool).read(name, grant=None)
         except Refusal as refusal:
             yield refusal.step("link", name)

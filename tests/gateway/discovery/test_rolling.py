@@ -13,7 +13,6 @@ from gateway.discovery.admit import Sighting, admit
 from gateway.discovery.candidate import Candidate, read_candidate
 from gateway.discovery.compatible import extends
 from gateway.discovery.descriptors import link
-from gateway.discovery.pinned import pinned
 from gateway.discovery.rolling import RollingAdmission
 from governance.ownership import parse_ownership
 from tests.gateway.discovery.world import OWNERSHIP, add_message, contract
@@ -48,7 +47,7 @@ def candidates() -> tuple[Candidate, ...]:
     found: list[Candidate] = []
     for files in made:
         service = f"{files[0].package}.{files[0].service[0].name}"
-        found.append(read_candidate(service, link(service, files, pinned=pinned()).contract, grant=None))
+        found.append(read_candidate(service, link(service, files).contract, grant=None))
     return tuple(found)
 
 

@@ -44,6 +44,8 @@ def test_normalising_twice_changes_nothing(files: list[FileDescriptorProto]) -> 
 def test_the_digest_is_of_the_bytes_of_a_descriptor_set(files: list[FileDescriptorProto]) -> None:
     whole = FileDescriptorSet(file=files).SerializeToString(deterministic=True)
     assert digest(files) == hashlib.sha256(whole).hexdigest()
+    known = {file.name: file.SerializeToString(deterministic=True) for file in files[1:]}
+    assert digest(files, known=known) == digest(files)
 
 
 @given(file_sets(), st.randoms())
