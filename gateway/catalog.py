@@ -181,11 +181,13 @@ class CatalogBoard:
         return self._current
 
     async def post(self, tools: Mapping[str, Tool], reports: Mapping[str, Report]) -> Catalog:
-        """Replace the catalog by one with the next version, and wake every watcher."""
+        """Replace the catalog by one with the next version, and wake every watcher.
+
+        Tools of an earlier catalog are the same object in this one: whoever reads them knows that none changed.
+        """
+        kept = tools if isinstance(tools, MappingProxyType) else MappingProxyType(dict(tools))
         async with self._changed:
-            self._current = Catalog(
-                self._current.version + 1, MappingProxyType(dict(tools)), MappingProxyType(dict(reports))
-            )
+            self._current = Catalog(self._current.version + 1, kept, MappingProxyType(dict(reports)))
             self._changed.notify_all()
         return self._current
 

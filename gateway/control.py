@@ -65,6 +65,8 @@ class Control:
         # What was published last, and the names of tools' parts in it.
         self._published: Resources = MappingProxyType({})
         self._parts: set[str] = set()
+        # What that was made of, unless something else than tools has changed since.
+        self._tools: Mapping[str, Tool] | None = None
         self._stale = asyncio.Event()
         # How snapshots are made, for those who run the mesh.
         self.builds = Tally()
@@ -107,6 +109,7 @@ class Control:
         async with aclosing(self._policies.watch(clock)) as policies:
             async for loaded in policies:
                 self._loaded = loaded
+                self._tools = None
                 self._stale.set()
                 self.on_policy()
 
@@ -114,6 +117,7 @@ class Control:
         if self._certificates is not None:
             async with aclosing(self._certificates.watch(clock)) as changes:
                 async for _ in changes:
+                    self._tools = None
                     self._stale.set()
 
     async def _follow_catalog(self) -> None:
@@ -125,21 +129,34 @@ class Control:
         catalog = self._found.current
         if catalog.version == 0:
             return
+        if self._tools is not catalog.tools:
+            # Most of what is found bears on reports alone.
+            self._tools = catalog.tools
+            await self._route(catalog.tools, clock)
+        await self._publisher.caught_up(within_s=SHOW_AFTER_S)
+        await self._shown.post(self._callable(catalog.tools), catalog.reports)
+
+    async def _route(self, tools: Mapping[str, Tool], clock: Clock) -> None:
+        """Publish what routes to these tools, in as many stages as that takes."""
         rules = self._loaded.policy.bundle.digest
         with self.builds.timed(clock):
-            resources = await self._resources(catalog.tools)
-        parts = {name for tool in catalog.tools.values() for name in part_names(tool)}
+            resources = await self._resources(tools)
+        parts = {name for tool in tools.values() if tool.variants for name in part_names(tool)}
         *before, last = stages(self._published, resources, new_parts=parts - self._parts)
         for stage in before:
             await self._publisher.publish(stage)
             await self._publisher.caught_up(within_s=STAGE_AFTER_S)
         await self._publisher.publish(last, rules=rules)
-        await self._publisher.caught_up(within_s=SHOW_AFTER_S)
         self._published, self._parts = resources, parts
-        await self._shown.post(dict(self._callable(catalog.tools)), catalog.reports)
 
-    def _callable(self, found: Mapping[str, Tool]) -> Iterator[tuple[str, Tool]]:
-        """The tools as they can be called: where Envoy refused one, as it was before, if it was there before."""
+    def _callable(self, found: Mapping[str, Tool]) -> Mapping[str, Tool]:
+        """The tools as they can be called; the same object where all of them can be, as they were found."""
+        refused = self._publisher.refused_names
+        broken = any(built is None for _, _, built in self._built.values())
+        return dict(self._as_they_are(found)) if refused or broken else found
+
+    def _as_they_are(self, found: Mapping[str, Tool]) -> Iterator[tuple[str, Tool]]:
+        """Each tool; where Envoy refused one, as it was before, if it was there before."""
         refused: dict[str, bool] = {}
         for name, held in self._publisher.refused_names.items():
             refused[service_of(name)] = refused.get(service_of(name), True) and held

@@ -8,6 +8,7 @@ is not exactly that is worth nothing, and reads as an empty catalog.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -64,11 +65,32 @@ class Store:
     def __init__(self, path: Path) -> None:
         """The file need not exist yet; its folder must."""
         self._path = path
+        # The files that were kept last, by identity, each with its bytes.
+        self._kept: dict[int, tuple[FileDescriptorProto, bytes]] = {}
 
     def save(self, endpoints: Iterable[Remembered]) -> None:
         """Replace what is kept. Blocks on the disk. Raises OSError."""
-        body = _encode(endpoints)
+        body = self._encode(endpoints)
         write_atomically(self._path, MAGIC + hashlib.sha256(body).digest() + body)
+
+    def _encode(self, endpoints: Iterable[Remembered]) -> bytes:
+        """The body of the file. What was kept last is not serialised again: of thousands of tools, one changes."""
+        before, self._kept = self._kept, {}
+        places: dict[bytes, int] = {}
+        told: list[dict[str, object]] = []
+        for endpoint in endpoints:
+            services: dict[str, list[int]] = {}
+            for service, files in endpoint.services.items():
+                for file in files:
+                    kept = self._kept.get(id(file)) or before.get(id(file))
+                    self._kept[id(file)] = kept or (file, file.SerializeToString(deterministic=True))
+                services[service] = [places.setdefault(self._kept[id(file)][1], len(places)) for file in files]
+            told.append(
+                {"address": endpoint.address, "health_checked": sorted(endpoint.health_checked), "services": services}
+            )
+        # As _Index has it.
+        text = json.dumps({"sizes": [len(content) for content in places], "endpoints": told}).encode()
+        return b"".join((len(text).to_bytes(LENGTH, "big"), text, *places))
 
     def load(self) -> list[Remembered]:
         """What was kept last; empty if nothing was, or if it cannot be read."""
@@ -84,23 +106,6 @@ class Store:
         except (ValueError, DecodeError, IndexError) as err:
             log.warning("last good catalog was unusable", extra={"path": str(self._path), "reason": type(err).__name__})
             return []
-
-
-def _encode(endpoints: Iterable[Remembered]) -> bytes:
-    places: dict[bytes, int] = {}
-    index = _Index(sizes=[], endpoints=[])
-    for endpoint in endpoints:
-        services: dict[str, list[int]] = {}
-        for service, files in endpoint.services.items():
-            services[service] = [
-                places.setdefault(file.SerializeToString(deterministic=True), len(places)) for file in files
-            ]
-        index.endpoints.append(
-            _Endpoint(address=endpoint.address, health_checked=sorted(endpoint.health_checked), services=services)
-        )
-    index.sizes.extend(len(content) for content in places)
-    text = index.model_dump_json().encode()
-    return b"".join((len(text).to_bytes(LENGTH, "big"), text, *places))
 
 
 def _decode(content: bytes) -> list[Remembered]:

@@ -40,7 +40,7 @@ UNSHOWABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069
 LABEL = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Candidate:
     """A service that asks to be admitted.
 

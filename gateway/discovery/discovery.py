@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
+from weakref import WeakValueDictionary
 
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
@@ -35,8 +36,10 @@ __all__ = ["Discovery"]
 
 log = logging.getLogger(__name__)
 
-# How long after a change the catalog is kept on disk, with what changed meanwhile.
+# How long after a change the catalog is kept on disk, with what changed meanwhile; and so many times as long as that
+# took the last time, as a large one costs what calls and changes need.
 SAVE_AFTER_S = 0.2
+SAVE_REST = 10
 
 # Large contracts often come, and go, together.
 TIDY_S = 2.0
@@ -108,7 +111,8 @@ class Discovery:
         self._places: dict[str, _Place] = {}
         self._remembered: dict[str, Remembered] = {}
         self._judge = Judge()
-        self._candidates: dict[tuple[str, str], Candidate] = {}
+        # Those that some endpoint shows, by service and version.
+        self._candidates = WeakValueDictionary[tuple[str, str], Candidate]()
         self._order = count()
         self._dirty = asyncio.Event()
         self._unsaved = asyncio.Event()
@@ -250,28 +254,30 @@ class Discovery:
             before = self._board.current
             views = [View(each.endpoint, each.sighting, each.failed) for each in self._places.values()]
             after = self._judge.judge(views, before, ownership=self._ownership(), now_s=self._clock.unix_s())
-            self._candidates = {
-                (c.service, c.version): c for each in views if each.sighting for c in each.sighting.candidates
-            }
             changed = not _same(before.tools, after.tools)
             if changed or before.version == 0 or not _same(before.reports, after.reports):
-                _log_changes(before, await self._board.post(after.tools, after.reports))
+                tools = after.tools if changed else before.tools
+                _log_changes(before, await self._board.post(tools, after.reports))
             if changed:
                 self._unsaved.set()
 
     async def _save(self) -> None:
         """Keep the catalog on disk, the newest where the disk is slower."""
+        took_s = 0.0
         while self._store is not None:
             await self._unsaved.wait()
             try:
                 # Tools come many at a time, and first they are to be called.
-                await self._clock.sleep(SAVE_AFTER_S)
+                await self._clock.sleep(SAVE_AFTER_S + SAVE_REST * took_s)
             finally:
                 self._unsaved.clear()
+                began_s = self._clock.monotonic_s()
                 await self._save_now(self._store)
+                took_s = self._clock.monotonic_s() - began_s
 
     async def _save_now(self, store: Store) -> None:
-        saving = asyncio.ensure_future(asyncio.to_thread(store.save, _remember(self._board.current)))
+        catalog = self._board.current
+        saving = asyncio.ensure_future(asyncio.to_thread(lambda: store.save(_remember(catalog))))
         try:
             await asyncio.shield(saving)
         except asyncio.CancelledError:

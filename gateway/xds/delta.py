@@ -36,6 +36,8 @@ LEAVES = (SECRET, EXTENSION, ENDPOINTS, ROUTES)
 SINGLE = (SECRET, EXTENSION)
 # What names those: sent in this order, each when everything before is answered.
 HOLDERS = (CLUSTER, SCOPE)
+# By which of them what is named.
+HOLDER_OF = {ENDPOINTS: CLUSTER, ROUTES: SCOPE}
 # Secrets are not among these: where the gateway has none to give, Envoy keeps what it has.
 REMOVAL = (SCOPE, ROUTES, ENDPOINTS, CLUSTER, EXTENSION)
 MAX_MESSAGE_BYTES = 64 << 20
@@ -58,11 +60,28 @@ class _Type:
     """What one Envoy holds of one type. None subscribed: everything.
 
     versions: name -> version sent; REFUSED where Envoy kept another than that.
+    named: the type that those of this one name, each one of its own name. unasked:
+    names of this one's, of which Envoy has not asked for what they name.
     """
+
+    named: _Type | None = None
 
     subscribed: set[str] | None = field(default_factory=set[str])
     versions: dict[str, str] = field(default_factory=dict[str, str])
     asked: set[str] = field(default_factory=set[str])
+    unasked: set[str] = field(default_factory=set[str])
+
+    def hold(self, versions: Mapping[str, str]) -> None:
+        """Envoy holds these, or will soon."""
+        self.versions.update(versions)
+        if self.named is not None:
+            self.unasked.update(name for name in versions if not self.named.wants(name))
+
+    def drop(self, names: Iterable[str]) -> None:
+        """Envoy holds these no longer, or must be sent them again."""
+        for name in names:
+            self.versions.pop(name, None)
+            self.unasked.discard(name)
 
     def wants(self, name: str) -> bool:
         return self.subscribed is None or name in self.subscribed
@@ -84,7 +103,8 @@ class _Stream:
         """stale: what the publisher says may have changed; what was looked at is taken out."""
         self._publisher = publisher
         self._stale = stale
-        self._types = {url: _Type() for url in (SECRET, *REMOVAL)}
+        self._types = {url: _Type() for url in LEAVES}
+        self._types |= {holder: _Type(self._types[held]) for held, holder in HOLDER_OF.items()}
         self._waiting: dict[str, _Sent] = {}
         self._nonce = 0
         # Resources to be sent one by one, to find the one that Envoy refuses.
@@ -103,7 +123,7 @@ class _Stream:
     @property
     def _settled(self) -> bool:
         """Whether Envoy has answered for what was sent, and asked for what that names."""
-        return not (self._waiting or self._expected(CLUSTER, ENDPOINTS) or self._expected(SCOPE, ROUTES))
+        return not (self._waiting or any(self._types[url].unasked for url in HOLDERS))
 
     async def receive(self, request: Untyped) -> None:
         """Take in a request: a subscription, an acknowledgement, a refusal, or several at once."""
@@ -113,7 +133,7 @@ class _Stream:
             return
         first = not request.response_nonce
         if first and request.initial_resource_versions:
-            state.versions.update(request.initial_resource_versions)
+            state.hold(request.initial_resource_versions)
             self._touch(request.type_url, request.initial_resource_versions)
             await self._publisher.held(request.type_url, request.initial_resource_versions)
         self._subscribe(state, request, first=first)
@@ -135,13 +155,16 @@ class _Stream:
         elif state.subscribed is not None:
             state.subscribed |= names
             # Asked for again: Envoy dropped it, or waits to hear that there is none.
-            for name in names - set(request.initial_resource_versions):
-                state.versions.pop(name, None)
+            state.drop(names - set(request.initial_resource_versions))
             state.asked |= names
-        for name in request.resource_names_unsubscribe:
-            if state.subscribed is not None:
-                state.subscribed.discard(name)
-            state.versions.pop(name, None)
+        gone = set(request.resource_names_unsubscribe)
+        if state.subscribed is not None:
+            state.subscribed -= gone
+        state.drop(gone)
+        holder = self._types.get(HOLDER_OF.get(request.type_url, ""))
+        if holder is not None:
+            holder.unasked -= names if state.subscribed is not None else holder.unasked
+            holder.unasked |= gone & holder.versions.keys()
 
     def _touch(self, url: str, names: Iterable[str]) -> None:
         self._stale[url].update(dict.fromkeys(names))
@@ -150,14 +173,14 @@ class _Stream:
         state = self._types[sent.url]
         if sent.removed:
             log.error("removal refused", extra={"resources": sorted(sent.removed), "type": sent.url, "envoy": words})
-            state.versions.update(dict.fromkeys(sent.removed, REFUSED))
+            state.hold(dict.fromkeys(sent.removed, REFUSED))
             self._kept[sent.url] |= sent.removed
         self._touch(sent.url, sent.resources)
         for name in sent.resources:
             if name in sent.held:
                 state.versions[name] = REFUSED
             else:
-                state.versions.pop(name, None)
+                state.drop([name])
         if len(sent.resources) == 1:
             await self._publisher.refused(sent.url, sent.resources, words)
             return
@@ -211,11 +234,6 @@ class _Stream:
                 break
         return changed
 
-    def _expected(self, holder: str, held: str) -> bool:
-        """Whether Envoy has resources of one type, and will ask for those of another type named by them."""
-        subscribed = self._types[held].subscribed
-        return subscribed is not None and not self._types[holder].versions.keys() <= subscribed
-
     def _gone(self, url: str) -> frozenset[str]:
         state = self._types[url]
         # Not `wanted`: what Envoy refused it may still serve well in another version.
@@ -233,10 +251,8 @@ class _Stream:
         nonce = str(self._nonce)
         state = self._types[url]
         self._waiting[nonce] = _Sent(url, resources, frozenset(removed), frozenset(resources.keys() & state.versions))
-        for name, resource in resources.items():
-            state.versions[name] = resource.version
-        for name in removed:
-            state.versions.pop(name, None)
+        state.hold({name: resource.version for name, resource in resources.items()})
+        state.drop(removed)
         return make(
             _RESPONSE,
             type_url=url,
