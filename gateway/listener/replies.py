@@ -6,12 +6,13 @@ from typing import Any as Untyped
 
 from google.rpc import code_pb2  # pyright: ignore[reportMissingTypeStubs]
 
-from gateway.listener import floods, tokens
+from gateway.listener import floods, quotas, tokens
 from gateway.listener.call_log import SHOWN_PATH
 from gateway.listener.edge import CONTENT, MALFORMED_PATH, MAX_PATH_BYTES, METHOD, TIMEOUT
 from gateway.snapshot import refusals
 from gateway.snapshot.service import call_id
 from gateway.xds.messages import make, pack
+from llmesh.mesh_file import LimitSettings
 
 _RESET_DETAILS = "upstream_reset_before_response_started{"
 # How a connection ends that stood; one that never stood is a "..._connection_failure".
@@ -23,7 +24,7 @@ _SEND_ANOTHER = "; send `authorization: Bearer TOKEN`, with a token of an issuer
 _PACKED = "typed_filter_metadata"
 
 
-def local_replies() -> list[dict[str, Untyped]]:
+def local_replies(limits: LimitSettings) -> list[dict[str, Untyped]]:
     """Envoy's own answers, in the caller's words. The first that fits is taken."""
     route, text = (f"xds.route_metadata.{_PACKED}['{name}']" for name in (refusals.DETAILS, refusals.MESSAGE))
     unknown = f"no method {SHOWN_PATH} on this mesh; `llmesh tools list` shows what there is"
@@ -48,6 +49,7 @@ def local_replies() -> list[dict[str, Untyped]]:
             code=code_pb2.INVALID_ARGUMENT,
         ),
         _flooded(),
+        *(_over_quota(name, calls_per_s) for name, calls_per_s in quotas.stated(limits).items()),
         # A token for another audience is answered with 403.
         _reply(tokens.KNOWN, f"%CEL({tokens.WORDS})%{_SEND_ANOTHER}", status=401),
         _reply(
@@ -74,6 +76,16 @@ def _flooded() -> dict[str, Untyped]:
     status = refusals.flooded()
     return _reply(
         f"response.code == 429 && response.code_details == '{floods.DETAILS}'",
+        status.message,
+        details=refusals.encoded(status),
+        code=status.code,
+    )
+
+
+def _over_quota(quota: str, calls_per_s: int) -> dict[str, Untyped]:
+    status = refusals.over_quota(quota, calls_per_s)
+    return _reply(
+        f"response.code_details == '{quotas.DETAILS}' && response.headers['{quotas.NAMED_IN}'] == '{quota}'",
         status.message,
         details=refusals.encoded(status),
         code=status.code,

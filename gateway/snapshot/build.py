@@ -77,12 +77,18 @@ def residues(tool: Tool, bundle: Bundle) -> Mapping[str, Residue]:
     return {method.name: specialise(bundle, facts(tool, method)) for method in tool.methods}
 
 
-def build(tools: Mapping[str, Tool], policy: Policy, *, secrets: Mapping[str, Message] = NO_SECRETS) -> Resources:
+def build(
+    tools: Mapping[str, Tool],
+    policy: Policy,
+    *,
+    secrets: Mapping[str, Message] = NO_SECRETS,
+    quotas: Collection[str] = (),
+) -> Resources:
     """The resources that route to every tool and let in whom the policy permits."""
     over_tls = tls.TOOLS in secrets
     built: dict[str, Mapping[str, Resource]] = {}
     for service_name, tool in tools.items():
-        built[service_name] = build_tool(tool, residues(tool, policy.bundle), over_tls=over_tls)
+        built[service_name] = build_tool(tool, residues(tool, policy.bundle), over_tls=over_tls, quotas=quotas)
         built.update(build_parts(tool, over_tls=over_tls))
     return assemble(built, policy, secrets=secrets)
 
@@ -109,15 +115,18 @@ def assemble(
     return snapshot
 
 
-def build_tool(tool: Tool, residues: Mapping[str, Residue], *, over_tls: bool = False) -> Mapping[str, Resource]:
+def build_tool(
+    tool: Tool, residues: Mapping[str, Residue], *, over_tls: bool = False, quotas: Collection[str] = ()
+) -> Mapping[str, Resource]:
     """One tool's resources by type URL; each is named for its service.
 
-    residues: method name -> residue. over_tls: whether the mesh reaches tools over TLS.
+    residues: method name -> residue. over_tls: whether the mesh reaches tools over TLS. quotas: names of those
+    that the mesh has.
     """
     return {
         CLUSTER: _resource(service.cluster(tool, over_tls=over_tls)),
         ENDPOINTS: _resource(service.endpoints(tool, over_tls=over_tls)),
-        ROUTES: _resource(service.routes(tool, residues)),
+        ROUTES: _resource(service.routes(tool, residues, quotas=quotas)),
         SCOPE: _resource(service.scope(tool)),
     }
 

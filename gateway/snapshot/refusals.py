@@ -70,6 +70,21 @@ def flooded() -> status_pb2.Status:
     )
 
 
+def over_quota(quota: str, calls_per_s: int) -> status_pb2.Status:
+    """What a caller reads who calls too often. The rate refills evenly, so that after a second there is one more."""
+    facts = {"quota": quota, "calls_per_s": str(calls_per_s)}
+    message = f"more than {calls_per_s} calls in a second (quota `{quota}`); try again in {RETRY_AFTER_S} s"
+    return _status(
+        code_pb2.RESOURCE_EXHAUSTED,
+        message,
+        error_details_pb2.RetryInfo(retry_delay=Duration(seconds=RETRY_AFTER_S)),
+        error_details_pb2.QuotaFailure(
+            violations=[error_details_pb2.QuotaFailure.Violation(subject=quota, description=message)]
+        ),
+        error_details_pb2.ErrorInfo(reason="OVER_QUOTA", domain=ERROR_DOMAIN, metadata=facts),
+    )
+
+
 def matched(policy: str) -> str:
     """Envoy's response code details when an RBAC policy refuses."""
     return f"rbac_access_denied_matched_policy[{policy}]"

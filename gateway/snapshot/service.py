@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from typing import Any as Untyped
 
@@ -12,6 +12,7 @@ from gateway.catalog import Endpoint, Method, Tool
 from gateway.snapshot import access, refusals, tls
 from gateway.snapshot.ads import ADS
 from gateway.snapshot.parts import Part, parts
+from gateway.snapshot.quotas import turned_on
 from gateway.xds.messages import make, pack
 from governance.residue import Residue
 
@@ -179,8 +180,8 @@ def scope(tool: Tool) -> Message:
     )
 
 
-def routes(tool: Tool, residues: Mapping[str, Residue]) -> Message:
-    """One route a method, by its exact path. residues: method name -> residue."""
+def routes(tool: Tool, residues: Mapping[str, Residue], *, quotas: Collection[str] = ()) -> Message:
+    """One route a method, by its exact path. residues: method name -> residue. quotas: that the mesh has."""
     clusters = {method: part.name for part in parts(tool) for method in part.methods}
     return make(
         "envoy.config.route.v3.RouteConfiguration",
@@ -192,7 +193,7 @@ def routes(tool: Tool, residues: Mapping[str, Residue]) -> Message:
                 "metadata": _packed(refusals.tool_metadata(tool.service)),
                 "response_headers_to_add": [call_id()],
                 "routes": [
-                    _route(tool, method, residues[method.name], clusters.get(method.name, tool.service))
+                    _route(tool, method, residues[method.name], clusters.get(method.name, tool.service), quotas)
                     for method in tool.methods
                 ],
             }
@@ -205,13 +206,13 @@ def call_id() -> dict[str, Untyped]:
     return {"header": {"key": CALL_ID, "value": "%REQ(X-REQUEST-ID)%"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
 
 
-def _route(tool: Tool, method: Method, residue: Residue, cluster: str) -> dict[str, Untyped]:
+def _route(tool: Tool, method: Method, residue: Residue, cluster: str, quotas: Collection[str]) -> dict[str, Untyped]:
     route: dict[str, Untyped] = {
         # The call log tells it; for a field of the metadata, Envoy would copy all of that for each call.
         "name": tool.contract.digest,
         "match": {"path": residue.tool.path},
         "route": _action(method, cluster),
-        "typed_per_filter_config": {"llmesh.rules": access.rules(residue)},
+        "typed_per_filter_config": {"llmesh.rules": access.rules(residue), **turned_on(method, quotas)},
         "metadata": _packed(refusals.route_metadata(residue)),
     }
     if method.idle is None:
