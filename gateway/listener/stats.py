@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from google.protobuf.message import Message
 
+from gateway.snapshot.quotas import CLASSES
 from gateway.xds.messages import make
 
 # Kept for each tool, as cluster.<service>.<name>, so that each one more costs a series per tool.
@@ -78,6 +79,13 @@ SERVER: Mapping[str, str] = {
     "cluster_manager.warming_clusters": "Clusters that wait for their endpoints.",
     "cluster_manager.cds.update_success": "Changes of clusters that Envoy took.",
     "cluster_manager.cds.update_rejected": "Changes of clusters that Envoy refused.",
+    **{
+        f"quota.{name}.http_local_rate_limit.rate_limited": f"Calls refused because their caller has used up {quota}."
+        for name, quota in {
+            "calls": "the calls of a second",
+            **{cost: f"the calls of a second to methods of cost {cost}" for cost in CLASSES.values()},
+        }.items()
+    },
     "overload.envoy.resource_monitors.global_downstream_max_connections.pressure": (
         "Connections, in percent of as many as there may be."
     ),
