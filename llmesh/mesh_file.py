@@ -178,7 +178,7 @@ class LimitSettings(Entry):
         "beyond that, its connections that showed one are refused until the second is over; 0: no limit",
     )
     calls_per_s: int = Field(default=0, ge=0, description="how many calls a caller may make in a second; 0: no limit")
-    quotas: QuotaSettings = Field(QuotaSettings(), description="the same by what a call costs, for each caller")
+    quotas: QuotaSettings = Field(default=QuotaSettings(), description="the same by what a call costs, for each caller")
     connections: int = Field(default=10_000, ge=1, description="of callers to the mesh port, at one time")
     looks_at_once: int = Field(default=16, ge=1, description="endpoints whose contracts are read at one time")
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any as Untyped
 
 import grpc
 import pytest
@@ -151,10 +152,10 @@ async def test_a_tool_cannot_take_the_place_of_the_platforms(tmp_path: Path) -> 
 async def test_a_tool_that_cannot_be_compiled_is_refused_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build_tool, broken = gateway_control.build_tool, {TICKETS}
 
-    def build(tool: Tool, residues: Mapping[str, Residue], *, over_tls: bool) -> Mapping[str, Resource]:
+    def build(tool: Tool, residues: Mapping[str, Residue], **facts: Untyped) -> Mapping[str, Resource]:
         if tool.service in broken:
             raise ValueError("nobody thought of this")
-        return build_tool(tool, residues, over_tls=over_tls)
+        return build_tool(tool, residues, **facts)
 
     monkeypatch.setattr(gateway_control, "build_tool", build)
     async with controlled(tmp_path) as made:
@@ -182,8 +183,8 @@ async def test_a_tool_that_envoy_refuses_is_not_shown_or_shown_as_it_was(
 ) -> None:
     build_tool, poisoned = gateway_control.build_tool, {TICKETS}
 
-    def build(tool: Tool, residues: Mapping[str, Residue], *, over_tls: bool) -> Mapping[str, Resource]:
-        built = build_tool(tool, residues, over_tls=over_tls)
+    def build(tool: Tool, residues: Mapping[str, Residue], **facts: Untyped) -> Mapping[str, Resource]:
+        built = build_tool(tool, residues, **facts)
         junk = {ROUTES: Resource(f"junk {tool.sheet.summary}", b"\xff\xff\xff")}
         return {**built, **junk} if tool.service in poisoned else built
 

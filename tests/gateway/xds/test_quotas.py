@@ -40,7 +40,7 @@ def slow_to_fill(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quotas, "FILL_S", 3600)
 
 
-def costing(name: str, cost: int) -> Method:
+def costing(name: str, cost: options.Cost.ValueType) -> Method:
     return method_of(name, options=options.Method(cost=cost))
 
 
@@ -204,7 +204,7 @@ def test_what_is_not_limited_costs_nothing() -> None:
     chain = str(bootstrap(Edge("127.0.0.1", 8700, "/admin.sock", "/xds.sock", "/calls.jsonl")))
     tool = tool_of(SERVICE, "unix:/tool.sock", costing("Get", options.COST_LOW), costing("Think", options.COST_HIGH))
 
-    assert "quota" not in chain
-    assert b"quota" not in build({SERVICE: tool}, policy_of())[ROUTES][SERVICE].value
+    assert "llmesh.quota" not in chain
+    assert b"llmesh.quota" not in build({SERVICE: tool}, policy_of())[ROUTES][SERVICE].value
     only_high = build({SERVICE: tool}, policy_of(), quotas=["calls", "high"])[ROUTES][SERVICE].value
     assert (only_high.count(b"llmesh.quota."), only_high.count(b"llmesh.quota.high")) == (1, 1)
