@@ -21,7 +21,8 @@ from tests.docs.pages import Block, Command, commands
 from tests.eventually import eventually
 
 REPO = Path(__file__).resolve().parent.parent.parent
-WRITTEN = ("127.0.0.1:8700", "127.0.0.1:8701")
+# The mesh port, the operations port, and the port of a mesh that a page starts beside it.
+WRITTEN = (":8700", ":8701", ":8743")
 # What pages change, and so is the checkout's own; all else is the repository's.
 OWN = ("mesh.yaml", "governance")
 COMMAND_TIMEOUT_S = 120
@@ -34,8 +35,7 @@ class Checkout:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        # Of the mesh port, and of the operations port.
-        self.addresses = [f"127.0.0.1:{_free_port()}" for _ in WRITTEN]
+        self._ports = [f":{_free_port()}" for _ in WRITTEN]
         for entry in REPO.iterdir():
             if entry.name not in OWN and not entry.name.startswith("."):
                 (folder / entry.name).symlink_to(entry)
@@ -44,14 +44,14 @@ class Checkout:
         self.reset_policies()
 
     def here(self, text: str) -> str:
-        """The text with the mesh's addresses in place of the written ones."""
-        for written, own in zip(WRITTEN, self.addresses, strict=True):
+        """The text with the mesh's ports in place of the written ones."""
+        for written, own in zip(WRITTEN, self._ports, strict=True):
             text = text.replace(written, own)
         return text
 
     def as_written(self, text: str) -> str:
-        """What the mesh here prints, as it would on the written address."""
-        for written, own in zip(WRITTEN, self.addresses, strict=True):
+        """What the mesh here prints, as it would on the written ports."""
+        for written, own in zip(WRITTEN, self._ports, strict=True):
             text = text.replace(own, written)
         return text
 
