@@ -13,7 +13,7 @@ _RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC"
 
 # One digit to eight, then a unit: "gRPC over HTTP2", Timeout.
 _GRPC_TIMEOUT = "[0-9]{1,8}[HMSmun]"
-# The caller's own grpc-timeout, for as long as the edge looks at it; caller.lua removes it.
+# The caller's own grpc-timeout, for as long as the edge looks at it.
 _ASKED_TIMEOUT = "x-llmesh-asked-timeout"
 # Names that a caller may not send. `_` is a letter of metadata keys like any
 # other, so keys that have it pass; but some libraries of tools read it as `-`.
@@ -43,10 +43,14 @@ def _removed(names: str) -> dict[str, Untyped]:
 
 
 def clean_rest() -> Message:
-    """The filter that removes what the early strip does not see: trailers, and what a tool says of the call's id."""
+    """The filter that removes what only the edge looks at, and what the early strip does not see.
+
+    That is trailers, and what a tool says of the call's id.
+    """
     return make(
         "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
         mutations={
+            "request_mutations": [{"remove": _ASKED_TIMEOUT}],
             # The name itself is set anew by then, by the tool's virtual host.
             "response_mutations": [_removed(_LIKE_CALL_ID)],
             # Of a tool's trailers, its provenance passes.

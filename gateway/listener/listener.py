@@ -115,8 +115,8 @@ def http2_options() -> dict[str, Untyped]:
 
 def _filters(limits: LimitSettings) -> list[dict[str, Untyped]]:
     return [
-        {"name": "llmesh.clean_rest", "typed_config": pack(edge.clean_rest())},
         {"name": "llmesh.edge", "typed_config": pack(edge.refuse_no_calls())},
+        {"name": "llmesh.clean_rest", "typed_config": pack(edge.clean_rest())},
         *_floods(limits.refused_tokens_per_s),
         _discovered(VERIFY, _JWT),
         _discovered(CALLER, _LUA),
