@@ -11,8 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from llmesh.problem import Problem
+from llmesh.supervisor.late_log import LateLog
 from llmesh.supervisor.life import Life
-from llmesh.supervisor.logs import LogFile, Sink
+from llmesh.supervisor.logs import Sink
 from llmesh.supervisor.processes import cpu_ticks
 from llmesh.supervisor.program import Probe, Program
 from llmesh.supervisor.state import ChildState, Condition
@@ -55,7 +56,7 @@ class Child:
     """Runs one program until told to stop. `run` is to be run by one task, once."""
 
     def __init__(
-        self, program: Program, *, log: LogFile, sink: Sink, changed: Callable[[], None], backoff: Backoff
+        self, program: Program, *, log: LateLog, sink: Sink, changed: Callable[[], None], backoff: Backoff
     ) -> None:
         self.program = program
         self.state = ChildState(program.name, since=time.time())

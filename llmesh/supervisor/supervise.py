@@ -19,6 +19,7 @@ from llmesh.mesh_file import LogSettings
 from llmesh.problem import Problem
 from llmesh.supervisor.child import Backoff, Child
 from llmesh.supervisor.control import Restarted, serve_control
+from llmesh.supervisor.late_log import LateLog
 from llmesh.supervisor.logs import LogFile, Sink
 from llmesh.supervisor.processes import ProcessId, end, marked
 from llmesh.supervisor.program import Program
@@ -148,7 +149,7 @@ class Supervisor:
         self._unwritten = asyncio.Event()
         self._rotation = logs
         self._logs = [
-            LogFile(home.logs / f"{program.name}.log", rotate_bytes=logs.rotate_bytes, keep=logs.keep)
+            LateLog(LogFile(home.logs / f"{program.name}.log", rotate_bytes=logs.rotate_bytes, keep=logs.keep))
             for program in programs
         ]
         self._children = [
