@@ -30,6 +30,7 @@ from gateway.control import Control
 from gateway.discovery.discovery import Discovery
 from gateway.discovery.reflect import Limits
 from gateway.doors import Doors, check_alone
+from gateway.keys import Keys
 from gateway.listener.bootstrap import Edge, bootstrap
 from gateway.listener.operations import Operations
 from gateway.listener.quotas import stated
@@ -40,6 +41,8 @@ from gateway.operations.status import Facts
 from gateway.policy import PolicyError, PolicyFiles, is_loopback
 from gateway.services.platform import platform_tools
 from gateway.services.serve import Permissions, serve
+from gateway.services.tokens import Tokens
+from gateway.services.visible import View
 from gateway.snapshot.caller import CALLER, VERIFY
 from gateway.snapshot.parts import service_of
 from gateway.sources.file import FileSource
@@ -48,11 +51,12 @@ from gateway.state import Store
 from gateway.xds.delta import MAX_MESSAGE_BYTES, DeltaDiscovery
 from gateway.xds.messages import pool
 from gateway.xds.publish import Publisher
+from governance.words import Caller
 from llmesh.certificates import CertificateError
 from llmesh.document import DocumentError
 from llmesh.home import SUCCEEDS, Home, HomeError
 from llmesh.log import configure_logging
-from llmesh.mesh_file import read_mesh_file, split_host_port
+from llmesh.mesh_file import join_host_port, read_mesh_file, split_host_port
 
 log = logging.getLogger("gateway")
 
@@ -67,6 +71,7 @@ def read_config(home: str, mesh_file: str) -> Config:
         mesh_file=path,
         host=read.host,
         port=read.port,
+        address=read.address,
         tls=read.tls,
         tool_tls=read.tool_tls,
         policies=policies,
@@ -156,8 +161,8 @@ async def run(config: Config) -> None:
     publisher = Publisher(on_refused=refused, on_accepted=accepted)
     platform = platform_tools(f"unix:{home.services_socket}")
     certificates = Certificates(config.tls, config.tool_tls, home)
-    quotas = stated(config.limits)
-    control = Control(found, shown, publisher, policies, platform, certificates=certificates, quotas=quotas)
+    quotas, keys = stated(config.limits), Keys(home, clock)
+    control = Control(found, shown, publisher, policies, platform, keys=keys, certificates=certificates, quotas=quotas)
     mesh_file = FileSource(config.mesh_file, clock=clock)
     discovery = Discovery(
         found,
@@ -184,7 +189,12 @@ async def run(config: Config) -> None:
     permissions = Permissions(control.permitted, owner_of=owner_of)
     stopping = _told_to_stop()
     serving = serve(home, shown, leases, permissions=permissions)
-    async with serving, operations, serve_xds(home, publisher), asyncio.TaskGroup() as tasks:
+    async with (
+        serving as view,
+        operations,
+        serve_envoy(home, publisher, _tokens(config, keys, view)),
+        asyncio.TaskGroup() as tasks,
+    ):
         opening = tasks.create_task(doors.open(shown, succeeds=succeeds))
         running = [
             tasks.create_task(_without_end(part)) for part in (leases.run(), discovery.run(), control.run(clock))
@@ -230,12 +240,27 @@ def _package(service: str) -> str:
     return service.rpartition(".")[0]
 
 
+def _tokens(config: Config, keys: Keys, view: View) -> Tokens:
+    def permitted(path: str, caller: Caller) -> bool:
+        service, _, method = path[1:].partition("/")
+        seen = view.tool(service, caller)
+        return seen is not None and method in seen.permitted
+
+    return Tokens(keys.signing, permitted=permitted, address=mesh_address(config))
+
+
+def mesh_address(config: Config) -> str:
+    """Where the mesh's tools find it."""
+    address = config.address or join_host_port(config.host, config.port)
+    return f"https://{address}" if config.tls else address
+
+
 @asynccontextmanager
-async def serve_xds(home: Home, publisher: Publisher) -> AsyncGenerator[None]:
-    """Program Envoy, on this process's own Unix socket, for as long as the block lasts."""
+async def serve_envoy(home: Home, publisher: Publisher, tokens: Tokens) -> AsyncGenerator[None]:
+    """Tell Envoy what to serve and what tools may call, on this process's own socket, for as long as the block lasts."""
     size = ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)
     server = grpc.aio.server(options=[size, ("grpc.max_send_message_length", MAX_MESSAGE_BYTES)])
-    server.add_generic_rpc_handlers((DeltaDiscovery(publisher).handler(),))
+    server.add_generic_rpc_handlers((DeltaDiscovery(publisher).handler(), tokens.handler()))
     server.add_insecure_port(f"unix:{home.own(home.xds_socket)}")
     await server.start()
     try:

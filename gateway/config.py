@@ -23,6 +23,7 @@ class Config(BaseModel):
     mesh_file: Path = Field(description="the mesh file: address, policies, endpoints")
     host: str = Field("127.0.0.1", description="address of the mesh port; beyond loopback only with tls")
     port: int = Field(8700, ge=1, le=65535, description="the mesh port")
+    address: str = Field("", description="host:port at which tools reach the mesh port; if empty, as it listens")
     tls: TlsSettings | None = Field(None, description="what the mesh port shows")
     tool_tls: ToolTlsSettings | None = Field(None, description="what tools that are called over TLS are shown")
     policies: Path = Field(description="folder of the policy files")

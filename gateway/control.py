@@ -18,8 +18,19 @@ from types import MappingProxyType
 from gateway.catalog import CatalogBoard, Tool
 from gateway.certificates import Certificates
 from gateway.clock import Clock
+from gateway.keys import Keys
 from gateway.policy import Loaded, PolicyFiles
-from gateway.snapshot.build import NO_SECRETS, Resource, Resources, assemble, build_parts, build_tool, residues, stages
+from gateway.snapshot.build import (
+    NO_SECRETS,
+    Policy,
+    Resource,
+    Resources,
+    assemble,
+    build_parts,
+    build_tool,
+    residues,
+    stages,
+)
 from gateway.snapshot.parts import part_names, service_of
 from gateway.tally import Tally
 from gateway.xds.publish import Publisher
@@ -49,12 +60,14 @@ class Control:
         policies: PolicyFiles,
         platform: tuple[Tool, ...],
         *,
+        keys: Keys,
         certificates: Certificates | None = None,
         quotas: Collection[str] = (),
     ) -> None:
         """Load the policy. Raises PolicyError.
 
-        platform: the gateway's own tools. certificates: None for no TLS. quotas: names of those that the listener has.
+        platform: the gateway's own tools. keys: sign what tools may call. certificates: None for no TLS. quotas: names
+        of those that the listener has.
         """
         self._found = found
         self._shown = shown
@@ -62,6 +75,7 @@ class Control:
         self._policies = policies
         self._certificates = certificates
         self._quotas = quotas
+        self._keys = keys
         self._platform = {tool.service: tool for tool in platform}
         self._loaded = policies.load()
         # What a tool was compiled to; None if it could not be.
@@ -104,6 +118,7 @@ class Control:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow_policy(clock))
             tasks.create_task(self._follow_certificates(clock))
+            tasks.create_task(self._follow_keys())
             tasks.create_task(self._follow_catalog())
             while True:
                 await self._stale.wait()
@@ -124,6 +139,11 @@ class Control:
                 async for _ in changes:
                     self._tools = None
                     self._stale.set()
+
+    async def _follow_keys(self) -> None:
+        async with aclosing(self._keys.watch()) as changes:
+            async for _ in changes:
+                self._stale.set()
 
     async def _follow_catalog(self) -> None:
         async with aclosing(self._found.watch()) as catalogs:
@@ -177,7 +197,7 @@ class Control:
 
     async def _resources(self, found: Mapping[str, Tool]) -> Resources:
         """All of them, of these tools and of the policy and certificates that are in force as it begins."""
-        tools, policy = {**found, **self._platform}, self._loaded.policy
+        tools, policy = {**found, **self._platform}, self._policy
         over_tls, secrets = self._over_tls, self._certificates.secrets if self._certificates else NO_SECRETS
         for service in self._built.keys() - tools.keys():
             del self._built[service]
@@ -198,6 +218,10 @@ class Control:
             if tool.variants and service in made:
                 made.update(build_parts(tool, over_tls=over_tls))
         return assemble(made, policy, secrets=secrets)
+
+    @property
+    def _policy(self) -> Policy:
+        return replace(self._loaded.policy, delegation_keys=self._keys.path)
 
     @property
     def _over_tls(self) -> bool:

@@ -18,6 +18,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import JWKRegistry
 from pydantic import Field, model_validator
 
+from governance.delegation import ISSUER as MESH
 from governance.words import Caller
 from llmesh.document import Document, DocumentError, parse_document
 
@@ -94,6 +95,12 @@ class Issuers(Document):
 
     version: Literal[1] = Field(description="of this form of the file")
     issuers: list[Issuer] = Field(min_length=1, description="each with a name of its own")
+
+    @model_validator(mode="after")
+    def _are_not_the_mesh(self) -> Issuers:
+        if any(issuer.name == MESH for issuer in self.issuers):
+            raise ValueError(f"no issuer can be named `{MESH}`: that is the mesh itself, which vouches for its tools")
+        return self
 
     @model_validator(mode="after")
     def _tell_apart(self) -> Issuers:

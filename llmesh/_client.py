@@ -99,10 +99,12 @@ class Mesh:
     async def __aenter__(self) -> Self:
         """Open the channel; it connects with the first call."""
         configure_tracing()
-        self._channel = MeshChannel(
-            open_channel(self._address, self._credentials, server_name=self._server_name), metadata=self._metadata
-        )
+        self._channel = MeshChannel(self.connect(), metadata=self._metadata)
         return self
+
+    def connect(self) -> grpc.aio.Channel:
+        """A channel of gRPC's own to the mesh, without the token; whoever asks for it closes it."""
+        return open_channel(self._address, self._credentials, server_name=self._server_name)
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
@@ -133,10 +135,17 @@ def open_channel(
 class MeshChannel(grpc.aio.Channel):
     """A channel whose calls carry further metadata and raise MeshError."""
 
-    def __init__(self, inner: grpc.aio.Channel, *, metadata: Metadata) -> None:
-        """Wrap inner. metadata is asked at each call; a call's own comes after it."""
+    def __init__(
+        self, inner: grpc.aio.Channel, *, metadata: Metadata, remaining: Callable[[], float | None] = lambda: None
+    ) -> None:
+        """Wrap inner.
+
+        metadata is asked at each call; a call's own comes after it. remaining:
+        the timeout of calls that say none, asked at each; None for none.
+        """
         self._inner = inner
         self._metadata = metadata
+        self._remaining = remaining
 
     # gRPC's stubs pass what they like here, each version its own.
     def unary_unary(self, *args: Any, **kwargs: Any) -> Any:
@@ -156,10 +165,17 @@ class MeshChannel(grpc.aio.Channel):
         return self._wrap(_path(*args, **kwargs), self._inner.stream_stream(*args, **kwargs))
 
     def _wrap(self, path: str, method: Callable[..., grpc.aio.Call]) -> Callable[..., _Call]:
-        def start(*args: object, metadata: Iterable[Metadatum] | None = None, **kwargs: object) -> _Call:
+        def start(
+            *args: object,
+            metadata: Iterable[Metadatum] | None = None,
+            timeout: float | None = None,
+            **kwargs: object,
+        ) -> _Call:
+            timeout = self._remaining() if timeout is None else timeout
             whole = (*self._metadata(), *(metadata or ()))
             span = calling(path, whole)
-            call = method(*args, metadata=(*whole, *span.metadata()) if span else whole, **kwargs)
+            sent = (*whole, *span.metadata()) if span else whole
+            call = method(*args, metadata=sent, timeout=timeout, **kwargs)
             if span:
                 call.add_done_callback(span.end)
             return _Call(call)

@@ -23,6 +23,7 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2  # pyright: ignore[reportMissingTypeStubs]: it has stubs, but no py.typed
 
+from llmesh._delegation import DELEGATION_KEY, Meshes
 from llmesh._tracing import answering as answering_span
 from llmesh.call import PROVENANCE_MAX_BYTES, Call, answer
 from llmesh.caller import CALL_ID_KEY, PROVENANCE_KEY, caller_from_metadata, read_metadata
@@ -76,14 +77,15 @@ class CallsInFlight:
 
 
 def wrap_handler(
-    method: str, handler: Handler, *, validator: protovalidate.Validator, calls: CallsInFlight | None
+    method: str, handler: Handler, *, validator: protovalidate.Validator, calls: CallsInFlight | None, meshes: Meshes
 ) -> Handler:
     """The handler of one method behind the edge.
 
     calls counts those being answered; None for the platform's own methods,
-    which no drain waits for and the log tells at debug level only.
+    which no drain waits for and the log tells at debug level only. meshes:
+    what the calls call in turn.
     """
-    answering = _Answering(method, handler, validator=validator, calls=calls)
+    answering = _Answering(method, handler, validator=validator, calls=calls, meshes=meshes)
     match bool(handler.request_streaming), bool(handler.response_streaming):
         case False, False:
             return grpc.unary_unary_rpc_method_handler(answering.one)
@@ -147,6 +149,10 @@ class _CheckedContext:
         """All else is gRPC's own."""
         return getattr(self._context, name)
 
+    def invocation_metadata(self) -> tuple[Metadatum, ...]:
+        """The metadata that came with the call, without the token, which is for the mesh alone."""
+        return tuple(each for each in self._context.invocation_metadata() or () if each[0] != DELEGATION_KEY)
+
     async def read(self) -> object:
         """The next request, checked; grpc.aio.EOF after the last."""
         data = await self._context.read()
@@ -175,10 +181,17 @@ class _Answering:
     """One method of a server, and how its calls are answered."""
 
     def __init__(
-        self, method: str, handler: Handler, *, validator: protovalidate.Validator, calls: CallsInFlight | None
+        self,
+        method: str,
+        handler: Handler,
+        *,
+        validator: protovalidate.Validator,
+        calls: CallsInFlight | None,
+        meshes: Meshes,
     ) -> None:
         self._method = method
         self._calls = calls
+        self._meshes = meshes
         self._request_streaming = bool(handler.request_streaming)
         self._behaviour = cast(
             "Callable[[object, _CheckedContext], Any]",
@@ -218,9 +231,7 @@ class _Answering:
     async def _guard(self, context: Context, answering: Callable[[_CheckedContext], Awaitable[T]]) -> T:
         """Answer with the call made current, and turn whatever goes wrong into a status."""
         metadata = tuple(context.invocation_metadata() or ())
-        call_id = read_metadata(metadata).get(CALL_ID_KEY, "")
-        caller = caller_from_metadata(metadata)
-        call = Call(self._method, caller, call_id=call_id, remaining=context.time_remaining)
+        call = self._call(context, metadata)
         answer(call)
         if self._calls is not None:
             self._calls.count()
@@ -243,10 +254,21 @@ class _Answering:
             took_ms = round((time.monotonic() - started_s) * 1000, 3)
             facts = {**call_facts(call), "code": outcome, "took_ms": took_ms}
             # Without an id it came from no caller: a health check, a lease renewed.
-            log.log(logging.INFO if call_id else logging.DEBUG, "call answered", extra=facts)
+            log.log(logging.INFO if call.call_id else logging.DEBUG, "call answered", extra=facts)
             if span is not None:
                 span.end(outcome)
         return response
+
+    def _call(self, context: Context, metadata: Iterable[Metadatum]) -> Call:
+        texts = read_metadata(metadata)
+        remaining = context.time_remaining
+        return Call(
+            self._method,
+            caller_from_metadata(metadata),
+            call_id=texts.get(CALL_ID_KEY, ""),
+            remaining=remaining,
+            mesh=lambda: self._meshes.delegated(self._method, texts, remaining),
+        )
 
 
 def _tell(err: Exception, call: Call) -> status_pb2.Status:

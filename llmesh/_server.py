@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Self
 
 import grpc
 
+from llmesh._delegation import Meshes
 from llmesh._edge import CallsInFlight, UnknownMethods
 from llmesh._health import HealthServicer
 from llmesh._lease import Lease
@@ -116,6 +117,7 @@ class Server:
             self._place = _find_port(home, address, tls, insecure_dev=insecure_dev)
         self._drain_limit_s = drain_limit_s
         self._calls = CallsInFlight()
+        self._meshes = Meshes(self._place.home)
         self._address = ""
         self._server: grpc.aio.Server | None = None
         self._lease: Lease | None = None
@@ -141,8 +143,8 @@ class Server:
         server = grpc.aio.server(options=_OPTIONS, interceptors=(GatewayOnly(),) if self._place.tls else ())
         server.add_generic_rpc_handlers(
             (
-                *wrap_services(self._tools, validator=validator, calls=self._calls),
-                *wrap_services(platform, validator=validator, calls=None),
+                *wrap_services(self._tools, validator=validator, calls=self._calls, meshes=self._meshes),
+                *wrap_services(platform, validator=validator, calls=None, meshes=self._meshes),
                 UnknownMethods(),
             )
         )
@@ -166,6 +168,7 @@ class Server:
         try:
             await self._leave_mesh()
             await self._drain(server)
+            await self._meshes.close()
         finally:
             if self._place.socket:
                 self._place.socket.unlink(missing_ok=True)

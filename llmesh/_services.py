@@ -12,6 +12,7 @@ import grpc
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor import ServiceDescriptor
 
+from llmesh._delegation import Meshes
 from llmesh._edge import CallsInFlight, wrap_handler
 
 if TYPE_CHECKING:
@@ -83,13 +84,14 @@ def wrap_services(
     *,
     validator: protovalidate.Validator,
     calls: CallsInFlight | None,
+    meshes: Meshes,
 ) -> tuple[grpc.GenericRpcHandler, ...]:
     """What a gRPC server takes: the services' handlers, each behind the edge."""
     return tuple(
         grpc.method_handlers_generic_handler(
             service,
             {
-                name: wrap_handler(f"/{service}/{name}", handler, validator=validator, calls=calls)
+                name: wrap_handler(f"/{service}/{name}", handler, validator=validator, calls=calls, meshes=meshes)
                 for name, handler in methods.items()
             },
         )

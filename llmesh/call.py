@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
 from llmesh.caller import Caller
+
+if TYPE_CHECKING:
+    from llmesh._delegation import DelegatedMesh
 
 __all__ = ["Call", "current_call"]
 
@@ -22,14 +26,27 @@ class Call:
     mesh's id for it, empty if it didn't come through the mesh.
     """
 
-    __slots__ = ("_citations", "_remaining", "_room", "call_id", "caller", "method")
+    __slots__ = ("_citations", "_mesh", "_remaining", "_room", "call_id", "caller", "method")
 
-    def __init__(self, method: str, caller: Caller, *, call_id: str, remaining: Callable[[], float | None]) -> None:
-        """A call by caller; remaining gives the seconds left of its deadline, None if it has none."""
+    def __init__(
+        self,
+        method: str,
+        caller: Caller,
+        *,
+        call_id: str,
+        remaining: Callable[[], float | None],
+        mesh: Callable[[], DelegatedMesh],
+    ) -> None:
+        """A call by caller.
+
+        remaining gives the seconds left of its deadline, None if it has none;
+        mesh what the property of that name gives.
+        """
         self.method = method
         self.caller = caller
         self.call_id = call_id
         self._remaining = remaining
+        self._mesh = mesh
         self._citations: list[str] = []
         # What is left of the limit, less a bracket; negative once a citation did not fit.
         self._room = PROVENANCE_MAX_BYTES - 1
@@ -39,6 +56,16 @@ class Call:
         """Seconds until the deadline, 0 when it has passed; None if the call has none."""
         remaining = self._remaining()
         return None if remaining is None else max(remaining, 0.0)
+
+    @property
+    def mesh(self) -> DelegatedMesh:
+        """The mesh, to call other tools for this call's caller: `DocSearchStub(current_call().mesh.channel)`.
+
+        Only the methods that the contract lists under `uses`, and of these what
+        the rules permit both to the caller and to this tool; what is refused
+        raises Denied. Raises ToolFailed if the method uses none.
+        """
+        return self._mesh()
 
     def cite(self, **facts: str | float | bool) -> None:
         """Say one thing that the answer rests on, as in `cite(document="guide.md", revision="7")`.

@@ -13,12 +13,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmesh.home import Home
+
 if TYPE_CHECKING:
     # A tenth of a second that most processes need not spend.
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
     from cryptography.x509 import Certificate
 
-__all__ = ["GATEWAY", "CertificateError", "Pair", "Stamp", "first_host", "read_authority", "read_pair", "stamp"]
+__all__ = [
+    "GATEWAY",
+    "CertificateError",
+    "Pair",
+    "Stamp",
+    "first_host",
+    "own_certificate",
+    "read_authority",
+    "read_pair",
+    "stamp",
+]
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +86,16 @@ def first_host(path: Path, certificate: bytes) -> str:
     """A host that the certificate, PEM, of a path names; a wildcard filled in. Raises CertificateError."""
     hosts, _ = _names(path, _certificates(path, certificate)[0])
     return hosts[0].replace("*", "mesh", 1) if hosts else ""
+
+
+def own_certificate(home: Home) -> tuple[bytes | None, str]:
+    """What the mesh of a directory shows, PEM, and a host that it names; None and no host where that is not known."""
+    path = home.port_certificate
+    try:
+        certificate = path.read_bytes()
+        return certificate, first_host(path, certificate)
+    except (OSError, CertificateError):
+        return None, ""
 
 
 def stamp(*paths: Path) -> Stamp:

@@ -14,7 +14,15 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["SOCKET_PATH_MAX_BYTES", "SUCCEEDS", "Home", "HomeError", "close_directory", "write_atomically"]
+__all__ = [
+    "SOCKET_PATH_MAX_BYTES",
+    "SUCCEEDS",
+    "Home",
+    "HomeError",
+    "close_directory",
+    "write_atomically",
+    "write_once",
+]
 
 # sun_path holds 108 bytes on Linux and 104 elsewhere, a closing NUL included (unix(7)).
 SOCKET_PATH_MAX_BYTES = 103
@@ -172,7 +180,7 @@ class Home:
 
     @property
     def keys(self) -> Path:
-        """The development issuer's keys."""
+        """Keys: the development issuer's, and those of the mesh's own."""
         return self.path / "keys"
 
     @property
@@ -184,6 +192,10 @@ class Home:
     def dev_jwks(self) -> Path:
         """The development issuer's public keys, a JWKS."""
         return self.keys / "dev.jwks.json"
+
+    def delegation_keys(self, made_s: int) -> Path:
+        """The mesh's own keys, a JWKS, made at a time (Unix seconds): the newest file is in force."""
+        return self.keys / f"delegation-{made_s:012}.jwks.json"
 
     @property
     def login(self) -> Path:
@@ -254,3 +266,15 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def write_once(path: Path, data: bytes) -> None:
+    """Write a secret file, mode 0600, unless another process has, in the meantime, written its own."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    write_atomically(draft, data)
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()

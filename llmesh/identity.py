@@ -10,18 +10,16 @@ from __future__ import annotations
 __all__ = ["AUDIENCE", "DEFAULT_LIFETIME_S", "DEV", "ISSUER", "MAX_LIFETIME_S", "DevCaller", "DevIssuer", "Logins"]
 
 import json
-import os
 import re
 import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
-from llmesh.home import Home, write_atomically
+from llmesh.home import Home, write_atomically, write_once
 from llmesh.problem import Problem
 
 ISSUER = "https://dev.llmesh.local"
@@ -85,7 +83,7 @@ class DevIssuer:
         """
         pem = home.dev_key
         if not pem.exists():
-            _create_once(pem, ECKey.generate_key("P-256").as_pem(private=True))
+            write_once(pem, ECKey.generate_key("P-256").as_pem(private=True))
         key = ECKey.import_key(pem.read_bytes(), {"alg": ALGORITHM, "use": "sig"})
         key.ensure_kid()
         jwks = json.dumps({"keys": [key.as_dict(private=False)]}).encode()
@@ -110,18 +108,6 @@ class DevIssuer:
         if caller.domain:
             claims["domain"] = caller.domain
         return jwt.encode({"alg": ALGORITHM, "kid": self.key.kid}, claims, self.key, algorithms=[ALGORITHM])
-
-
-def _create_once(path: Path, content: bytes) -> None:
-    """Write a secret file unless another process has, in the meantime, written its own."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    write_atomically(draft, content, 0o600)
-    try:
-        os.link(draft, path)
-    except FileExistsError:
-        pass
-    finally:
-        draft.unlink()
 
 
 @dataclass(frozen=True, slots=True)

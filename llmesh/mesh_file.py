@@ -71,6 +71,13 @@ def _check_address(address: str) -> str:
     return join_host_port(host, port)
 
 
+def _check_reached(address: str) -> str:
+    match = HOST_PORT.fullmatch(address)
+    if address and (match is None or not 0 < int(match["port"]) <= PORT_MAX):
+        raise ValueError(f"`{address}` is not an address: write host:port")
+    return address
+
+
 def _check_operations(address: str) -> str:
     return _check_address(address) if address else ""
 
@@ -209,6 +216,9 @@ class MeshFile(Entry):
     tool_tls: ToolTlsSettings | None = Field(None, description="what tools with a `tls_name` are shown")
     listen: Annotated[str, AfterValidator(_check_listen)] = Field(
         "127.0.0.1:8700", description="the one port of the mesh"
+    )
+    address: Annotated[str, AfterValidator(_check_reached)] = Field(
+        "", description="host:port at which tools reach the mesh port to call others; none: as it listens"
     )
     policies: Path = Field(Path("governance/policies"), strict=False, description="the folder of the policy files")
     processes: tuple[ProcessEntry, ...] = Field((), strict=False, description="what `llmesh up` starts")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
 import socket
 import time
@@ -25,14 +26,20 @@ from joserfc import jwt
 from joserfc.jwk import ECKey
 
 from gateway.catalog import Contract, Endpoint, Method, Tool
+from gateway.clock import SystemClock
+from gateway.keys import Keys
 from gateway.listener.bootstrap import Edge, bootstrap
-from gateway.snapshot.build import Policy, Resources, build
+from gateway.services.tokens import Tokens
+from gateway.snapshot.build import Policy, Resources, build, residues
 from gateway.xds.delta import MAX_MESSAGE_BYTES, DeltaDiscovery
 from gateway.xds.messages import pool
 from gateway.xds.publish import Publisher
 from governance.bundle import Bundle, parse_bundle
+from governance.decide import may_be_permitted
 from governance.issuers import Issuers, parse_issuers
+from governance.words import Caller
 from llmesh.api.options.v1 import options_pb2 as options
+from llmesh.home import Home
 
 ISSUER = "https://corp.example"
 ISSUERS = f"""
@@ -54,12 +61,17 @@ Metadata = Sequence[tuple[str, str]]
 
 KEY = ECKey.generate_key("P-256", parameters={"kid": "one", "alg": "ES256", "use": "sig"})
 JWKS = json.dumps({"keys": [KEY.as_dict(private=False)]})
+_HOME = TemporaryDirectory(prefix="keys")
+# What sign delegations, in every mesh of this process.
+atexit.register(_HOME.cleanup)
+KEYS = Keys(Home(Path(_HOME.name)).create(), SystemClock())
 
 
 def policy_of(bundle: Bundle | None = None, issuers: Issuers | None = None) -> Policy:
     """Everyone signed in may read, unless a bundle says otherwise."""
     believed = issuers or parse_issuers(ISSUERS)
-    return Policy(bundle or parse_bundle(READS, {}), believed, {issuer.name: JWKS for issuer in believed.issuers})
+    keys = {issuer.name: JWKS for issuer in believed.issuers}
+    return Policy(bundle or parse_bundle(READS, {}), believed, keys, KEYS.path)
 
 
 def token(claims: Mapping[str, object] | None = None, *, key: ECKey = KEY, **changed: object) -> str:
@@ -223,7 +235,11 @@ def _texts(*parts: Untyped) -> dict[str, str]:
 
 @dataclass(slots=True)
 class Mesh:
-    """One Envoy and what programs it. refused, accepted: what the publisher was told, in order."""
+    """One Envoy and what programs it.
+
+    refused, accepted: what the publisher was told, in order. served: the tools that were published last, and the
+    policy.
+    """
 
     folder: Path
     port: int
@@ -232,11 +248,19 @@ class Mesh:
     refused: list[tuple[str, str]]
     accepted: list[str]
     channel: grpc.aio.Channel
+    served: tuple[Mapping[str, Tool], Policy] | None = None
 
     async def publish(self, *tools: Tool, policy: Policy | None = None, quotas: Collection[str] = ()) -> None:
         """Serve these tools, and return when Envoy holds them. quotas: that its listener has."""
-        resources = build({tool.service: tool for tool in tools}, policy or policy_of(), quotas=quotas)
-        await self.publish_resources(resources)
+        self.served = {tool.service: tool for tool in tools}, policy or policy_of()
+        await self.publish_resources(build(*self.served, quotas=quotas))
+
+    def permitted(self, path: str, caller: Caller) -> bool:
+        """Whether the policy lets a caller call a method that is served."""
+        tools, policy = self.served or ({}, policy_of())
+        service, _, method = path[1:].partition("/")
+        residue = residues(tools[service], policy.bundle).get(method) if service in tools else None
+        return residue is not None and may_be_permitted(residue, caller)
 
     async def publish_resources(self, resources: Resources) -> None:
         """Serve these resources, and return when Envoy holds them."""
@@ -265,12 +289,12 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def serve_xds(publisher: Publisher, path: Path) -> AsyncGenerator[None]:
-    """The server that programs Envoy."""
+async def serve_xds(publisher: Publisher, path: Path, tokens: Tokens | None = None) -> AsyncGenerator[None]:
+    """The server that programs Envoy, and tells it what tools may call."""
     path.unlink(missing_ok=True)
     size = ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)
     server = grpc.aio.server(options=[size, ("grpc.max_send_message_length", MAX_MESSAGE_BYTES)])
-    server.add_generic_rpc_handlers((DeltaDiscovery(publisher).handler(),))
+    server.add_generic_rpc_handlers((DeltaDiscovery(publisher).handler(), *([tokens.handler()] if tokens else [])))
     server.add_insecure_port(f"unix:{path}")
     await server.start()
     try:
@@ -326,7 +350,8 @@ async def mesh(*, xds: bool = True, workers: int = 1, **facts: Untyped) -> Async
             if not xds:
                 yield made
                 return
-            async with serve_xds(publisher, folder / "xds.sock"):
+            tokens = Tokens(KEYS.signing, permitted=made.permitted, address=f"127.0.0.1:{port}")
+            async with serve_xds(publisher, folder / "xds.sock", tokens):
                 yield made
 
 

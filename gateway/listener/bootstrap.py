@@ -14,11 +14,10 @@ from gateway.listener.overload import overload_manager
 from gateway.listener.stats import stats_config
 from gateway.listener.tracing import Traces, traces_cluster
 from gateway.listener.upstream import http2_cluster
-from gateway.snapshot.ads import ADS
+from gateway.snapshot.ads import ADS, XDS_CLUSTER
 from gateway.xds.messages import make
 from llmesh.mesh_file import LimitSettings
 
-XDS_CLUSTER = "llmesh.xds"
 # How soon Envoy looks for a gateway that was away; by default it would wait up to 30 s.
 _RECONNECT: Mapping[str, Untyped] = {
     "retry_back_off": {"base_interval": {"nanos": 100_000_000}, "max_interval": {"seconds": 1}}

@@ -19,9 +19,10 @@ from gateway.listener.quotas import limit_calls, limit_classes
 from gateway.listener.replies import local_replies
 from gateway.listener.tracing import Traces, tracing
 from gateway.snapshot.access import deny_all
-from gateway.snapshot.ads import ADS
+from gateway.snapshot.ads import ADS, XDS_CLUSTER
 from gateway.snapshot.blocks import BLOCKS
 from gateway.snapshot.caller import CALLER, VERIFY
+from gateway.snapshot.delegate import DELEGATE, delegate
 from gateway.snapshot.tls import of_callers
 from gateway.xds.messages import make, pack, type_url
 from llmesh.mesh_file import LimitSettings
@@ -124,6 +125,7 @@ def _filters(limits: LimitSettings) -> list[dict[str, Untyped]]:
         *limit_calls(limits),
         {"name": "llmesh.rules", "typed_config": pack(deny_all())},
         *limit_classes(limits),
+        {"name": DELEGATE, "typed_config": pack(delegate(XDS_CLUSTER)), "disabled": True},
         {
             "name": "envoy.filters.http.router",
             "typed_config": pack(make("envoy.extensions.filters.http.router.v3.Router", suppress_envoy_headers=True)),

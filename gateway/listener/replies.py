@@ -9,7 +9,7 @@ from google.rpc import code_pb2  # pyright: ignore[reportMissingTypeStubs]
 from gateway.listener import floods, quotas, tokens
 from gateway.listener.call_log import SHOWN_PATH
 from gateway.listener.edge import CONTENT, MALFORMED_PATH, MAX_PATH_BYTES, METHOD, TIMEOUT
-from gateway.snapshot import refusals
+from gateway.snapshot import delegate, refusals
 from gateway.snapshot.service import call_id
 from gateway.xds.messages import make, pack
 from llmesh.mesh_file import LimitSettings
@@ -52,6 +52,8 @@ def local_replies(limits: LimitSettings) -> list[dict[str, Untyped]]:
         *(_over_quota(name, calls_per_s) for name, calls_per_s in quotas.stated(limits).items()),
         # A token for another audience is answered with 403.
         _reply(tokens.KNOWN, f"%CEL({tokens.WORDS})%{_SEND_ANOTHER}", status=401),
+        # What delegation.lua says of a call that a tool makes for its caller; it brings the details.
+        _reply(f"response.code == 403 && response.code_details == '{floods.DETAILS}'", "%LOCAL_REPLY_BODY%"),
         _reply(
             f"response.code == 401 || response.code_details.startsWith('{tokens.DETAILS}')",
             f"%LOCAL_REPLY_BODY%{_SEND_ANOTHER}",
@@ -63,6 +65,7 @@ def local_replies(limits: LimitSettings) -> list[dict[str, Untyped]]:
             details=f"%CEL({route}[response.code_details])%",
         ),
         _reply("response.code == 403 || response.code == 404", unknown, status=404),
+        _undelegated(),
         _composed(_details_start("overflow"), refusals.OVERLOADED, code_pb2.RESOURCE_EXHAUSTED),
         _composed(_details_start(*_CUT_BY), refusals.CUT, code_pb2.UNAVAILABLE),
         # Whatever else: no endpoint is healthy, or none could be connected to.
@@ -90,6 +93,12 @@ def _over_quota(quota: str, calls_per_s: int) -> dict[str, Untyped]:
         details=refusals.encoded(status),
         code=status.code,
     )
+
+
+def _undelegated() -> dict[str, Untyped]:
+    status = refusals.undelegated()
+    when = f"response.code_details == '{delegate.FAILED}'"
+    return _reply(when, status.message, details=refusals.encoded(status), code=status.code)
 
 
 def _denied_by(policy: str) -> str:

@@ -48,11 +48,16 @@ Resources = Mapping[str, Mapping[str, Resource]]
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Everything that decides who may call. keys: issuer name -> JWKS."""
+    """Everything that decides who may call.
+
+    keys: issuer name -> JWKS. delegation_keys: path of the file of the mesh's own, a JWKS; without one, Envoy takes
+    nothing of the policy.
+    """
 
     bundle: Bundle
     issuers: Issuers
     keys: Mapping[str, str]
+    delegation_keys: str = ""
 
 
 def facts(tool: Tool, method: Method) -> words.Tool:
@@ -163,7 +168,7 @@ def stages(before: Resources, after: Resources, *, new_parts: Collection[str]) -
 
 def _filters(policy: Policy) -> dict[str, Resource]:
     filters = {
-        VERIFY: caller.verify(policy.issuers, policy.keys),
+        VERIFY: caller.verify(policy.issuers, policy.keys, delegation_keys=policy.delegation_keys),
         CALLER: caller.derive(policy.issuers),
         BLOCKS: blocks(),
     }

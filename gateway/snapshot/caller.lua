@@ -1,6 +1,6 @@
 -- The caller, derived once from the verified token by the issuers' bindings.
 -- The same as governance.issuers.derive: keep the two alike. Before this text
--- come ISSUERS, which is generated, and claims.lua.
+-- come ISSUERS, which is generated, claims.lua and delegation.lua.
 
 local MAX_SUBJECT_BYTES = 256
 local MAX_GRANT_BYTES = 128
@@ -133,7 +133,8 @@ local function known_caller(name, issuer, payload)
   return made
 end
 
-local function made_for(headers)
+-- And why the call is refused, if it is refused already.
+local function made_for(handle, headers)
   for name, issuer in pairs(ISSUERS) do
     local payload = headers:get(issuer.payload_header)
     if payload then
@@ -141,12 +142,13 @@ local function made_for(headers)
       return known_caller(name, issuer, payload)
     end
   end
-  return made_of(NOBODY)
+  local caller, reason, message = delegated(handle, headers)
+  return made_of(caller or NOBODY), reason, message
 end
 
 function envoy_on_request(handle)
   local headers = handle:headers()
-  local made = made_for(headers)
+  local made, reason, message = made_for(handle, headers)
   if made.fault then return handle:respond({ [":status"] = "401" }, made.fault) end
   local caller = made.caller
   headers:replace("x-llmesh-issuer", caller.issuer)
@@ -156,8 +158,8 @@ function envoy_on_request(handle)
   headers:replace("x-llmesh-clearances", made.clearances)
   headers:replace("x-llmesh-actor", caller.actor)
   headers:replace("x-llmesh-call-id", headers:get("x-request-id"))
-  headers:remove("llmesh-delegation")
   headers:remove("x-llmesh-asked-timeout")
+  if reason then return refuse(handle, reason, message) end
   -- Last: where anything before fails, the call goes on without a caller, and no rule permits it.
   handle:streamInfo():dynamicMetadata():set("llmesh.caller", "v", caller)
 end

@@ -10,6 +10,7 @@ from typing import cast
 from google.protobuf.message import Message
 
 from gateway.xds.messages import make
+from governance import delegation
 from governance.issuers import Issuer, Issuers
 
 # Names of the two filters, delivered on their own.
@@ -20,39 +21,78 @@ CACHED_TOKENS = 10_000
 MAX_TOKEN_BYTES = 10_240
 CLOCK_SKEW_S = 5
 
+# What carries the token of a call that a tool makes for its caller: the mesh gives it to the tool. No name of ours
+# that the edge removes begins so.
+DELEGATION = "llmesh-delegation"
+# What carries its verified payload to delegation.lua, which takes it away. The edge lets no caller say it.
+_DELEGATED = "x-llmesh-delegated"
+# A token ends with the call that it was made for; whole seconds are as exact as it gets.
+_DELEGATION_SKEW_S = 1
+
 _SCRIPT = "".join(
-    resources.files("gateway.snapshot").joinpath(name).read_text() for name in ("claims.lua", "caller.lua")
+    resources.files("gateway.snapshot").joinpath(f"{name}.lua").read_text()
+    for name in ("claims", "delegation", "caller")
 )
 
 
-def verify(issuers: Issuers, keys: Mapping[str, str]) -> Message:
-    """The filter that lets a call on only with a token of one of the issuers. keys: issuer name -> JWKS."""
+def verify(issuers: Issuers, keys: Mapping[str, str], *, delegation_keys: str) -> Message:
+    """The filter that lets a call on only with a token of one of the issuers, or a delegation of the mesh's own.
+
+    keys: issuer name -> JWKS. delegation_keys: path of the JWKS file for delegations.
+    """
     names = [{"provider_name": issuer.name} for issuer in issuers.issuers]
     requires = names[0] if len(names) == 1 else {"requires_any": {"requirements": names}}
     return make(
         "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
         providers={
-            issuer.name: {
-                "issuer": issuer.issuer,
-                "audiences": issuer.audiences,
-                "local_jwks": {"inline_string": keys[issuer.name]},
-                "from_headers": [{"name": "authorization", "value_prefix": "Bearer "}],
-                # As text: Envoy would make a tree of it for every call, and caller.lua reads it once.
-                "forward_payload_header": _payload_header(issuer),
-                # How long it may live is for caller.lua, which says so: of Envoy's own, a token that lives too
-                # long reads that its signature was wrong.
-                "clock_skew_seconds": CLOCK_SKEW_S,
-                "jwt_cache_config": {"jwt_cache_size": CACHED_TOKENS, "jwt_max_token_size": MAX_TOKEN_BYTES},
-            }
-            for issuer in issuers.issuers
+            delegation.ISSUER: _delegations(delegation_keys),
+            **{issuer.name: _provider(issuer, keys[issuer.name]) for issuer in issuers.issuers},
         },
-        rules=[{"match": {"prefix": "/"}, "requires": requires}],
+        rules=[
+            # First: a bad one is refused, whatever else the call brings.
+            {
+                "match": {"prefix": "/", "headers": [{"name": DELEGATION, "present_match": True}]},
+                "requires": {"provider_name": delegation.ISSUER},
+            },
+            {"match": {"prefix": "/"}, "requires": requires},
+        ],
     )
+
+
+def _provider(issuer: Issuer, keys: str) -> dict[str, Untyped]:
+    return {
+        "issuer": issuer.issuer,
+        "audiences": issuer.audiences,
+        "local_jwks": {"inline_string": keys},
+        "from_headers": [{"name": "authorization", "value_prefix": "Bearer "}],
+        # As text: Envoy would make a tree of it for every call, and caller.lua reads it once.
+        "forward_payload_header": _payload_header(issuer),
+        # How long it may live is for caller.lua, which says so: of Envoy's own, a token that lives too
+        # long reads that its signature was wrong.
+        "clock_skew_seconds": CLOCK_SKEW_S,
+        "jwt_cache_config": {"jwt_cache_size": CACHED_TOKENS, "jwt_max_token_size": MAX_TOKEN_BYTES},
+    }
+
+
+def _delegations(keys: str) -> dict[str, Untyped]:
+    # From a file, so that the keys show in no dump. Envoy reads it when it is told this: a new key needs a new name.
+    # No cache: each token is for one call's own.
+    return {
+        "issuer": delegation.ISSUER,
+        "audiences": [delegation.AUDIENCE],
+        "local_jwks": {"filename": keys},
+        "from_headers": [{"name": DELEGATION}],
+        "forward_payload_header": _DELEGATED,
+        "require_expiration": True,
+        "clock_skew_seconds": _DELEGATION_SKEW_S,
+    }
 
 
 def derive(issuers: Issuers) -> Message:
     """The filter that turns the verified claims into the typed caller, and takes the token away."""
-    script = f"local ISSUERS = {_lua({issuer.name: _bindings(issuer) for issuer in issuers.issuers})}\n{_SCRIPT}"
+    limits = f"local MAX_HOPS, MAX_TEXT_BYTES = {delegation.MAX_HOPS}, {delegation.MAX_TEXT_BYTES}\n"
+    bindings = f"local ISSUERS = {_lua({issuer.name: _bindings(issuer) for issuer in issuers.issuers})}\n"
+    script = f"{limits}{bindings}{_SCRIPT}"
     return make("envoy.extensions.filters.http.lua.v3.Lua", default_source_code={"inline_string": script})
 
 

@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from gateway.catalog import Endpoint, Method, Tool
 from gateway.snapshot import access, refusals, tls
 from gateway.snapshot.ads import ADS
+from gateway.snapshot.delegate import delegated
 from gateway.snapshot.parts import Part, parts
 from gateway.snapshot.quotas import turned_on
 from gateway.xds.messages import make, pack
@@ -212,7 +213,11 @@ def _route(tool: Tool, method: Method, residue: Residue, cluster: str, quotas: C
         "name": tool.contract.digest,
         "match": {"path": residue.tool.path},
         "route": _action(method, cluster),
-        "typed_per_filter_config": {"llmesh.rules": access.rules(residue), **turned_on(method, quotas)},
+        "typed_per_filter_config": {
+            "llmesh.rules": access.rules(residue),
+            **turned_on(method, quotas),
+            **delegated(tool, method),
+        },
         "metadata": _packed(refusals.route_metadata(residue)),
     }
     if method.idle is None:

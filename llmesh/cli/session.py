@@ -15,7 +15,7 @@ import grpc.aio
 from llmesh import Mesh
 from llmesh._client import DEFAULT_ADDRESS, MeshChannel, is_local, open_channel
 from llmesh.caller import Caller, caller_to_metadata
-from llmesh.certificates import CertificateError, first_host
+from llmesh.certificates import own_certificate
 from llmesh.home import Home
 from llmesh.identity import DevCaller, DevIssuer, Logins
 from llmesh.problem import Problem
@@ -48,7 +48,9 @@ class Session:
             async with MeshChannel(open_channel(self.address), metadata=lambda: metadata) as own:
                 yield own
             return
-        certificate, name = self._own_certificate()
+        # None else need vouch for the mesh of this directory.
+        own = self.home if self.address.startswith("https://") else None
+        certificate, name = own_certificate(own) if own else (None, "")
         try:
             mesh = Mesh(
                 self.address,
@@ -61,17 +63,6 @@ class Session:
             raise Problem(str(err)) from err
         async with mesh:
             yield mesh.channel
-
-    def _own_certificate(self) -> tuple[bytes | None, str]:
-        """What the mesh of the directory shows, and what that names: none else need vouch for it. None: unknown."""
-        if self.home is None or not self.address.startswith("https://"):
-            return None, ""
-        path = self.home.port_certificate
-        try:
-            certificate = path.read_bytes()
-            return certificate, first_host(path, certificate)
-        except (OSError, CertificateError):
-            return None, ""
 
     def run(self, work: Callable[[grpc.aio.Channel], Awaitable[T]]) -> T:
         """Do work with a channel to the mesh, from start to end."""

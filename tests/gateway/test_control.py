@@ -22,7 +22,7 @@ from gateway.policy import POLL_S, PolicyError
 from gateway.snapshot.build import ROUTES, Resource
 from governance.residue import Residue
 from governance.words import Caller
-from tests.envoy import READS, Mesh, mesh
+from tests.envoy import KEYS, READS, Mesh, mesh
 from tests.eventually import eventually
 from tests.gateway.fakes import FakeClock
 from tests.gateway.policy_files import BROKEN, Folder
@@ -73,7 +73,7 @@ async def controlled(path: Path) -> AsyncGenerator[Controlled]:
     found, shown = CatalogBoard(), CatalogBoard()
     async with mesh() as running:
         platform = (running.tool(PLATFORM, domain="platform"),)
-        control = Control(found, shown, running.publisher, folder.files(), platform)
+        control = Control(found, shown, running.publisher, folder.files(), platform, keys=KEYS)
         async with asyncio.TaskGroup() as tasks:
             task = tasks.create_task(control.run(clock))
             yield Controlled(running, folder, control, found, shown, clock)
@@ -267,4 +267,4 @@ async def test_without_any_policy_there_is_no_gateway(tmp_path: Path) -> None:
     folder.write("mesh.yaml", BROKEN)
     async with mesh(xds=False) as running:
         with pytest.raises(PolicyError):
-            Control(CatalogBoard(), CatalogBoard(), running.publisher, folder.files(), ())
+            Control(CatalogBoard(), CatalogBoard(), running.publisher, folder.files(), (), keys=KEYS)

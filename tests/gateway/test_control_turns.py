@@ -13,7 +13,7 @@ from gateway.catalog import CatalogBoard, Tool
 from gateway.control import TOOLS_A_TURN, Control
 from gateway.snapshot.build import ROUTES, Resource, Resources
 from governance.residue import Residue
-from tests.envoy import READS, tool_of
+from tests.envoy import KEYS, READS, tool_of
 from tests.gateway.fakes import FakeClock
 from tests.gateway.policy_files import Folder
 
@@ -39,7 +39,7 @@ async def test_many_tools_are_compiled_in_turns_and_by_one_policy(
 ) -> None:
     folder, found, shown, turns, built = Folder.make(tmp_path), CatalogBoard(), CatalogBoard(), 0, list[int]()
     publisher: Untyped = Publisher()
-    control = Control(found, shown, publisher, folder.files(), ())
+    control = Control(found, shown, publisher, folder.files(), (), keys=KEYS)
     folder.write("mesh.yaml", READS.replace("effect: permit", "effect: forbid"))
     newer = folder.files().load()
 

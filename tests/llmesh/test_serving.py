@@ -7,6 +7,7 @@ import json
 import tracemalloc
 from collections.abc import AsyncIterator
 from typing import Any
+from unittest.mock import Mock
 
 import grpc
 import pytest
@@ -198,7 +199,7 @@ async def provenance(call: grpc.aio.Call) -> object:
 def test_provenance_is_cut_to_its_limit_and_says_so() -> None:
     from llmesh.call import Call
 
-    call = Call("/a/b", llmesh.Caller(), call_id="", remaining=lambda: None)
+    call = Call("/a/b", llmesh.Caller(), call_id="", remaining=lambda: None, mesh=Mock())
     assert call.provenance(limit_bytes=100) == ""
     for number in range(100):
         call.cite(document=f"guide-{number}.md", revision=number)
@@ -211,7 +212,7 @@ def test_provenance_is_cut_to_its_limit_and_says_so() -> None:
 def test_a_call_that_cites_without_end_holds_no_more_than_it_can_send() -> None:
     from llmesh.call import PROVENANCE_MAX_BYTES, Call
 
-    call = Call("/a/b", llmesh.Caller(), call_id="", remaining=lambda: None)
+    call = Call("/a/b", llmesh.Caller(), call_id="", remaining=lambda: None, mesh=Mock())
     tracemalloc.start()
     try:
         for number in range(20_000):
@@ -229,7 +230,7 @@ def test_a_call_that_cites_without_end_holds_no_more_than_it_can_send() -> None:
 def test_citations_that_just_fit_are_whole(fact_bytes: int, is_whole: bool) -> None:  # noqa: FBT001
     from llmesh.call import PROVENANCE_MAX_BYTES, Call
 
-    call = Call("/a/b", llmesh.Caller(), call_id="", remaining=lambda: None)
+    call = Call("/a/b", llmesh.Caller(), call_id="", remaining=lambda: None, mesh=Mock())
     call.cite(a="x" * fact_bytes)
     whole = [{"a": "x" * fact_bytes}]
     assert json.loads(call.provenance(limit_bytes=PROVENANCE_MAX_BYTES)) == (
@@ -241,7 +242,7 @@ def test_citations_that_just_fit_are_whole(fact_bytes: int, is_whole: bool) -> N
 def test_a_fact_that_json_cannot_hold_is_refused_where_it_is_cited(fact: Any) -> None:
     from llmesh.call import Call
 
-    call = Call("/a/b", llmesh.Caller(), call_id="", remaining=lambda: None)
+    call = Call("/a/b", llmesh.Caller(), call_id="", remaining=lambda: None, mesh=Mock())
     with pytest.raises((TypeError, ValueError)):
         call.cite(fact=fact)
     assert call.provenance(limit_bytes=100) == ""

@@ -7,14 +7,14 @@ import json
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any as Untyped
 from typing import cast
 
 import grpc
 import pytest
 
-from gateway.snapshot.build import CLUSTER, ENDPOINTS, EXTENSION, ROUTES, SCOPE, Policy, Resource, Resources, build
+from gateway.snapshot.build import CLUSTER, ENDPOINTS, EXTENSION, ROUTES, SCOPE, Resource, Resources, build
 from gateway.snapshot.caller import CALLER, VERIFY
 from gateway.xds import delta
 from gateway.xds.messages import make, message_type, serialize
@@ -132,7 +132,7 @@ async def test_a_filter_that_is_refused_while_another_changes_is_known_to_be(run
     bindings = parse_issuers(ISSUERS + "  - {claim: groups, grants: role}\n")
     off_the_curve = json.dumps({"keys": [{**KEY.as_dict(private=False), "x": "AAAA"}]})
 
-    policy = Policy(POLICY.bundle, bindings, {"corp": off_the_curve})
+    policy = replace(POLICY, issuers=bindings, keys={"corp": off_the_curve})
     await running.publish_resources(build({TICKETS: running.tool(TICKETS)}, policy))
 
     assert [name for _, name, _ in running.publisher.refusals] == [VERIFY]

@@ -1,0 +1,105 @@
+"""The token service: writes down, for a call under way, what its tool may call for the caller.
+
+Envoy asks it of each call to a method that uses others, once the rules have
+let the call in, and hands the token to the tool (snapshot/delegate.py). The
+contract's `uses` are not enough: the rules must permit each of them to the
+tool itself, as a caller with the service's name, the tool's domain, and no
+roles.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
+from typing import Any as Untyped
+
+import grpc
+from joserfc import jwt
+from joserfc.jwk import OctKey
+
+from gateway.snapshot import delegate
+from gateway.snapshot.caller import DELEGATION
+from gateway.xds.messages import make, message_type
+from governance.delegation import Delegation, service_of, tool_itself
+from governance.words import Caller
+
+__all__ = ["Tokens"]
+
+SERVICE = "envoy.service.auth.v3.Authorization"
+ALGORITHM = "HS256"
+# Where a tool finds the mesh that it may call.
+MESH = "x-llmesh-mesh"
+_REQUEST, _RESPONSE = "envoy.service.auth.v3.CheckRequest", "envoy.service.auth.v3.CheckResponse"
+_UNITS_S = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+# Envoy has refused any other.
+_TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])")
+
+
+class Tokens:
+    """Mints a token for each call that Envoy asks about. It refuses none: that is the rules' business."""
+
+    def __init__(self, key: Callable[[], OctKey], *, permitted: Callable[[str, Caller], bool], address: str) -> None:
+        """key: signs from now on. permitted: whether the rules let a caller call a method, by its path.
+
+        address: the mesh's own, for its tools.
+        """
+        self._key = key
+        self._permitted = permitted
+        self._address = address
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """What a gRPC server takes."""
+        check = grpc.unary_unary_rpc_method_handler(
+            self._check,  # pyright: ignore[reportArgumentType] - async is right here
+            request_deserializer=message_type(_REQUEST).FromString,
+            response_serializer=message_type(_RESPONSE).SerializeToString,
+        )
+        return grpc.method_handlers_generic_handler(SERVICE, {"Check": check})
+
+    async def _check(self, request: Untyped, _: object) -> Untyped:
+        delegation = self._delegation(request.attributes)
+        key = self._key()
+        token = jwt.encode({"alg": ALGORITHM, "kid": key.kid}, delegation.claims(), key, algorithms=[ALGORITHM])
+        added = {DELEGATION: token, MESH: self._address}
+        return make(_RESPONSE, status={"code": 0}, ok_response={"headers": list(_headers(added))})
+
+    def _delegation(self, attributes: Untyped) -> Delegation:
+        """What the call may hand on. attributes: an AttributeContext."""
+        http, facts = attributes.request.http, attributes.context_extensions
+        derived = attributes.metadata_context.filter_metadata["llmesh.caller"]
+        caller = _caller(derived["v"])
+        before = tuple(derived["path"]) if "path" in derived else ()
+        actor = tool_itself(service_of(http.path), facts[delegate.DOMAIN])
+        used = (f"/{name}" for name in facts[delegate.USES].split(" "))
+        started_s = attributes.request.time.seconds + attributes.request.time.nanos / 1e9
+        return Delegation(
+            caller,
+            path=(*before, http.path),
+            methods=tuple(path for path in used if self._permitted(path, actor)),
+            parent=http.headers[delegate.CALL_ID],
+            expires_s=math.ceil(started_s + _deadline_s(http.headers, facts)),
+        )
+
+
+def _caller(value: Untyped) -> Caller:
+    return Caller(
+        issuer=value["issuer"],
+        subject=value["subject"],
+        roles=tuple(value["roles"]),
+        domain=value["domain"],
+        clearances=tuple(value["clearances"]),
+    )
+
+
+def _deadline_s(headers: Mapping[str, str], facts: Mapping[str, str]) -> float:
+    """How long the call may take in all: what its caller gives it, up to what its contract does."""
+    most_s = timedelta(milliseconds=int(facts[delegate.DEADLINE_MS])).total_seconds()
+    stated = _TIMEOUT.fullmatch(headers.get(delegate.TIMEOUT, ""))
+    return min(most_s, int(stated[1]) * _UNITS_S[stated[2]]) if stated else most_s
+
+
+def _headers(added: Mapping[str, str]) -> Iterator[dict[str, Untyped]]:
+    for key, value in added.items():
+        yield {"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}

@@ -1,0 +1,53 @@
+"""What a tool may call for its caller: the step that gives a call its delegation before the tool gets it.
+
+Only methods whose contract lists what they use take it; on all other routes
+the filter is off, and costs nothing. The gateway answers it
+(services/tokens.py); while it is away, those methods alone are unavailable.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any as Untyped
+
+from google.protobuf.message import Message
+
+from gateway.catalog import Method, Tool
+from gateway.xds.messages import make, pack
+
+DELEGATE = "llmesh.delegate"
+# The route's facts, as the gateway is asked with them.
+DOMAIN, USES, DEADLINE_MS = "domain", "uses", "deadline_ms"
+# What Envoy says of a call that got no answer, or a refusal, from the gateway.
+FAILED = "ext_authz_error"
+# How long the gateway may take.
+_TIMEOUT_S = 2
+# What of a call's headers it is told.
+TIMEOUT, CALL_ID = "grpc-timeout", "x-llmesh-call-id"
+
+_AUTHZ = "envoy.extensions.filters.http.ext_authz.v3"
+
+
+def delegate(cluster: str) -> Message:
+    """The filter, for the routes that turn it on. cluster: where the gateway answers it."""
+    return make(
+        f"{_AUTHZ}.ExtAuthz",
+        transport_api_version="V3",
+        grpc_service={"envoy_grpc": {"cluster_name": cluster}, "timeout": {"seconds": _TIMEOUT_S}},
+        allowed_headers={"patterns": [{"exact": TIMEOUT}, {"exact": CALL_ID}]},
+        metadata_context_namespaces=["llmesh.caller"],
+        status_on_error={"code": "ServiceUnavailable"},
+    )
+
+
+def delegated(tool: Tool, method: Method) -> dict[str, Untyped]:
+    """What turns the filter on for a method that uses others: the per-route settings, by the filter's name."""
+    if not method.options.uses:
+        return {}
+    facts = {
+        DOMAIN: tool.domain,
+        USES: " ".join(method.options.uses),
+        DEADLINE_MS: str(method.deadline // timedelta(milliseconds=1)),
+    }
+    settings = make(f"{_AUTHZ}.ExtAuthzPerRoute", check_settings={"context_extensions": facts})
+    return {DELEGATE: pack(settings)}

@@ -1,0 +1,72 @@
+-- A call that a tool makes for its caller: who is behind it, by the token that
+-- the gateway minted and the filter before has verified. The same as
+-- governance.delegation: keep the two alike. Before this text come MAX_HOPS and
+-- MAX_TEXT_BYTES, which are generated, and claims.lua.
+
+local PAYLOAD = "x-llmesh-delegated"
+local NO_PERMISSION = "7"
+
+local function chain(path, method)
+  local names = {}
+  for index, each in ipairs(path) do names[index] = each:sub(2) end
+  names[#names + 1] = method:sub(2)
+  return table.concat(names, " -> ")
+end
+
+-- Reason and words; nil if the call may go on to the rules.
+local function why_refused(claims, method)
+  local path = claims.path
+  for _, each in ipairs(path) do
+    if each == method then
+      return "DELEGATION_LOOP", chain(path, method) .. ": a loop; no method is called again for itself"
+    end
+  end
+  if #path > MAX_HOPS then
+    return "TOO_MANY_HOPS",
+      chain(path, method) .. ": between a caller and a call stand at most " .. MAX_HOPS .. " tools"
+  end
+  for _, each in ipairs(claims.methods) do
+    if each == method then return nil end
+  end
+  return "NOT_DELEGATED",
+    path[#path]:sub(2) .. " may not call " .. method:sub(2) .. " for its caller: the contract's `uses` must list "
+    .. "the method, and the rules must permit it to the tool itself"
+end
+
+-- A field of a protobuf message that is text or a message.
+local function field(number, value)
+  local length, rest = "", #value
+  while rest > 127 do
+    length, rest = length .. string.char(rest % 128 + 128), math.floor(rest / 128)
+  end
+  return string.char(number * 8 + 2) .. length .. string.char(rest) .. value
+end
+
+-- Answers with a google.rpc.Status that holds an ErrorInfo.
+local function refuse(handle, reason, message)
+  message = message:gsub("[^ -~]", "?"):sub(1, MAX_TEXT_BYTES)
+  local info = field(1, reason) .. field(2, "llmesh")
+  local detail = field(1, "type.googleapis.com/google.rpc.ErrorInfo") .. field(2, info)
+  local status = string.char(8, tonumber(NO_PERMISSION)) .. field(2, message) .. field(3, detail)
+  handle:respond({
+    [":status"] = "403", ["grpc-status"] = NO_PERMISSION,
+    ["grpc-status-details-bin"] = handle:base64Escape(status),
+  }, message)
+end
+
+-- The caller, and why the call is refused, if it is; nil if no tool makes the call.
+local function delegated(handle, headers)
+  local payload = headers:get(PAYLOAD)
+  if not payload then return nil end
+  local claims = claims_in(payload)
+  headers:remove(PAYLOAD)
+  -- Whoever else is said to call: the token alone says it.
+  headers:remove("authorization")
+  headers:replace("x-llmesh-parent", claims.parent)
+  local path = claims.path
+  handle:streamInfo():dynamicMetadata():set("llmesh.caller", "path", path)
+  return {
+    issuer = claims.issuer, subject = claims.sub, roles = claims.roles, domain = claims.domain,
+    clearances = claims.clearances, actor = path[#path]:match("^/([^/]*)"),
+  }, why_refused(claims, headers:get(":path"))
+end

@@ -1,0 +1,120 @@
+"""Delegation: what a tool may call for its caller, for how long, and who is behind it.
+
+The gateway writes a delegation into a token as claims; Envoy reads them back.
+`derive` and `refusal` say what becomes of a call that brings such a token; the
+gateway's delegation.lua does the same in Envoy: keep the two alike.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from governance.words import Caller
+
+__all__ = ["AUDIENCE", "ISSUER", "MAX_HOPS", "Delegation", "Refused", "derive", "refusal", "service_of", "tool_itself"]
+
+# The mesh, as the one that vouches for its tools: no issuer of issuers.yaml may have the name.
+ISSUER = "llmesh"
+AUDIENCE = "llmesh"
+# Tools that may stand between a caller and a call.
+MAX_HOPS = 5
+# A gRPC client takes 8 KiB of headers for certain, and the text stands in them three times.
+MAX_TEXT_BYTES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Delegation:
+    """What one call may hand on.
+
+    caller: who is behind it all, without an actor. path: the methods that act
+    for the caller, by their paths, the first one called first; never empty.
+    methods: paths of what the last of them may call. parent: id of the call to
+    that one. expires_s: Unix seconds, whole.
+    """
+
+    caller: Caller
+    path: tuple[str, ...]
+    methods: tuple[str, ...]
+    parent: str
+    expires_s: int
+
+    def claims(self) -> dict[str, object]:
+        """The claims of its token."""
+        return {
+            "iss": ISSUER,
+            "aud": AUDIENCE,
+            "exp": self.expires_s,
+            "sub": self.caller.subject,
+            "issuer": self.caller.issuer,
+            "roles": list(self.caller.roles),
+            "domain": self.caller.domain,
+            "clearances": list(self.caller.clearances),
+            "path": list(self.path),
+            "methods": list(self.methods),
+            "parent": self.parent,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why a delegated call is refused. reason: UPPER_SNAKE, stable. message: for people."""
+
+    reason: str
+    message: str
+
+
+def derive(claims: Mapping[str, object]) -> Caller:
+    """The caller that a delegation's claims make: the one behind it all, with the tool as the actor."""
+    return Caller(
+        issuer=str(claims["issuer"]),
+        subject=str(claims["sub"]),
+        roles=_texts(claims["roles"]),
+        domain=str(claims["domain"]),
+        clearances=_texts(claims["clearances"]),
+        actor=service_of(_texts(claims["path"])[-1]),
+    )
+
+
+def refusal(claims: Mapping[str, object], method: str) -> Refused | None:
+    """Why a call of the method (its path) with these claims is refused whatever the rules say; None if it isn't."""
+    path = _texts(claims["path"])
+    if method in path:
+        return _refused("DELEGATION_LOOP", f"{_chain(*path, method)}: a loop; no method is called again for itself")
+    if len(path) > MAX_HOPS:
+        return _refused(
+            "TOO_MANY_HOPS", f"{_chain(*path, method)}: between a caller and a call stand at most {MAX_HOPS} tools"
+        )
+    if method not in _texts(claims["methods"]):
+        return _refused(
+            "NOT_DELEGATED",
+            f"{path[-1][1:]} may not call {method[1:]} for its caller: the contract's `uses` must list the method, "
+            "and the rules must permit it to the tool itself",
+        )
+    return None
+
+
+def tool_itself(service: str, domain: str) -> Caller:
+    """The tool as a caller in its own right: what it is not permitted, it may call for nobody."""
+    return Caller(issuer=ISSUER, subject=service, domain=domain)
+
+
+def service_of(path: str) -> str:
+    """The service of a method's path: "acme.support.v1.Tickets" of "/acme.support.v1.Tickets/Suggest"."""
+    return path[1:].partition("/")[0]
+
+
+def _chain(*path: str) -> str:
+    return " -> ".join(method[1:] for method in path)
+
+
+def _refused(reason: str, message: str) -> Refused:
+    # A path may hold any byte, and the text travels as a header.
+    plain = re.sub(rb"[^ -~]", b"?", message.encode(errors="surrogateescape"))
+    return Refused(reason, plain[:MAX_TEXT_BYTES].decode())
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(cast("Sequence[str]", value))

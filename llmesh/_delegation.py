@@ -1,0 +1,80 @@
+"""What a servicer calls for its caller: the mesh, with the token that the mesh gave the call.
+
+The token goes to the mesh and nowhere else: not to the servicer, and into no log.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import grpc
+
+from llmesh._client import AUTHORITY_VARIABLE, Mesh, MeshChannel
+from llmesh.certificates import own_certificate
+from llmesh.errors import ToolFailed
+from llmesh.home import Home
+
+__all__ = ["DELEGATION_KEY", "MESH_KEY", "DelegatedMesh", "Meshes"]
+
+DELEGATION_KEY = "llmesh-delegation"
+# Where the mesh that gave the token is to be found.
+MESH_KEY = "x-llmesh-mesh"
+
+
+@dataclass(frozen=True, slots=True)
+class DelegatedMesh:
+    """The mesh, for the caller of the call that is being answered.
+
+    channel: stubs take it. Their calls are the caller's, made by this tool, and
+    fail as those of llmesh.Mesh do. They have the time that the call has left,
+    unless they say a timeout.
+    """
+
+    channel: grpc.aio.Channel = field(repr=False)
+
+
+class Meshes:
+    """The connections to the mesh that the calls of one server share: one an address, made with the first call."""
+
+    def __init__(self, home: Home | None) -> None:
+        """home: whose mesh shows its certificate there; None to believe others' authorities alone."""
+        self._home = home
+        self._open: dict[str, grpc.aio.Channel] = {}
+
+    def delegated(
+        self, method: str, metadata: Mapping[str, str], remaining: Callable[[], float | None]
+    ) -> DelegatedMesh:
+        """The mesh for the caller of a call. metadata: the call's. Raises ToolFailed if it was given no token."""
+        token, address = metadata.get(DELEGATION_KEY, ""), metadata.get(MESH_KEY, "")
+        if not token or not address:
+            message = (
+                f"{method[1:]} was given no right to call other tools: list them in its contract under `uses`, "
+                "and call it through the mesh"
+            )
+            raise ToolFailed(message, reason="NO_DELEGATION", metadata={"method": method})
+        given = ((DELEGATION_KEY, token),)
+        return DelegatedMesh(_Shared(self._connected(address), metadata=lambda: given, remaining=remaining))
+
+    def _connected(self, address: str) -> grpc.aio.Channel:
+        if address not in self._open:
+            certificate, name = None, ""
+            if self._home and not os.environ.get(AUTHORITY_VARIABLE):
+                certificate, name = own_certificate(self._home)
+            tls = address.startswith("https://")
+            mesh = Mesh(address, root_certificates=certificate if tls else None, server_name=name)
+            self._open[address] = mesh.connect()
+        return self._open[address]
+
+    async def close(self) -> None:
+        """Close them; calls in flight are cancelled."""
+        while self._open:
+            await self._open.popitem()[1].close()
+
+
+class _Shared(MeshChannel):
+    """A call's own view of a connection that others use too."""
+
+    async def close(self, grace: float | None = None) -> None:
+        """Nothing: the server closes what its calls share."""
