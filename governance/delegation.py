@@ -90,8 +90,8 @@ def refusal(claims: Mapping[str, object], method: str) -> Refused | None:
     if method not in _texts(claims["methods"]):
         return _refused(
             "NOT_DELEGATED",
-            f"{path[-1][1:]} may not call {method[1:]} for its caller: the contract's `uses` must list the method, "
-            "and the rules must permit it to the tool itself",
+            f"{path[-1][1:]} may not call {method[1:]} for its caller: its contract must list that under `uses`, it "
+            "must be on the mesh, and the rules must permit it to the tool itself",
         )
     return None
 

@@ -23,7 +23,8 @@ from llmesh._tracing import configure as configure_tracing
 from llmesh.status import error_from_rpc
 
 Metadatum = tuple[str, str | bytes]
-Metadata = Callable[[], Sequence[Metadatum]]
+# Asked with the path of the method that is called.
+Metadata = Callable[[str], Sequence[Metadatum]]
 T = TypeVar("T")
 
 DEFAULT_ADDRESS = "127.0.0.1:8700"
@@ -114,7 +115,7 @@ class Mesh:
         if channel is not None:
             await channel.close()
 
-    def _metadata(self) -> Sequence[Metadatum]:
+    def _metadata(self, _: str) -> Sequence[Metadatum]:
         token = _bare(self._token()) if callable(self._token) else self._token
         return (("authorization", f"Bearer {token}"),) if token else ()
 
@@ -172,7 +173,7 @@ class MeshChannel(grpc.aio.Channel):
             **kwargs: object,
         ) -> _Call:
             timeout = self._remaining() if timeout is None else timeout
-            whole = (*self._metadata(), *(metadata or ()))
+            whole = (*self._metadata(path), *(metadata or ()))
             span = calling(path, whole)
             sent = (*whole, *span.metadata()) if span else whole
             call = method(*args, metadata=sent, timeout=timeout, **kwargs)

@@ -55,7 +55,7 @@ class Meshes:
             )
             raise ToolFailed(message, reason="NO_DELEGATION", metadata={"method": method})
         given = ((DELEGATION_KEY, token),)
-        return DelegatedMesh(_Shared(self._connected(address), metadata=lambda: given, remaining=remaining))
+        return DelegatedMesh(_Shared(self._connected(address), metadata=lambda _: given, remaining=remaining))
 
     def _connected(self, address: str) -> grpc.aio.Channel:
         if address not in self._open:

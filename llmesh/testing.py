@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import grpc
+from google.protobuf import descriptor_pool
 
-from llmesh._client import MeshChannel, open_channel
+from llmesh._client import MeshChannel, Metadatum, open_channel
+from llmesh._delegation import DELEGATION_KEY, MESH_KEY
 from llmesh._server import Server
+from llmesh.api.options.v1 import options_pb2
 from llmesh.caller import Caller, caller_to_metadata
 
 __all__ = ["TESTER", "ToolUnderTest", "run"]
@@ -21,31 +24,55 @@ TESTER = Caller(issuer="llmesh.testing", subject="tester")
 class ToolUnderTest:
     """A running tool: stubs take its channel, whose calls come from one caller."""
 
-    def __init__(self, server: Server, channel: grpc.aio.Channel, caller: Caller) -> None:
-        """For a server that runs, and a channel to it."""
+    def __init__(self, server: Server, channel: grpc.aio.Channel, caller: Caller, *, mesh: str = "") -> None:
+        """For a server that runs, and a channel to it. mesh: address of what stands in for the mesh; none if empty."""
         self.server = server
         self.raw_channel = channel
+        self._mesh = mesh
         self.channel = self.as_(caller)
 
     def as_(self, caller: Caller) -> grpc.aio.Channel:
         """A channel whose calls come from this caller. Its failures are MeshErrors."""
         headers = caller_to_metadata(caller)
-        return MeshChannel(self.raw_channel, metadata=lambda: headers)
+        return MeshChannel(self.raw_channel, metadata=lambda path: (*headers, *self._delegation(path)))
+
+    def _delegation(self, path: str) -> tuple[Metadatum, ...]:
+        if not self._mesh or not _uses(path):
+            return ()
+        return ((DELEGATION_KEY, "a test's"), (MESH_KEY, self._mesh))
+
+
+def _uses(path: str) -> bool:
+    """Whether the contract of a method, by its path, says that it calls others."""
+    service, _, method = path[1:].partition("/")
+    found = descriptor_pool.Default().FindServiceByName(service).methods_by_name.get(method)
+    return found is not None and bool(found.GetOptions().Extensions[options_pb2.method].uses)
 
 
 @asynccontextmanager
-async def run(*servicers: object, caller: Caller = TESTER, drain_limit_s: float = 1.0) -> AsyncGenerator[ToolUnderTest]:
+async def run(
+    *servicers: object, caller: Caller = TESTER, mesh: tuple[object, ...] = (), drain_limit_s: float = 1.0
+) -> AsyncGenerator[ToolUnderTest]:
     """Serve the servicers for as long as the `async with` lasts; no mesh is needed.
 
     caller: who calls on `.channel`; `.as_(other)` gives another's channel.
+    mesh: servicers that stand in for the tools that these call, in methods
+    whose contract says `uses`. They answer whatever is called: that the
+    contract lists it, and that it is permitted, is for the mesh to see to.
     drain_limit_s: how long calls left over at the end may go on.
     """
     # Not pytest's own folder: its path can be too long for a socket.
     with tempfile.TemporaryDirectory(prefix="llmesh-") as folder:
-        address = f"unix:{Path(folder) / 's' / 'tool.sock'}"
-        async with Server(*servicers, address=address, drain_limit_s=drain_limit_s) as server:
+        sockets = Path(folder) / "s"
+        async with AsyncExitStack() as running:
+            others = ""
+            if mesh:
+                stand_in = Server(*mesh, address=f"unix:{sockets / 'mesh.sock'}", drain_limit_s=drain_limit_s)
+                others = (await running.enter_async_context(stand_in)).address
+            tool = Server(*servicers, address=f"unix:{sockets / 'tool.sock'}", drain_limit_s=drain_limit_s)
+            server = await running.enter_async_context(tool)
             channel = open_channel(server.address)
             try:
-                yield ToolUnderTest(server, channel, caller)
+                yield ToolUnderTest(server, channel, caller, mesh=others)
             finally:
                 await channel.close()

@@ -29,8 +29,8 @@ local function why_refused(claims, method)
     if each == method then return nil end
   end
   return "NOT_DELEGATED",
-    path[#path]:sub(2) .. " may not call " .. method:sub(2) .. " for its caller: the contract's `uses` must list "
-    .. "the method, and the rules must permit it to the tool itself"
+    path[#path]:sub(2) .. " may not call " .. method:sub(2) .. " for its caller: its contract must list that under "
+    .. "`uses`, it must be on the mesh, and the rules must permit it to the tool itself"
 end
 
 -- A field of a protobuf message that is text or a message.

@@ -45,7 +45,7 @@ class Session:
         """A channel to the mesh, over TLS beyond this machine. Its calls carry the token, and raise MeshError."""
         if self.caller:
             metadata = caller_to_metadata(self.caller)
-            async with MeshChannel(open_channel(self.address), metadata=lambda: metadata) as own:
+            async with MeshChannel(open_channel(self.address), metadata=lambda _: metadata) as own:
                 yield own
             return
         # None else need vouch for the mesh of this directory.

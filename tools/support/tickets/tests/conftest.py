@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
-# Last, so that nothing here hides another package; `acme` is a namespace that
-# every tool's folder adds to.
-sys.path.append(str(Path(__file__).resolve().parent.parent))
+FOLDER = Path(__file__).resolve().parent.parent
+TOOLS = FOLDER.parent.parent
+# With the stubs of those that Suggest calls. Last, so that nothing here hides
+# another package; `acme` is a namespace that every tool's folder adds to.
+sys.path += [str(folder) for folder in (FOLDER, TOOLS / "engineering/doc_search", TOOLS / "handbook/search")]

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from acme.engineering.v1 import doc_search_pb2, doc_search_pb2_grpc
 from acme.support.v1 import tickets_pb2 as pb
 from google.protobuf import descriptor, json_format, message_factory
 from tickets.service import TicketsService
@@ -10,16 +11,24 @@ from tickets.store import Store
 
 from llmesh import testing
 from llmesh.api.options.v1 import options_pb2
+from llmesh.api.retrieval.v1 import retrieval_pb2 as retrieval
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Tickets"]
 # Each is called on a store where the ones before it were: the examples tell one story.
-UNARY = ["ListTickets", "CreateTicket", "GetTicket", "CloseTicket", "ReopenTicket", "DeleteTicket"]
+UNARY = ["ListTickets", "CreateTicket", "GetTicket", "Suggest", "CloseTicket", "ReopenTicket", "DeleteTicket"]
 PERSONAL = {options_pb2.DATA_CLASS_CONFIDENTIAL, options_pb2.DATA_CLASS_PII}
+
+
+class DocSearch(doc_search_pb2_grpc.DocSearchServicer):
+    contract = doc_search_pb2.DESCRIPTOR
+
+    async def Retrieve(self, request: retrieval.RetrieveRequest, context: object) -> retrieval.RetrieveResponse:
+        return retrieval.RetrieveResponse()
 
 
 async def test_the_examples_are_calls_that_work(tmp_path: Path) -> None:
     store = Store(tmp_path / "tickets.db")
-    async with testing.run(TicketsService(store)) as tool:
+    async with testing.run(TicketsService(store), mesh=(DocSearch(),)) as tool:
         for name in UNARY:
             method = SERVICE.methods_by_name[name]
             for example in method.GetOptions().Extensions[options_pb2.method].examples:
@@ -42,6 +51,7 @@ def test_every_method_says_what_it_changes() -> None:
         "CreateTicket": options_pb2.EFFECT_WRITE,
         "GetTicket": options_pb2.EFFECT_READ,
         "ListTickets": options_pb2.EFFECT_READ,
+        "Suggest": options_pb2.EFFECT_READ,
         "WatchTickets": options_pb2.EFFECT_READ,
         "CloseTicket": options_pb2.EFFECT_WRITE,
         "ReopenTicket": options_pb2.EFFECT_WRITE,
@@ -60,7 +70,9 @@ def test_every_field_says_what_it_means_and_who_may_see_it(message: descriptor.D
             assert field.GetOptions().debug_redact == sheet.redact, field.full_name
 
 
-@pytest.mark.parametrize("name", ["ListTicketsRequest", "ListTicketsResponse", "WatchTicketsResponse", "TicketSummary"])
+@pytest.mark.parametrize(
+    "name", ["ListTicketsRequest", "ListTicketsResponse", "WatchTicketsResponse", "TicketSummary", "SuggestResponse"]
+)
 def test_lists_and_watches_hold_nothing_personal(name: str) -> None:
     for field in pb.DESCRIPTOR.message_types_by_name[name].fields:
         assert field.GetOptions().Extensions[options_pb2.field].data_class not in PERSONAL, field.full_name

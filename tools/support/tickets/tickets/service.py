@@ -17,6 +17,7 @@ from tickets.bell import Bell
 from tickets.messages import draft_from_request, to_change, to_summary, to_ticket
 from tickets.paging import read_token, write_token
 from tickets.store import Store
+from tickets.suggest import suggest
 from tickets.ticket import Filter, Maker, name_ticket, number_of
 
 __all__ = ["TicketsService"]
@@ -24,6 +25,7 @@ __all__ = ["TicketsService"]
 log = logging.getLogger(__name__)
 
 _PAGE_SIZE = 50
+_SUGGESTIONS = 5
 # What a watcher holds at most; a slow one reads the next when it has sent these.
 _WATCH_PAGE = 100
 # Other processes' changes ring no bell here: look again after this long.
@@ -66,6 +68,11 @@ class TicketsService(tickets_pb2_grpc.TicketsServicer):
             next_page_token=write_token(page.tickets[-1].number, filters) if page.more else "",
             sequence=page.sequence,
         )
+
+    async def Suggest(self, request: pb.SuggestRequest, context: object) -> pb.SuggestResponse:
+        """What other tools know about a ticket, asked by its title for the caller."""
+        ticket = await asyncio.to_thread(self._store.get, number_of(request.id))
+        return await suggest(llmesh.current_call(), ticket.title, limit=request.limit or _SUGGESTIONS)
 
     async def WatchTickets(
         self,

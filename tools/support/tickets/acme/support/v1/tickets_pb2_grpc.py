@@ -50,6 +50,11 @@ class TicketsStub(object):
                 request_serializer=acme_dot_support_dot_v1_dot_tickets__pb2.ListTicketsRequest.SerializeToString,
                 response_deserializer=acme_dot_support_dot_v1_dot_tickets__pb2.ListTicketsResponse.FromString,
                 _registered_method=True)
+        self.Suggest = channel.unary_unary(
+                '/acme.support.v1.Tickets/Suggest',
+                request_serializer=acme_dot_support_dot_v1_dot_tickets__pb2.SuggestRequest.SerializeToString,
+                response_deserializer=acme_dot_support_dot_v1_dot_tickets__pb2.SuggestResponse.FromString,
+                _registered_method=True)
         self.WatchTickets = channel.unary_stream(
                 '/acme.support.v1.Tickets/WatchTickets',
                 request_serializer=acme_dot_support_dot_v1_dot_tickets__pb2.WatchTicketsRequest.SerializeToString,
@@ -97,6 +102,20 @@ class TicketsServicer(object):
     def ListTickets(self, request, context):
         """Lists tickets, the newest first, without personal data.
         INVALID_ARGUMENT: the page token is not from a list with these filters.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Suggest(self, request, context):
+        """Finds what the engineering documentation and the handbook say about an
+        open or closed ticket. They are asked with its title alone, which names
+        nobody: what was said in confidence stays here. Each is asked in the
+        caller's name, so that a caller reads nothing here that they may not read
+        there. One that does not answer in time, or refuses, is told of; the
+        others' passages come all the same.
+        NOT_FOUND: there is no such ticket, or no longer.
+        UNAVAILABLE: none of them answered.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -156,6 +175,11 @@ def add_TicketsServicer_to_server(servicer, server):
                     servicer.ListTickets,
                     request_deserializer=acme_dot_support_dot_v1_dot_tickets__pb2.ListTicketsRequest.FromString,
                     response_serializer=acme_dot_support_dot_v1_dot_tickets__pb2.ListTicketsResponse.SerializeToString,
+            ),
+            'Suggest': grpc.unary_unary_rpc_method_handler(
+                    servicer.Suggest,
+                    request_deserializer=acme_dot_support_dot_v1_dot_tickets__pb2.SuggestRequest.FromString,
+                    response_serializer=acme_dot_support_dot_v1_dot_tickets__pb2.SuggestResponse.SerializeToString,
             ),
             'WatchTickets': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchTickets,
@@ -260,6 +284,33 @@ class Tickets(object):
             '/acme.support.v1.Tickets/ListTickets',
             acme_dot_support_dot_v1_dot_tickets__pb2.ListTicketsRequest.SerializeToString,
             acme_dot_support_dot_v1_dot_tickets__pb2.ListTicketsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Suggest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/acme.support.v1.Tickets/Suggest',
+            acme_dot_support_dot_v1_dot_tickets__pb2.SuggestRequest.SerializeToString,
+            acme_dot_support_dot_v1_dot_tickets__pb2.SuggestResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,16 @@ class TicketsStub:
     """Lists tickets, the newest first, without personal data.
     INVALID_ARGUMENT: the page token is not from a list with these filters.
     """
+    Suggest: _grpc.UnaryUnaryMultiCallable[_tickets_pb2.SuggestRequest, _tickets_pb2.SuggestResponse]
+    """Finds what the engineering documentation and the handbook say about an
+    open or closed ticket. They are asked with its title alone, which names
+    nobody: what was said in confidence stays here. Each is asked in the
+    caller's name, so that a caller reads nothing here that they may not read
+    there. One that does not answer in time, or refuses, is told of; the
+    others' passages come all the same.
+    NOT_FOUND: there is no such ticket, or no longer.
+    UNAVAILABLE: none of them answered.
+    """
     WatchTickets: _grpc.UnaryStreamMultiCallable[_tickets_pb2.WatchTicketsRequest, _tickets_pb2.WatchTicketsResponse]
     """Tells of each change as it comes, in order, without personal data. Start
     from the sequence of a list to miss nothing in between.
@@ -91,6 +101,16 @@ class TicketsAsyncStub(TicketsStub):
     ListTickets: _aio.UnaryUnaryMultiCallable[_tickets_pb2.ListTicketsRequest, _tickets_pb2.ListTicketsResponse]  # type: ignore[assignment]
     """Lists tickets, the newest first, without personal data.
     INVALID_ARGUMENT: the page token is not from a list with these filters.
+    """
+    Suggest: _aio.UnaryUnaryMultiCallable[_tickets_pb2.SuggestRequest, _tickets_pb2.SuggestResponse]  # type: ignore[assignment]
+    """Finds what the engineering documentation and the handbook say about an
+    open or closed ticket. They are asked with its title alone, which names
+    nobody: what was said in confidence stays here. Each is asked in the
+    caller's name, so that a caller reads nothing here that they may not read
+    there. One that does not answer in time, or refuses, is told of; the
+    others' passages come all the same.
+    NOT_FOUND: there is no such ticket, or no longer.
+    UNAVAILABLE: none of them answered.
     """
     WatchTickets: _aio.UnaryStreamMultiCallable[_tickets_pb2.WatchTicketsRequest, _tickets_pb2.WatchTicketsResponse]  # type: ignore[assignment]
     """Tells of each change as it comes, in order, without personal data. Start
@@ -147,6 +167,22 @@ class TicketsServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_tickets_pb2.ListTicketsResponse, _abc.Awaitable[_tickets_pb2.ListTicketsResponse]]:
         """Lists tickets, the newest first, without personal data.
         INVALID_ARGUMENT: the page token is not from a list with these filters.
+        """
+
+    @_abc_1.abstractmethod
+    def Suggest(
+        self,
+        request: _tickets_pb2.SuggestRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tickets_pb2.SuggestResponse, _abc.Awaitable[_tickets_pb2.SuggestResponse]]:
+        """Finds what the engineering documentation and the handbook say about an
+        open or closed ticket. They are asked with its title alone, which names
+        nobody: what was said in confidence stays here. Each is asked in the
+        caller's name, so that a caller reads nothing here that they may not read
+        there. One that does not answer in time, or refuses, is told of; the
+        others' passages come all the same.
+        NOT_FOUND: there is no such ticket, or no longer.
+        UNAVAILABLE: none of them answered.
         """
 
     @_abc_1.abstractmethod
