@@ -257,7 +257,7 @@ def mesh_address(config: Config) -> str:
 
 @asynccontextmanager
 async def serve_envoy(home: Home, publisher: Publisher, tokens: Tokens) -> AsyncGenerator[None]:
-    """Tell Envoy what to serve and what tools may call, on this process's own socket, for as long as the block lasts."""
+    """Tell Envoy what to serve, and what tools may call, for as long as the block lasts."""
     size = ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)
     server = grpc.aio.server(options=[size, ("grpc.max_send_message_length", MAX_MESSAGE_BYTES)])
     server.add_generic_rpc_handlers((DeltaDiscovery(publisher).handler(), tokens.handler()))
