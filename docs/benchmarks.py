@@ -14,8 +14,8 @@ Record = Mapping[str, Any]
 
 # Name of a benchmark -> what it does, then its figures.
 BENCHMARKS: Mapping[str, str] = {
-    "data_path": "The mesh as shipped, an Envoy that only passes calls on, and a Python proxy serve the same calls in "
-    "turn, with one worker each.",
+    "data_path": "The mesh as shipped, the same with more rules and quotas (`governed`), an Envoy that only passes "
+    "calls on, and a Python proxy serve the same calls in turn, with one worker each.",
     "fleet": "Tools that run before the clock does: how soon all can be called, how soon one more can, and what each "
     "costs.",
     "up": "`llmesh up --detach` with the four reference tools, where it has run before.",
@@ -24,9 +24,15 @@ BENCHMARKS: Mapping[str, str] = {
 }
 FIGURES: Mapping[str, str] = {
     "mesh_cpu_vs_envoy": "CPU time of a call through the mesh, as a multiple of Envoy's alone",
+    "governed_cpu_vs_envoy": "the same with ten more conditions of the caller and two quotas, the gateway's time to "
+    "record the call included",
     "python_proxy_cpu_vs_mesh": "CPU time of a call through the Python proxy, as a multiple of the mesh's",
     "mesh_added_p50_us": "what the mesh adds to a call through Envoy alone, one call at a time, the median",
+    "governed_on_path_cpu_vs_envoy": "the same without recording, which nobody waits for",
+    "record_cpu_us": "CPU time of the gateway to record a call",
     "mesh_cpu_us": "CPU time of a call through the mesh",
+    "governed_cpu_us": "CPU time of a call through the mesh with more rules and quotas",
+    "governed_alone_p50_us": "time of a call through that mesh, one at a time, the median",
     "envoy_cpu_us": "CPU time of a call through Envoy alone",
     "python_cpu_us": "CPU time of a call through the Python proxy",
     "mesh_alone_p50_us": "time of a call through the mesh, one at a time, the median",

@@ -158,7 +158,6 @@ function envoy_on_request(handle)
   headers:replace("x-llmesh-clearances", made.clearances)
   headers:replace("x-llmesh-actor", caller.actor)
   headers:replace("x-llmesh-call-id", headers:get("x-request-id"))
-  headers:remove("x-llmesh-asked-timeout")
   if reason then return refuse(handle, reason, message) end
   -- Last: where anything before fails, the call goes on without a caller, and no rule permits it.
   handle:streamInfo():dynamicMetadata():set("llmesh.caller", "v", caller)

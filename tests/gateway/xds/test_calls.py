@@ -179,7 +179,7 @@ async def test_a_route_that_brings_no_rules_is_open_to_nobody(running: Mesh) -> 
     assert not running.backend.calls
 
 
-@pytest.mark.parametrize("line", ['headers:remove("x-llmesh-asked-timeout")', 'headers:replace("x-llmesh-roles"'])
+@pytest.mark.parametrize("line", ['headers:replace("x-llmesh-call-id"', 'headers:replace("x-llmesh-roles"'])
 async def test_a_caller_that_is_derived_in_part_may_call_nothing(running: Mesh, line: str) -> None:
     resources = build({SERVICE: running.tool(SERVICE)}, ALL)
     config: Untyped = message_type("envoy.config.core.v3.TypedExtensionConfig").FromString(
