@@ -24,6 +24,7 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2  # pyright: ignore[reportMissingTypeStubs]: it has stubs, but no py.typed
 
 from llmesh._delegation import DELEGATION_KEY, Meshes
+from llmesh._sizes import Sizes
 from llmesh._tracing import answering as answering_span
 from llmesh.call import PROVENANCE_MAX_BYTES, Call, answer
 from llmesh.caller import CALL_ID_KEY, PROVENANCE_KEY, caller_from_metadata, read_metadata
@@ -77,7 +78,13 @@ class CallsInFlight:
 
 
 def wrap_handler(
-    method: str, handler: Handler, *, validator: protovalidate.Validator, calls: CallsInFlight | None, meshes: Meshes
+    method: str,
+    handler: Handler,
+    *,
+    sizes: Sizes,
+    validator: protovalidate.Validator,
+    calls: CallsInFlight | None,
+    meshes: Meshes,
 ) -> Handler:
     """The handler of one method behind the edge.
 
@@ -85,7 +92,7 @@ def wrap_handler(
     which no drain waits for and the log tells at debug level only. meshes:
     what the calls call in turn.
     """
-    answering = _Answering(method, handler, validator=validator, calls=calls, meshes=meshes)
+    answering = _Answering(method, handler, sizes=sizes, validator=validator, calls=calls, meshes=meshes)
     match bool(handler.request_streaming), bool(handler.response_streaming):
         case False, False:
             return grpc.unary_unary_rpc_method_handler(answering.one)
@@ -114,12 +121,20 @@ class UnknownMethods(grpc.GenericRpcHandler):
 class _Messages:
     """The messages of one method: bytes to checked requests, responses to bytes."""
 
+    sizes: Sizes
     validator: protovalidate.Validator
     deserialize: Callable[[bytes], Message]
-    serialize: Callable[[object], bytes]
+    serializer: Callable[[object], bytes]
+
+    def serialize(self, response: object) -> bytes:
+        """The response as it is sent. Raises ToolFailed if it is too large."""
+        data = self.serializer(response)
+        self.sizes.check_response(len(data))
+        return data
 
     def read(self, data: bytes) -> Message:
-        """The request in data. Raises InvalidCall if it doesn't parse or breaks its rules."""
+        """The request in data. Raises InvalidCall if it is too large, doesn't parse or breaks its rules."""
+        self.sizes.check_request(len(data))
         try:
             message = self.deserialize(data)
         except DecodeError as err:
@@ -185,6 +200,7 @@ class _Answering:
         method: str,
         handler: Handler,
         *,
+        sizes: Sizes,
         validator: protovalidate.Validator,
         calls: CallsInFlight | None,
         meshes: Meshes,
@@ -198,9 +214,10 @@ class _Answering:
             handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream,
         )
         self._messages = _Messages(
+            sizes=sizes,
             validator=validator,
             deserialize=cast("Callable[[bytes], Message]", handler.request_deserializer),
-            serialize=cast("Callable[[object], bytes]", handler.response_serializer),
+            serializer=cast("Callable[[object], bytes]", handler.response_serializer),
         )
 
     async def one(self, request: bytes | AsyncIterable[bytes], context: Context) -> bytes:

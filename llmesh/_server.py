@@ -29,6 +29,7 @@ from llmesh._edge import CallsInFlight, UnknownMethods
 from llmesh._health import HealthServicer
 from llmesh._lease import Lease
 from llmesh._services import ServeError, compile_rules, find_services, wrap_services
+from llmesh._sizes import MESSAGE_MAX_BYTES
 from llmesh._tls import GatewayOnly, Tls, server_credentials
 from llmesh._tracing import configure as configure_tracing
 from llmesh.certificates import CertificateError
@@ -42,12 +43,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("llmesh.server")
 
 _HEALTH = "grpc.health.v1.Health"
-_MESSAGE_MAX_BYTES = 16 * 1024 * 1024
 # gRPC counts its own framing too; the mesh's limit is on the message.
 _SLACK_BYTES = 64 * 1024
 _OPTIONS = (
-    ("grpc.max_receive_message_length", _MESSAGE_MAX_BYTES + _SLACK_BYTES),
-    ("grpc.max_send_message_length", _MESSAGE_MAX_BYTES + _SLACK_BYTES),
+    ("grpc.max_receive_message_length", MESSAGE_MAX_BYTES + _SLACK_BYTES),
+    ("grpc.max_send_message_length", MESSAGE_MAX_BYTES + _SLACK_BYTES),
     ("grpc.max_metadata_size", 64 * 1024),
     ("grpc.so_reuseport", 0),
     # Envoy and the gateway keep idle connections alive; that is no reason to hang up on them.

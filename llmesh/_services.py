@@ -14,6 +14,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 from llmesh._delegation import Meshes
 from llmesh._edge import CallsInFlight, wrap_handler
+from llmesh._sizes import sizes_of
 
 if TYPE_CHECKING:
     import protovalidate
@@ -91,7 +92,14 @@ def wrap_services(
         grpc.method_handlers_generic_handler(
             service,
             {
-                name: wrap_handler(f"/{service}/{name}", handler, validator=validator, calls=calls, meshes=meshes)
+                name: wrap_handler(
+                    f"/{service}/{name}",
+                    handler,
+                    sizes=sizes_of(service, name),
+                    validator=validator,
+                    calls=calls,
+                    meshes=meshes,
+                )
                 for name, handler in methods.items()
             },
         )

@@ -17,12 +17,14 @@ from gateway.listener.call_log import call_log as json_call_log
 from gateway.listener.floods import refuse_floods
 from gateway.listener.quotas import limit_calls, limit_classes
 from gateway.listener.replies import local_replies
+from gateway.listener.sizes import hold_to_sizes
 from gateway.listener.tracing import Traces, tracing
 from gateway.snapshot.access import deny_all
 from gateway.snapshot.ads import ADS, XDS_CLUSTER
 from gateway.snapshot.blocks import BLOCKS
 from gateway.snapshot.caller import CALLER, VERIFY
 from gateway.snapshot.delegate import DELEGATE, delegate
+from gateway.snapshot.sizes import MAX_HELD_BYTES
 from gateway.snapshot.tls import of_callers
 from gateway.xds.messages import make, pack, type_url
 from llmesh.mesh_file import LimitSettings
@@ -35,6 +37,8 @@ _RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC"
 MAX_STREAMS = 256
 MAX_HEADERS_KB = 60
 MAX_HEADERS = 100
+# What Envoy holds of a call each way: a message, and what frames it.
+HELD_BYTES = MAX_HELD_BYTES + 1024
 # How long a connection stays that has no call, or never had one.
 IDLE_S = 300
 KEEPALIVE_S = 60
@@ -54,7 +58,7 @@ def listener(
         "name": "llmesh",
         "address": {"socket_address": {"address": host, "port_value": port}},
         "filter_chains": [{"filters": [manager], **(_secured() if tls else {})}],
-        "per_connection_buffer_limit_bytes": {"value": 1 << 20},
+        "per_connection_buffer_limit_bytes": {"value": HELD_BYTES},
     }
 
 
@@ -99,7 +103,7 @@ def http2_options() -> dict[str, Untyped]:
     return {
         "max_concurrent_streams": {"value": MAX_STREAMS},
         # What one caller may have Envoy hold of its calls.
-        "initial_stream_window_size": {"value": 1 << 20},
+        "initial_stream_window_size": {"value": HELD_BYTES},
         "initial_connection_window_size": {"value": 16 << 20},
         # Frames that cost their sender nothing: beyond these, the connection is cut.
         "max_outbound_frames": {"value": 10_000},
@@ -125,6 +129,7 @@ def _filters(limits: LimitSettings) -> list[dict[str, Untyped]]:
         *limit_calls(limits),
         {"name": "llmesh.rules", "typed_config": pack(deny_all())},
         *limit_classes(limits),
+        hold_to_sizes(),
         {"name": DELEGATE, "typed_config": pack(delegate(XDS_CLUSTER)), "disabled": True},
         {
             "name": "envoy.filters.http.router",

@@ -64,6 +64,13 @@ def local_replies(limits: LimitSettings) -> list[dict[str, Untyped]]:
             f"%CEL({text}[response.code_details])%",
             details=f"%CEL({route}[response.code_details])%",
         ),
+        _composed("response.code == 413", refusals.REQUEST_TOO_LARGE, code_pb2.INVALID_ARGUMENT, of="route"),
+        _composed(
+            f"response.code_details == '{refusals.RESPONSE_TOO_LARGE}'",
+            refusals.RESPONSE_TOO_LARGE,
+            code_pb2.INTERNAL,
+            of="route",
+        ),
         _reply("response.code == 403 || response.code == 404", unknown, status=404),
         _undelegated(),
         _composed(_details_start("overflow"), refusals.OVERLOADED, code_pb2.RESOURCE_EXHAUSTED),
@@ -110,13 +117,13 @@ def _details_start(*reasons: str) -> str:
     return f"({' || '.join(starts)})"
 
 
-def _composed(when: str, name: str, code: int) -> dict[str, Untyped]:
-    """What the tool has composed under a name (refusals.py)."""
-    tool, text = (f"xds.virtual_host_metadata.{_PACKED}['{name}']" for name in (refusals.DETAILS, refusals.MESSAGE))
+def _composed(when: str, name: str, code: int, *, of: str = "virtual_host") -> dict[str, Untyped]:
+    """What the tool, or its method (of: "route"), has composed under a name (refusals.py)."""
+    composed, text = (f"xds.{of}_metadata.{_PACKED}['{kind}']" for kind in (refusals.DETAILS, refusals.MESSAGE))
     return _reply(
-        f"{when} && '{name}' in {tool}",
+        f"{when} && '{name}' in {composed}",
         f"%CEL({text}['{name}'])%",
-        details=f"%CEL({tool}['{name}'])%",
+        details=f"%CEL({composed}['{name}'])%",
         code=code,
     )
 

@@ -27,6 +27,8 @@ MESSAGE = "llmesh.refusal.message"
 UNAVAILABLE = "unavailable"
 OVERLOADED = "overloaded"
 CUT = "cut"
+# What Envoy says itself of messages that are larger than it can hold.
+REQUEST_TOO_LARGE, RESPONSE_TOO_LARGE = "request_payload_too_large", "response_payload_too_large"
 RETRY_AFTER_S = 1
 ERROR_DOMAIN = "llmesh"
 # A gRPC client takes 8 KiB of headers for certain, and the text stands in them
@@ -39,12 +41,21 @@ def tool_metadata(service: str) -> dict[str, dict[str, str]]:
     return _metadata({UNAVAILABLE: _unavailable(service), OVERLOADED: _overloaded(service), CUT: _cut(service)})
 
 
-def route_metadata(residue: Residue) -> dict[str, dict[str, str]]:
-    """What the rules give one method. A hidden tool's has no refusals by rule: it looks like no tool."""
-    if residue.tool.hidden:
-        return {}
-    statuses = {matched(clause.rule): _denied(residue, clause.rule, clause.reason) for clause in residue.forbids}
-    return _metadata({**statuses, matched("none"): _denied(residue, "", no_rule_permits(residue))})
+def route_metadata(residue: Residue, *, sizes: tuple[int, int] = (0, 0)) -> dict[str, dict[str, str]]:
+    """What the rules give one method, and its sizes: most bytes of a request and of a response, 0 for no limit.
+
+    A hidden tool's has no refusals by rule: it looks like no tool.
+    """
+    statuses: dict[str, status_pb2.Status] = {}
+    request, response = sizes
+    if request:
+        statuses[REQUEST_TOO_LARGE] = request_too_large(residue.tool.path, request)
+    if response:
+        statuses[RESPONSE_TOO_LARGE] = response_too_large(residue.tool.path, response)
+    if not residue.tool.hidden:
+        statuses |= {matched(clause.rule): _denied(residue, clause.rule, clause.reason) for clause in residue.forbids}
+        statuses[matched("none")] = _denied(residue, "", no_rule_permits(residue))
+    return _metadata(statuses) if statuses else {}
 
 
 def _metadata(statuses: Mapping[str, status_pb2.Status]) -> dict[str, dict[str, str]]:
@@ -117,6 +128,24 @@ def _denied(residue: Residue, rule: str, reason: str) -> status_pb2.Status:
             reason="RULE_FORBIDS" if rule else "NO_RULE_PERMITS", domain=ERROR_DOMAIN, metadata=facts
         ),
     )
+
+
+def request_too_large(path: str, most: int) -> status_pb2.Status:
+    """What a caller reads whose request has more bytes than the contract of the method at a path says."""
+    words = f"the request has more than {most} bytes, which is the most that {path.removeprefix('/')} takes"
+    return _too_large(code_pb2.INVALID_ARGUMENT, words, "REQUEST_TOO_LARGE", most)
+
+
+def response_too_large(path: str, most: int) -> status_pb2.Status:
+    """What a caller reads where the tool's response has more."""
+    words = f"the response has more than {most} bytes, which is the most that {path.removeprefix('/')} gives"
+    return _too_large(code_pb2.INTERNAL, words, "RESPONSE_TOO_LARGE", most)
+
+
+def _too_large(code: int, words: str, reason: str, most: int) -> status_pb2.Status:
+    # As the SDK says it, which holds streams to their sizes.
+    facts = {"max_bytes": str(most)}
+    return _status(code, words, error_details_pb2.ErrorInfo(reason=reason, domain=ERROR_DOMAIN, metadata=facts))
 
 
 def _unavailable(service: str) -> status_pb2.Status:

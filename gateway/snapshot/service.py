@@ -14,6 +14,7 @@ from gateway.snapshot.ads import ADS
 from gateway.snapshot.delegate import delegated
 from gateway.snapshot.parts import Part, parts
 from gateway.snapshot.quotas import turned_on
+from gateway.snapshot.sizes import bounded, held_to
 from gateway.xds.messages import make, pack
 from governance.residue import Residue
 
@@ -216,9 +217,10 @@ def _route(tool: Tool, method: Method, residue: Residue, cluster: str, quotas: C
         "typed_per_filter_config": {
             "llmesh.rules": access.rules(residue),
             **turned_on(method, quotas),
+            **bounded(method, residue.tool.path),
             **delegated(tool, method),
         },
-        "metadata": _packed(refusals.route_metadata(residue)),
+        "metadata": _packed(refusals.route_metadata(residue, sizes=held_to(method))),
     }
     if method.idle is None:
         # A caller that states no deadline: the tool still learns how long it has.

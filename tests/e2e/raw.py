@@ -16,6 +16,8 @@ import h2.events
 
 TIMEOUT_S = 60.0
 READ_BYTES = 65536
+# The most that one frame of HTTP/2 has, unless the other side takes more.
+FRAME_BYTES = 16384
 COMPRESSED = 1
 
 Header = tuple[str, str]
@@ -99,7 +101,10 @@ class RawConnection:
         )
         stream = self._h2.get_next_available_stream_id()
         self._h2.send_headers(stream, [*own, *fields])
-        self._h2.send_data(stream, body, end_stream=not trailers)
+        *first, last = [body[start : start + FRAME_BYTES] for start in range(0, len(body), FRAME_BYTES)] or [b""]
+        for part in first:
+            self._h2.send_data(stream, part)
+        self._h2.send_data(stream, last, end_stream=not trailers)
         if trailers:
             self._h2.send_headers(stream, trailers, end_stream=True)
         self._flush()
