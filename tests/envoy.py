@@ -255,6 +255,10 @@ class Mesh:
         self.served = {tool.service: tool for tool in tools}, policy or policy_of()
         await self.publish_resources(build(*self.served, quotas=quotas))
 
+    def tokens(self) -> Tokens:
+        """What mints for its tools."""
+        return Tokens(KEYS.signing, permitted=self.permitted, address=f"127.0.0.1:{self.port}")
+
     def permitted(self, path: str, caller: Caller) -> bool:
         """Whether the policy lets a caller call a method that is served."""
         tools, policy = self.served or ({}, policy_of())
@@ -350,8 +354,7 @@ async def mesh(*, xds: bool = True, workers: int = 1, **facts: Untyped) -> Async
             if not xds:
                 yield made
                 return
-            tokens = Tokens(KEYS.signing, permitted=made.permitted, address=f"127.0.0.1:{port}")
-            async with serve_xds(publisher, folder / "xds.sock", tokens):
+            async with serve_xds(publisher, folder / "xds.sock", made.tokens()):
                 yield made
 
 

@@ -1,0 +1,113 @@
+"""What whoever steals, forges or stretches a delegation gets for it: nothing, and a reason."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import AsyncGenerator
+
+import grpc
+import pytest
+from joserfc import jwt
+from joserfc.jwk import ECKey, OctKey
+
+from governance.delegation import Delegation
+from governance.words import Caller
+from tests.envoy import KEY, KEYS, Mesh, bearer, token
+from tests.gateway.xds.delegation import A, B, C, carrying, delegated, minted, three_tools
+
+UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
+GET = f"/{C}/Get"
+
+
+@pytest.fixture
+async def running() -> AsyncGenerator[Mesh]:
+    async with three_tools() as made:
+        yield made
+
+
+def unsigned(text: str, alg: str) -> str:
+    head = base64.urlsafe_b64encode(json.dumps({"alg": alg, "kid": KEYS.signing().kid}).encode()).decode().rstrip("=")
+    return f"{head}.{text.split('.')[1]}."
+
+
+def claims() -> dict[str, object]:
+    ends = int(time.time()) + 60
+    return Delegation(Caller("corp", "root", ("owner",)), (f"/{A}/Ask",), (GET,), "parent", ends).claims()
+
+
+def forged() -> dict[str, str]:
+    """Tokens that are not the gateway's, or no longer, by what is wrong with them."""
+    good, now = minted(), int(time.time())
+    public = json.dumps(KEY.as_dict(private=False)).encode()
+    return {
+        "alg none": unsigned(good, "none"),
+        "alg NONE": unsigned(good, "NONE"),
+        "no signature": unsigned(good, "HS256"),
+        "another payload": ".".join([good.split(".")[0], minted(sub="root").split(".")[1], good.split(".")[2]]),
+        "a key of one's own": minted(key=OctKey.generate_key(256, {"kid": str(KEYS.signing().kid), "alg": "HS256"})),
+        "a user's key": jwt.encode({"alg": "ES256", "kid": "one"}, claims(), KEY),
+        "a user's key with our kid": jwt.encode({"alg": "ES256", "kid": str(KEYS.signing().kid)}, claims(), KEY),
+        "a key of the curve": jwt.encode({"alg": "ES256"}, claims(), ECKey.generate_key("P-256")),
+        "a public key as the secret": minted(key=OctKey.import_key(public, {"kid": "one", "alg": "HS256"})),
+        "expired": minted(exp=now - 3),
+        "without an end": minted(exp=...),
+        "for another audience": minted(aud="other"),
+        "for none": minted(aud=...),
+        "by another issuer": minted(iss="https://corp.example"),
+        "empty": "",
+        "no token": "x",
+        "a user's token": token(),
+        "twice": f"{good},{good}",
+    }
+
+
+async def test_what_the_gateway_did_not_mint_is_refused_even_beside_a_good_token(running: Mesh) -> None:
+    answers = {
+        (name, bool(beside)): await running.call(GET, (*carrying(text), *beside))
+        for name, text in forged().items()
+        for beside in ((), bearer(token()))
+    }
+
+    assert {case: answer.code for case, answer in answers.items() if answer.code is not UNAUTHENTICATED} == {}
+    assert not running.backend.calls
+
+
+async def test_a_delegation_counts_in_its_own_header_alone(running: Mesh) -> None:
+    text = minted()
+    payload = text.split(".")[1]
+
+    for sent in (bearer(text), (("x-llmesh-delegated", payload),), (("llmesh_delegation", text),)):
+        assert (await running.call(GET, sent)).code is UNAUTHENTICATED
+
+
+async def test_a_stolen_token_gives_no_right_of_the_thiefs_to_it_nor_the_other_way(running: Mesh) -> None:
+    stolen = await delegated(running, f"/{A}/Ask", bearer(token(sub="sam", roles=["reader"])))
+    thief = bearer(token(sub="thief", roles=["owner"]))
+
+    seen = (await running.call(GET, (*carrying(stolen), *thief))).seen
+    assert (seen["x-llmesh-subject"], seen["x-llmesh-roles"], seen["x-llmesh-actor"]) == ("sam", "reader", A)
+    assert "authorization" not in seen
+    assert (await running.call(f"/{C}/Other", (*carrying(stolen), *thief))).info.reason == "NOT_DELEGATED"
+
+
+async def test_no_caller_says_who_acts_for_whom(running: Mesh) -> None:
+    claimed = {"path": [f"/{A}/Ask"], "methods": [GET], "parent": "p", "act": {"sub": A}, "actor": A, "issuer": "dev"}
+    headers = (("x-llmesh-actor", A), ("x-llmesh-parent", "mine"), ("x-llmesh-mesh", "10.0.0.1:1"))
+
+    seen = (await running.call(GET, (*bearer(token(claimed)), *headers))).seen
+
+    assert (seen["x-llmesh-issuer"], seen["x-llmesh-actor"]) == ("corp", "")
+    assert not {"x-llmesh-parent", "x-llmesh-mesh"} & seen.keys()
+
+
+async def test_a_tool_that_acts_gets_no_token_for_more_than_it_was_given(running: Mesh) -> None:
+    first = await delegated(running, f"/{A}/Ask", bearer(token(roles=["reader"])))
+    forged_chain = (("x-llmesh-path", f"/{C}/Get"), ("x-llmesh-roles", "owner"), ("grpc-timeout", "8H"))
+
+    seen = (await running.call(f"/{B}/Ask", (*carrying(first), *forged_chain))).seen
+    given = (await running.call(GET, carrying(seen["llmesh-delegation"]))).seen
+
+    assert (given["x-llmesh-roles"], given["x-llmesh-actor"]) == ("reader", B)
+    assert given["x-llmesh-parent"] == seen["x-llmesh-call-id"]
