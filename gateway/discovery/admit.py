@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cmp_to_key
 
 from gateway.catalog import Endpoint, Step
-from gateway.discovery.candidate import Candidate
+from gateway.discovery.candidate import NAMED, Candidate
 from gateway.discovery.compatible import extends as compare
 from gateway.discovery.refusal import Refusal
 from governance.ownership import Ownership, is_platform
@@ -276,10 +276,28 @@ def _steps(case: _Case, tools: Mapping[str, Admitted]) -> Iterator[Step]:
         if case.failed is not None and case.failed.name == name:
             yield case.failed
             return
-        note = candidate.note if name == "options" else ""
+        notes = (candidate.note, _missing(candidate, tools)) if name == "options" else ()
+        note = "; ".join(filter(None, notes))
         if name == "conflict":
             shown = tools[candidate.service].candidate
             if shown.version != candidate.version:
                 theirs = shown.contract.digest
                 note = f"it serves contract {candidate.contract.digest}; the mesh shows one that adds to it: {theirs}"
         yield Step(name=name, passed=True, service=candidate.service, message=note)
+
+
+def _missing(candidate: Candidate, tools: Mapping[str, Admitted]) -> str:
+    """Which of the methods that a service uses are not there, as far as is known here; empty if all are."""
+    used = {name for method in candidate.methods for name in method.options.uses}
+    missing = [f"`{name}`" for name in sorted(used) if not _is_there(name, tools)]
+    if not missing:
+        return ""
+    more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+    return f"it uses {', '.join(missing[:NAMED])}{more}, not known here: such a call is refused until it is"
+
+
+def _is_there(name: str, tools: Mapping[str, Admitted]) -> bool:
+    service, _, method = name.partition("/")
+    shown = tools.get(service)
+    found = shown is not None and any(each.name == method for each in shown.candidate.methods)
+    return found or is_platform(service)

@@ -29,6 +29,8 @@ __all__ = ["Candidate", "ContractReader", "read_candidate"]
 
 NAME_MAX = 255
 TITLE_MAX = 80
+# They travel with each call, in a header.
+USES_MAX = 32
 # Of the methods that a note is about, so many are named.
 NAMED = 3
 # One tool with all its methods and options: what each listing of tools carries.
@@ -240,6 +242,8 @@ def _check_lifecycle(lifecycle: options.Lifecycle) -> None:
 def _check_options(method: Method) -> None:
     stated = method.options
     _check_texts(stated)
+    if len(stated.uses) > USES_MAX:
+        raise Refusal("BAD_USES", f"`{method.name}` uses {len(stated.uses)} methods: a method uses at most {USES_MAX}")
     for each in stated.uses:
         if not USES.fullmatch(each) or len(each) > 2 * NAME_MAX:
             raise Refusal(

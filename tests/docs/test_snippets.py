@@ -18,7 +18,7 @@ from tests.docs.reader import REPO, Checkout, reading, running_checkout
 
 # In the order of reading: the last page ends the mesh.
 PAGES = [
-    *("README.md", "docs/concepts.md", "docs/client.md", "docs/tool.md"),
+    *("README.md", "docs/concepts.md", "docs/client.md", "docs/tool.md", "docs/delegation.md"),
     *("docs/configuration.md", "docs/metrics.md", "docs/benchmarks.md"),
     *("docs/issuers.md", "docs/platform.md"),
 ]

@@ -14,6 +14,7 @@ from gateway.discovery.admit import Admission, Sighting, admit
 from gateway.discovery.candidate import Candidate, read_candidate
 from gateway.discovery.descriptors import link
 from governance.ownership import parse_ownership
+from llmesh.api.options.v1 import options_pb2 as options
 from tests.gateway.discovery.world import OWNERSHIP, add_message, contract
 
 OWNERS = parse_ownership(OWNERSHIP)
@@ -216,3 +217,16 @@ def test_a_service_is_contracts_that_fit_and_everyone_is_told_why(
         assert admission.tools[TICKETS].candidate is (first_of_two or SMALL)
     else:
         assert admission.tools == {}
+
+
+def test_what_a_tool_uses_and_is_not_there_is_noted() -> None:
+    file = contract()
+    uses = ("acme.handbook.v1.Pages/Get", "acme.handbook.v1.Pages/Put", "grpc.health.v1.Health/Check")
+    file.service[0].method[0].options.Extensions[options.method].uses.extend(uses)
+    using, used = candidate(file), candidate(contract("acme.handbook.v1", "Pages"))
+
+    def note(*sightings: Sighting) -> str:
+        return next(step.message for step in judge(*sightings).steps["a", TICKETS] if step.name == "options")
+
+    assert "`acme.handbook.v1.Pages/Get`, `acme.handbook.v1.Pages/Put`, not known here" in note(seen("a", using))
+    assert "it uses `acme.handbook.v1.Pages/Put`, not known here" in note(seen("a", using), seen("b", used))

@@ -46,6 +46,7 @@ BAD = [
     (f"summary: '{'x' * 65536}'", "", "OPTIONS_TOO_LARGE"),
     (f"summary: '{'x' * 40000}'", f"summary: '{'x' * 40000}'", "OPTIONS_TOO_LARGE"),
     ("", "uses: 'DocSearch'", "BAD_USES"),
+    ("", "uses: 'acme.engineering.v1.DocSearch/Retrieve' " * 33, "BAD_USES"),
     ("", "uses: '/acme.engineering.v1.DocSearch/Retrieve'", "BAD_USES"),
     ("", "deadline {seconds: -5}", "BAD_DURATION"),
     ("", "deadline {}", "BAD_DURATION"),

@@ -371,7 +371,7 @@ class Method(_message.Message):
     @_builtins.property
     def uses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Methods this one calls on a caller's behalf, as
-        "acme.engineering.v1.DocSearch/Retrieve". It can call no others.
+        "acme.engineering.v1.DocSearch/Retrieve"; at most 32. It can call no others.
         """
 
     @_builtins.property
