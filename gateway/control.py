@@ -48,6 +48,9 @@ STAGE_AFTER_S = 10.0
 # Compiled in one go, before others have a turn.
 TOOLS_A_TURN = 50
 
+# A tool, its methods' residues, and what it was compiled to; None where that failed.
+_Built = tuple[Tool, Mapping[str, Residue] | None, Mapping[str, Resource] | None]
+
 
 class Control:
     """Follows the found catalog and the policy files; publishes resources; posts the shown catalog."""
@@ -78,8 +81,8 @@ class Control:
         self._keys = keys
         self._platform = {tool.service: tool for tool in platform}
         self._loaded = policies.load()
-        # What a tool was compiled to; None if it could not be.
-        self._built: dict[str, tuple[Tool, Bundle, Mapping[str, Resource] | None]] = {}
+        # By service.
+        self._built: dict[str, _Built] = {}
         self._residues: dict[str, tuple[Tool, Bundle, Mapping[str, Residue]]] = {}
         # What was published last, and the names of tools' parts in it.
         self._published: Resources = MappingProxyType({})
@@ -106,10 +109,13 @@ class Control:
         return frozenset(name for name, residue in known.items() if may_be_permitted(residue, caller))
 
     def _residues_of(self, tool: Tool, bundle: Bundle) -> Mapping[str, Residue]:
+        """Method name -> residue. The same object for as long as neither tool nor rules change what is in it."""
         kept = self._residues.get(tool.service)
         if kept is not None and kept[0] is tool and kept[1] is bundle:
             return kept[2]
         made = residues(tool, bundle)
+        if kept is not None and kept[2] == made:
+            made = kept[2]
         self._residues[tool.service] = (tool, bundle, made)
         return made
 
@@ -205,11 +211,9 @@ class Control:
             del self._residues[service]
         for number, (service, tool) in enumerate(tools.items(), 1):
             kept = self._built.get(service)
-            if kept is None or kept[0] is not tool or kept[1] is not policy.bundle:
-                built = self._build(tool, policy.bundle, over_tls=over_tls)
-                self._built[service] = (tool, policy.bundle, built)
-                if built is not None and kept is not None and kept[2] is None:
-                    self.on_mended(service)
+            built = self._built[service] = self._build(tool, policy.bundle, kept, over_tls=over_tls)
+            if built[2] is not None and kept is not None and kept[2] is None:
+                self.on_mended(service)
             if number % TOOLS_A_TURN == 0:
                 # A new policy is as long to compile as there are tools, and others have calls to answer.
                 await asyncio.sleep(0)
@@ -227,11 +231,16 @@ class Control:
     def _over_tls(self) -> bool:
         return self._certificates is not None and self._certificates.over_tls
 
-    def _build(self, tool: Tool, bundle: Bundle, *, over_tls: bool) -> Mapping[str, Resource] | None:
+    def _build(self, tool: Tool, bundle: Bundle, kept: _Built | None, *, over_tls: bool) -> _Built:
+        """What a tool is compiled to; what it was, where neither the tool nor what the rules say of it has changed."""
+        known: Mapping[str, Residue] | None = None
         try:
-            return build_tool(tool, self._residues_of(tool, bundle), over_tls=over_tls, quotas=self._quotas)
+            known = self._residues_of(tool, bundle)
+            if kept is not None and kept[0] is tool and kept[1] is known:
+                return kept
+            return tool, known, build_tool(tool, known, over_tls=over_tls, quotas=self._quotas)
         except Exception:
             # Whatever it is about this tool, the others go on.
             log.exception("tool not compiled", extra={"service": tool.service})
             self.on_broken(tool.service, f"the gateway cannot compile {tool.service}: its log says why")
-            return None
+            return tool, known, None

@@ -9,7 +9,9 @@ __all__ = ["Document", "DocumentError", "line_in", "parse_document"]
 
 import difflib
 from collections.abc import Callable
-from typing import TypeVar, cast, get_args
+from dataclasses import dataclass, field
+from typing import Any as Untyped
+from typing import TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -25,6 +27,7 @@ Model = TypeVar("Model", bound=Document)
 
 # How much of a wrong value is told.
 SHOWN = 40
+TOO_DEEP = "is nested too deep"
 
 
 class DocumentError(ValueError):
@@ -52,53 +55,66 @@ def parse_document(model: type[Model], text: str, *, file: str) -> Model:
 def _read(text: str, file: str) -> tuple[yaml.Node | None, object]:
     """The text as nodes, which know their lines, and as values."""
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        _check_nodes(root, file, checked=set())
-        return root, yaml.safe_load(text)
+        loader: Untyped = yaml.CSafeLoader(text)
+        try:
+            root = loader.get_single_node()
+            _check_nodes(root, _Reading(file, loader.construct_object))
+            return root, loader.construct_document(root) if root else None
+        finally:
+            loader.dispose()
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        raise DocumentError(file, mark.line + 1 if mark else 1, f"not YAML: {error.problem}") from error
+        # What ends too early ends after the last line.
+        line = min(error.problem_mark.line, text.count("\n")) + 1 if error.problem_mark else 1
+        raise DocumentError(file, line, _words(error)) from error
+    except UnicodeEncodeError as error:
+        message = "half of a character (a lone surrogate) cannot be written in UTF-8"
+        raise DocumentError(file, text.count("\n", 0, error.start) + 1, message) from error
     except yaml.YAMLError as error:
         raise DocumentError(file, 1, f"not YAML: {error}") from error
     except RecursionError as error:
-        raise DocumentError(file, 1, "is nested too deep") from error
+        raise DocumentError(file, 1, TOO_DEEP) from error
 
 
-def _check_nodes(node: yaml.Node | None, file: str, *, checked: set[int], around: frozenset[int] = frozenset()) -> None:
-    """Refuse what makes no values, or loses some. checked: nodes that were found right, which may come again."""
-    if node is None or id(node) in checked:
+def _words(error: yaml.MarkedYAMLError) -> str:
+    # libyaml reads nothing that is nested more than some 1,000 deep.
+    return TOO_DEEP if "maximum nesting depth" in str(error.problem) else f"not YAML: {error.problem}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """One text on the way. value_of: a node's. checked: nodes that were found right, which may come again."""
+
+    file: str
+    value_of: Callable[[yaml.Node], object]
+    checked: set[int] = field(default_factory=set[int])
+
+
+def _check_nodes(node: yaml.Node | None, reading: _Reading, *, around: frozenset[int] = frozenset()) -> None:
+    """Refuse what makes no values, or loses some."""
+    if node is None or id(node) in reading.checked:
         return
     if id(node) in around:
-        raise DocumentError(file, node.start_mark.line + 1, "contains itself")
+        raise DocumentError(reading.file, node.start_mark.line + 1, "contains itself")
     if isinstance(node, yaml.ScalarNode):
-        _check_scalar(node, file)
+        _check_scalar(node, reading)
     inside: list[yaml.Node] = []
     if isinstance(node, yaml.SequenceNode):
         inside = node.value
     if isinstance(node, yaml.MappingNode):
-        _refuse_repeated_keys(node, file)
+        _refuse_repeated_keys(node, reading.file)
         inside = [each for pair in node.value for each in pair]
     for each in inside:
-        _check_nodes(each, file, checked=checked, around=around | {id(node)})
-    checked.add(id(node))
+        _check_nodes(each, reading, around=around | {id(node)})
+    reading.checked.add(id(node))
 
 
-def _check_scalar(node: yaml.ScalarNode, file: str) -> None:
-    loader = yaml.SafeLoader("")
-    construct = cast("Callable[[yaml.Node], object]", loader.construct_object)  # pyright: ignore[reportUnknownMemberType]
+def _check_scalar(node: yaml.ScalarNode, reading: _Reading) -> None:
     try:
-        value = construct(node)
-        if isinstance(value, str):
-            value.encode()
-    except UnicodeEncodeError as error:
-        message = "half of a character (a lone surrogate) cannot be written in UTF-8"
-        raise DocumentError(file, node.start_mark.line + 1, message) from error
+        reading.value_of(node)
     except (ValueError, TypeError, OverflowError, LookupError, AttributeError) as error:
         kind = node.tag.rpartition(":")[2]
         message = f"`{node.value[:SHOWN]}` is not a right {kind}; put text in quotes"
-        raise DocumentError(file, node.start_mark.line + 1, message) from error
-    finally:
-        loader.dispose()
+        raise DocumentError(reading.file, node.start_mark.line + 1, message) from error
 
 
 def _refuse_repeated_keys(node: yaml.MappingNode, file: str) -> None:
@@ -114,7 +130,7 @@ def _refuse_repeated_keys(node: yaml.MappingNode, file: str) -> None:
 
 def line_in(text: str, *path: int | str) -> int:
     """The line, from 1, where the value at a path stands in a text that parse_document has read."""
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    root = yaml.compose(text, Loader=yaml.CSafeLoader)
     return _line_of(root, path)
 
 

@@ -116,6 +116,29 @@ async def test_a_rule_that_is_edited_is_in_force_and_its_reason_told(tmp_path: P
         assert made.control.permitted(tool, SAM) == {"Get"}
 
 
+async def test_only_tools_whose_rules_changed_are_compiled_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_tool, compiled = gateway_control.build_tool, list[str]()
+
+    def build(tool: Tool, residues: Mapping[str, Residue], **facts: Untyped) -> Mapping[str, Resource]:
+        compiled.append(tool.service)
+        return build_tool(tool, residues, **facts)
+
+    monkeypatch.setattr(gateway_control, "build_tool", build)
+    closed = "{id: closed, effect: forbid, reason: closed today, applies: {services: [" + TICKETS + "]}}"
+    async with controlled(tmp_path) as made:
+        await made.found.post({name: made.mesh.tool(name) for name in (TICKETS, OTHER)}, {})
+        await made.answers(TICKETS, grpc.StatusCode.OK)
+        assert sorted(compiled) == sorted([TICKETS, OTHER, PLATFORM])
+
+        compiled.clear()
+        await made.edit("mesh.yaml", READS.replace("rules: [", f"rules: [{closed}, "))
+        assert await made.answers(TICKETS, grpc.StatusCode.PERMISSION_DENIED) == "closed today (mesh/closed)"
+        await made.answers(OTHER, grpc.StatusCode.OK)
+        assert compiled == [TICKETS]
+
+
 async def test_a_broken_edit_changes_nothing_for_callers(tmp_path: Path) -> None:
     async with controlled(tmp_path) as made:
         await made.found.post({TICKETS: made.mesh.tool(TICKETS)}, {})

@@ -38,11 +38,14 @@ class Outer(Document):
         pytest.param("title: a\nmain: 0x\n", 2, "main", id="no such number"),
         pytest.param("title: a\nmain: !!bool maybe\n", 2, "`maybe` is not a right bool", id="no such truth"),
         pytest.param(f"title: a\nmain: {'9' * 5000}\n", 2, "is not a right int", id="a number without end"),
-        pytest.param(f"title: a\nmain: {'[' * 5000}", 1, "nested too deep", id="nested without end"),
+        pytest.param(f"title: a\nmain: {'[' * 5000}", 2, "nested too deep", id="nested without end"),
         pytest.param("title: a\nmain: &m [*m]\n", 2, "contains itself", id="a list in itself"),
         pytest.param("title: a\nmain: &m {colour: *m}\n", 2, "contains itself", id="a map in itself"),
-        pytest.param('title: a\nmain: {colour: "\\ud800"}\n', 2, "half of a character", id="half a character"),
-        pytest.param('title: a\nmain: {"\\ud800": a}\n', 2, "half of a character", id="half a character, as a key"),
+        pytest.param('title: a\nmain: {colour: "\\ud800"}\n', 2, "invalid Unicode character", id="half a character"),
+        pytest.param(
+            'title: a\nmain: {"\\ud800": a}\n', 2, "invalid Unicode character", id="half a character, as a key"
+        ),
+        pytest.param("title: a\nmain: {colour: \ud800}\n", 2, "half of a character", id="half a character, as it is"),
         pytest.param("title: a\n? [a, b]\n: c\n", 2, "unhashable", id="a list as a key"),
     ],
 )
