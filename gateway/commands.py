@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
-from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 
 from gateway.catalog import CatalogBoard, Endpoint, State, Step
 from gateway.clock import SystemClock
@@ -23,9 +20,9 @@ from gateway.discovery.reflect import Limits
 from gateway.discovery.refusal import Refusal
 from governance.ownership import Ownership, parse_ownership
 from llmesh.cli.output import console, print_json
+from llmesh.cli.protoc import compile_protos
 from llmesh.document import DocumentError
 from llmesh.problem import Problem
-from llmesh.protos import proto_folders
 
 # How long a first look may take in all.
 LOOK_S = 20.0
@@ -121,7 +118,7 @@ async def _check_address(address: str, owners: Ownership) -> Sequence[Step]:
 
 
 def _check_folder(folder: Path, owners: Ownership) -> Sequence[Step]:
-    files = _compile(folder)
+    files = compile_protos(folder)
     own = {file.name: file for file in files if (folder / file.name).exists()}
     services = [f"{file.package}.{service.name}" for file in own.values() for service in file.service]
     if not services:
@@ -141,23 +138,3 @@ def _check_folder(folder: Path, owners: Ownership) -> Sequence[Step]:
         admission = admit([sighting], ownership=owners, incumbents={})
         steps += [Step("link", passed=True, service=service), *admission.steps[str(folder), service]]
     return steps
-
-
-def _compile(folder: Path) -> Sequence[FileDescriptorProto]:
-    try:
-        from grpc_tools import protoc  # pyright: ignore[reportMissingTypeStubs]
-    except ImportError as error:
-        raise Problem(
-            "checking .proto files needs protoc", "pip install grpcio-tools; or check a running tool by its address"
-        ) from error
-    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.proto"))
-    if not names:
-        raise Problem(f"there is no .proto file under `{folder}`")
-    folders = [folder, *proto_folders(), resources.files("grpc_tools") / "_proto"]
-    with tempfile.TemporaryDirectory() as scratch:
-        out = Path(scratch, "set.binpb")
-        arguments = [f"--descriptor_set_out={out}", "--include_imports", *names]
-        main = cast("Callable[[list[str]], int]", protoc.main)  # pyright: ignore[reportUnknownMemberType]
-        if main(["protoc", *[f"-I{path}" for path in folders], *arguments]) != 0:
-            raise Problem(f"`{folder}` does not compile", "mend what protoc says above; -I is the folder itself")
-        return FileDescriptorSet.FromString(out.read_bytes()).file

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from governance.expression import FALSE, TRUE, Const, EvaluationError, Expression, Value, evaluate, fold
-from governance.residue import SOMEBODY, Residue
-from governance.rule import Clause
-from governance.words import Caller, Context, Decision, Outcome, Shadow
+from governance.residue import SOMEBODY, Residue, clause
+from governance.rule import Clause, Rule
+from governance.words import Caller, Context, Decision, Outcome, Shadow, Tool
 
 NOBODY = "no caller: the call carries no token that the mesh accepts"
 # Nothing is known of how the call comes.
@@ -43,12 +43,12 @@ def _shadows(residue: Residue, facts: _Facts, *, open_to_caller: bool, mesh: boo
     open_to_caller: whether a permit would do. mesh, own: whether a rule of the mesh permits, and the domain does.
     """
     for clauses, otherwise in ((residue.shadow_permits, own), (residue.shadow_domain_permits, mesh)):
-        for clause in clauses:
-            if _holds(clause.when, facts, on_error=False):
-                yield Shadow(clause.rule, Outcome.ALLOW if open_to_caller and otherwise else Outcome.DENY)
-    for clause in residue.shadow_forbids:
-        if _holds(clause.when, facts, on_error=True):
-            yield Shadow(clause.rule, Outcome.DENY)
+        for each in clauses:
+            if _holds(each.when, facts, on_error=False):
+                yield Shadow(each.rule, Outcome.ALLOW if open_to_caller and otherwise else Outcome.DENY)
+    for each in residue.shadow_forbids:
+        if _holds(each.when, facts, on_error=True):
+            yield Shadow(each.rule, Outcome.DENY)
 
 
 def may_be_permitted(residue: Residue, caller: Caller) -> bool:
@@ -56,12 +56,12 @@ def may_be_permitted(residue: Residue, caller: Caller) -> bool:
     facts = _facts(caller)
 
     def may_hold(clauses: tuple[Clause, ...]) -> bool:
-        return any(fold(clause.when, facts, otherwise=False) != FALSE for clause in clauses)
+        return any(fold(each.when, facts, otherwise=False) != FALSE for each in clauses)
 
     return (
         bool(caller.subject)
         and may_hold(residue.permits)
-        and not any(fold(clause.when, facts, otherwise=True) == TRUE for clause in residue.forbids)
+        and not any(fold(each.when, facts, otherwise=True) == TRUE for each in residue.forbids)
         and (residue.domain_permits is None or may_hold(residue.domain_permits))
     )
 
@@ -71,15 +71,22 @@ def depends_on_context(residue: Residue, caller: Caller) -> bool:
     return not isinstance(fold(residue.expression, _facts(caller), otherwise=False), Const)
 
 
+def holds(rule: Rule, tool: Tool, caller: Caller, context: Context = UNKNOWN) -> bool:
+    """Whether one rule, by itself, holds of a call. A forbid without a value does, a permit does not."""
+    left = clause(rule, tool)
+    facts = {**_facts(caller), ("context", "address"): context.address}
+    return left is not None and _holds(left.when, facts, on_error=not rule.permit)
+
+
 def no_rule_permits(residue: Residue) -> str:
     """Why a call that no rule permits is refused: what the rules that could permit it ask for."""
     clauses = residue.permits if residue.domain_permits is None or not residue.permits else residue.domain_permits
-    asked = "; ".join(f"{clause.reason} ({clause.rule})" for clause in clauses)
+    asked = "; ".join(f"{each.reason} ({each.rule})" for each in clauses)
     return f"no rule permits: {asked}" if asked else "no rule permits"
 
 
 def _first(clauses: tuple[Clause, ...], facts: _Facts, *, on_error: bool) -> Clause | None:
-    return next((clause for clause in clauses if _holds(clause.when, facts, on_error=on_error)), None)
+    return next((each for each in clauses if _holds(each.when, facts, on_error=on_error)), None)
 
 
 def _holds(expression: Expression, facts: _Facts, *, on_error: bool) -> bool:

@@ -74,7 +74,7 @@ def specialise(bundle: Bundle, tool: Tool) -> Residue:
     own = () if domain is None else tuple(domain.rules.bearing_on(tool))
 
     def clauses(rules: Iterable[Rule], *, permit: bool, shadow: bool = False) -> tuple[Clause, ...]:
-        wanted = (_clause(rule, facts) for rule in rules if rule.permit is permit and rule.shadow is shadow)
+        wanted = (_clause_of(rule, facts) for rule in rules if rule.permit is permit and rule.shadow is shadow)
         return tuple(sorted((clause for clause in wanted if clause), key=lambda clause: clause.rule))
 
     return Residue(
@@ -88,7 +88,12 @@ def specialise(bundle: Bundle, tool: Tool) -> Residue:
     )
 
 
-def _clause(rule: Rule, facts: Mapping[tuple[str, str], Value]) -> Clause | None:
+def clause(rule: Rule, tool: Tool) -> Clause | None:
+    """What is left of one rule for a method; None if it does not apply to it, or can never hold."""
+    return _clause_of(rule, _facts(tool)) if rule.applies.bears_on(tool) else None
+
+
+def _clause_of(rule: Rule, facts: Mapping[tuple[str, str], Value]) -> Clause | None:
     """What is left of a rule, made once for all tools with the same facts; None if it can never hold."""
     key = tuple(_hashable(facts["tool", name]) for name in rule.reads)
     if key not in rule.clauses:
