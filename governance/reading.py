@@ -136,6 +136,8 @@ def _records(text: str) -> Iterator[records_pb2.Record]:
     except ValueError:
         parts = [json.loads(line) for line in text.splitlines() if line.strip()]
     for part in parts:
+        if not isinstance(part, dict):
+            raise TypeError("expected an object a line")
         whole = cast("dict[str, Untyped]", part)
         for record in whole.get("records", [whole]):
             yield ParseDict(record, records_pb2.Record(), ignore_unknown_fields=True)
