@@ -16,6 +16,8 @@ Record = Mapping[str, Any]
 BENCHMARKS: Mapping[str, str] = {
     "data_path": "The mesh as shipped, the same with more rules and quotas (`governed`), an Envoy that only passes "
     "calls on, and a Python proxy serve the same calls in turn, with one worker each.",
+    "rules": "What rules cost where there are many of them, and how well what is enforced is held to what is decided: "
+    "cells are calls by one caller of one method under one policy, mutants are mistakes put into the compiler.",
     "fleet": "Tools that run before the clock does: how soon all can be called, how soon one more can, and what each "
     "costs.",
     "up": "`llmesh up --detach` with the four reference tools, where it has run before.",
@@ -38,6 +40,12 @@ FIGURES: Mapping[str, str] = {
     "mesh_alone_p50_us": "time of a call through the mesh, one at a time, the median",
     "envoy_alone_p50_us": "time of a call through Envoy alone, one at a time, the median",
     "python_alone_p50_us": "time of a call through the Python proxy, one at a time, the median",
+    "rules_scaling": "CPU time of a call with 10,000 rules, ten of which bear on it, as a multiple of that with ten",
+    "bundle_load_1000x1000_s": "from a file with a rule for each of 1,000 tools to all of them in force",
+    "bundle_load_failed_calls": "calls that failed meanwhile, and while rules were edited",
+    "rule_edit_ms": "from the edit of one of those rules to its being in force, the median",
+    "differential_cells": "cells in which the real Envoy did what governance decides",
+    "mutants_caught": "mutants that made a cell differ",
     "fleet1000_cold_start_s": "from nothing but 1,000 tools to a call of each",
     "fleet1000_cold_start_gateway_cpu_s": "CPU time of the gateway meanwhile",
     "fleet1000_cold_start_envoy_cpu_s": "CPU time of Envoy meanwhile",

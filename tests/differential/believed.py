@@ -28,7 +28,7 @@ BINDINGS = (
     "{claim: mfa, grants: role, value: strong}",
     "{subject: robot-*, grants: role, value: robot}",
     "{subject: a%*, grants: role, value: reader}",
-    "{subject: sam, grants: domain, value: support}",
+    "{subject: ada, grants: domain, value: support}",
     "{subject: '*', grants: clearance, value: pi}",
 )
 
@@ -49,7 +49,7 @@ def keys() -> Mapping[str, str]:
 
 def believed(seed: Random) -> Issuers:
     """The issuers: corp's bindings are one of each kind, the others' are by chance."""
-    texts = [_issuer("corp", [*PLAIN, BINDINGS[3], BINDINGS[6], BINDINGS[9], BINDINGS[11], BINDINGS[12]])]
+    texts = [_issuer("corp", [*PLAIN, BINDINGS[3], BINDINGS[6], BINDINGS[9], *BINDINGS[11:14]])]
     for name in list(NAMES)[1:]:
         bound = [each for each in PLAIN if seed.random() < 0.7]
         bound += seed.sample(BINDINGS[3:], seed.randint(2, 6))

@@ -11,9 +11,10 @@ import grpc
 
 from governance.decide import decide
 from governance.issuers import Issuers
-from governance.words import Caller, Decision, Outcome
+from governance.words import Caller, Context, Decision, Outcome
 from tests.differential.places import Place
 from tests.differential.reference import Verdict, verdict
+from tests.differential.rules import ADDRESS
 from tests.differential.shown import Shown
 from tests.envoy import Answer, Metadata, bearer
 
@@ -37,7 +38,7 @@ class Cell:
     @cached_property
     def decision(self) -> Decision:
         """What governance decides, by the residue that Envoy's rules are made of."""
-        return decide(self.place.residue, self.caller)
+        return decide(self.place.residue, self.caller, Context(ADDRESS))
 
     @cached_property
     def verdict(self) -> Verdict:
@@ -70,7 +71,8 @@ class Cell:
 
     def disagreement(self) -> str:
         """How the decision differs from the policy files; empty if it does not."""
-        decided = Verdict(self.decision.outcome is Outcome.ALLOW, self.decision.rule)
+        shadows = tuple((shadow.rule, shadow.outcome is Outcome.ALLOW) for shadow in self.decision.shadows)
+        decided = Verdict(self.decision.outcome is Outcome.ALLOW, self.decision.rule, shadows)
         return "" if decided == self.verdict else f"the files say {self.verdict}, decide() says {decided}"
 
     def difference(self, answer: Answer) -> str:

@@ -47,6 +47,8 @@ CHOSEN: Mapping[str, Claims] = {
     "empty list": {"roles": [], "mfa": [], "groups": []},
     "robot": {"sub": "robot-7"},
     "robot by name alone": {"sub": "a-robot-7", "domain": "support"},
+    "a name": {"sub": "ada"},
+    "a name that is longer": {"sub": "adam", "roles": ["editor"]},
     "pattern letters": {"sub": "a%d", "roles": ["%a+", "a.b:c@d/e+f-g_h"]},
     "odd subject": {"sub": "Jürgen Ü|,\"'\\;=😀", "domain": "support"},
     "long subject": {"sub": "s" * 256, "roles": ["editor"], "domain": "support"},

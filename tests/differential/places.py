@@ -13,9 +13,22 @@ from gateway import catalog
 from governance.residue import Residue, specialise
 from governance.words import Tool
 from llmesh.api.options.v1 import options_pb2 as options
-from tests.differential.rules import DATA_CLASSES, DOMAINS, LABELS, METHODS, Texts, domain_files, mesh_file
+from tests.differential.rules import (
+    APPLYING,
+    DATA_CLASSES,
+    DOMAINS,
+    LABELS,
+    METHODS,
+    Texts,
+    alone,
+    applying,
+    domain_files,
+    mesh_file,
+    narrowing,
+)
 from tests.envoy import method_of, tool_of
 
+SILVER = MappingProxyType({"tier": "silver"})
 TOOLS_OF_A_GROUP = ("One", "Two")
 
 
@@ -60,6 +73,29 @@ def everybody() -> Group:
     return Group(texts, ((Tool("acme.open.v1.Mirror", "Get", "open", effect=options.EFFECT_READ),),))
 
 
+def chosen() -> Iterator[Group]:
+    """A tool for each of the policies that are always there."""
+    for index, texts in enumerate((*alone(), *narrowing())):
+        yield _both(f"acme.chosen.v1.T{index}", texts)
+    for index, where in enumerate(APPLYING):
+        service = f"acme.applied.v1.T{index}"
+        yield _both(service, applying(where.format(service=service)))
+
+
+def _both(service: str, texts: Texts) -> Group:
+    """A tool of which one method leaves unset all it can, and the other nothing."""
+    known: dict[str, Untyped] = {"effect": options.EFFECT_READ, "cost": options.COST_LOW, "unclassified": False}
+    return Group(
+        texts,
+        (
+            (
+                Tool(service, "Get", "support", labels=SILVER, data_classes=("pii",), **known),
+                Tool(service, "Put", "support", labels=SILVER, needs_approval=True),
+            ),
+        ),
+    )
+
+
 def group_of(seed: Random, index: int) -> Group:
     """A group by chance. index: makes its names its own."""
     services = [f"acme.g{index}.v1.{name}" for name in TOOLS_OF_A_GROUP]
@@ -72,7 +108,7 @@ def _methods(seed: Random, service: str) -> tuple[Tool, ...]:
     facts: dict[str, Untyped] = {
         "domain": seed.choice(DOMAINS),
         "stage": seed.choice([1, 2, 3]),
-        "hidden": seed.random() < 0.1,
+        "hidden": seed.random() < 0.15,
         "labels": MappingProxyType({key: seed.choice(values) for key, values in LABELS.items() if seed.random() < 0.5}),
     }
     return tuple(

@@ -6,7 +6,7 @@ folding, not decide(), not the compiler. So a mistake in any of them shows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any as Untyped
 from typing import NamedTuple
@@ -16,8 +16,10 @@ from cel_expr_python import cel  # pyright: ignore[reportMissingTypeStubs] - its
 
 from governance.words import Caller, Tool
 from llmesh.api.policy.v1 import facts_pb2
-from tests.differential.rules import EFFECTS, Texts
+from tests.differential.rules import ADDRESS, EFFECTS, Texts
 
+# A rule, as it stands in a file.
+Rule = dict[str, Untyped]
 PACKAGE = "llmesh.api.policy.v1"
 CALLER = ("issuer", "subject", "roles", "domain", "clearances", "actor")
 TOOL = ("service", "method", "domain", "data_classes", "unclassified", "hidden", "needs_approval", "labels")
@@ -27,35 +29,44 @@ NUMBERS = ("effect", "stage", "cost")
 
 
 class Verdict(NamedTuple):
-    """What is to become of a call. rule: that decides; empty where none permits."""
+    """What is to become of a call. rule: that decides; empty where none permits.
+
+    shadows: the shadow rules that hold, and whether the call would be allowed if that one were enforced too.
+    """
 
     allowed: bool
     rule: str
+    shadows: tuple[tuple[str, bool], ...]
 
 
 def verdict(texts: Texts, tool: Tool, caller: Caller) -> Verdict:
-    """What the files say of a call.
-
-    Permitted = a rule of the mesh permits, and none forbids, and none of the
-    tool's domain forbids, and the domain inherits or one of its rules permits.
-    A forbid without a value forbids, a permit without one does not permit.
-    """
-    facts = _environment().Activation({"caller": _caller(caller), "tool": _tool(tool)})
-    mesh = _rules(texts.mesh, "mesh")
+    """What the files say of a call from ADDRESS."""
+    facts = _environment().Activation(
+        {"caller": _caller(caller), "tool": _tool(tool), "context": facts_pb2.Context(address=ADDRESS)}
+    )
     file = texts.domains.get(f"domains/{tool.domain}.yaml", INHERIT)
-    own = _rules(file, f"domain/{tool.domain}")
-    forbid = _first([*mesh, *own], "forbid", tool, facts)
-    if forbid:
-        return Verdict(allowed=False, rule=forbid)
-    permit = _first(mesh, "permit", tool, facts)
+    rules = [*_rules(texts.mesh, "mesh"), *_rules(file, f"domain/{tool.domain}")]
+    holding = sorted((rule for rule in rules if _holds(rule, tool, caller, facts)), key=lambda rule: rule["id"])
+    enforced = [rule for rule in holding if rule.get("mode") != "shadow"]
     narrowed = _read(file)["default"] == "deny"
-    if not caller.subject or not permit or (narrowed and not _first(own, "permit", tool, facts)):
-        return Verdict(allowed=False, rule="")
-    return Verdict(allowed=True, rule=permit)
+
+    def outcome(rules: Sequence[Rule]) -> tuple[bool, str]:
+        """Permitted = a rule of the mesh permits, none forbids, and the domain inherits or one of its own permits."""
+        forbids = [rule["id"] for rule in rules if rule["effect"] == "forbid"]
+        permits = [rule["id"] for rule in rules if rule["effect"] == "permit"]
+        of_mesh = [rule for rule in permits if rule.startswith("mesh/")]
+        if forbids:
+            return False, forbids[0]
+        if not caller.subject or not of_mesh or (narrowed and permits == of_mesh):
+            return False, ""
+        return True, of_mesh[0]
+
+    shadows = tuple((rule["id"], outcome([*enforced, rule])[0]) for rule in holding if rule not in enforced)
+    return Verdict(*outcome(enforced), shadows)
 
 
 @cache
-def _rules(text: str, prefix: str) -> Sequence[dict[str, Untyped]]:
+def _rules(text: str, prefix: str) -> Sequence[Rule]:
     return [{**rule, "id": f"{prefix}/{rule['id']}"} for rule in _read(text).get("rules", [])]
 
 
@@ -64,20 +75,16 @@ def _read(text: str) -> dict[str, Untyped]:
     return yaml.load(text, Loader=yaml.CSafeLoader)
 
 
-def _first(rules: Iterable[dict[str, Untyped]], effect: str, tool: Tool, facts: Untyped) -> str:
-    """The id of the first rule of an effect that holds; empty if none does."""
-    holding = (rule["id"] for rule in rules if rule["effect"] == effect and _holds(rule, tool, facts))
-    return min(holding, default="")
-
-
-def _holds(rule: dict[str, Untyped], tool: Tool, facts: Untyped) -> bool:
+def _holds(rule: Rule, tool: Tool, caller: Caller, facts: Untyped) -> bool:
+    """A forbid without a value forbids, a permit without one does not permit."""
     about = {
-        "domains": tool.domain,
-        "services": tool.service,
-        "methods": tool.method,
-        "effects": EFFECTS[tool.effect - 1],
+        "domains": {tool.domain},
+        "services": {tool.service},
+        "methods": {tool.method},
+        "effects": {EFFECTS[tool.effect - 1]},
+        "roles": set(caller.roles),
     }
-    if any(about[key] not in values for key, values in rule.get("applies", {}).items()):
+    if any(about[key].isdisjoint(values) for key, values in rule.get("applies", {}).items()):
         return False
     if "when" not in rule:
         return True
@@ -89,7 +96,7 @@ def _holds(rule: dict[str, Untyped], tool: Tool, facts: Untyped) -> bool:
 def _environment() -> Untyped:
     return cel.NewEnv(
         facts_pb2.DESCRIPTOR.pool,
-        variables={"caller": cel.Type(f"{PACKAGE}.Caller"), "tool": cel.Type(f"{PACKAGE}.Tool")},
+        variables={name.lower(): cel.Type(f"{PACKAGE}.{name}") for name in ("Caller", "Tool", "Context")},
         container="llmesh.api.options.v1",
     )
 

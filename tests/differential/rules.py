@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from random import Random
@@ -18,9 +18,61 @@ SUBJECTS = ("sam", "samuel", "robot-7", "robot-", "ada", "Jürgen Ü|,;=😀", "
 DATA_CLASSES = ("internal", "pii", "public", "secret")
 LABELS = {"tier": ("gold", "silver"), "language": ("en", "de")}
 METHODS = ("Get", "Put", "Burn")
+# Where all calls come from.
+ADDRESS = "127.0.0.1"
 MAX_DEPTH = 3
 COMPARED = ("==", "!=", "<", "<=", ">", ">=")
 EFFECTS = ("read", "write", "destructive")
+# What a rule may be about, of a service and of others.
+APPLYING = (
+    "services: [{service}]",
+    "services: [acme.chosen.v1.Other]",
+    "services: [{service}], methods: [Put]",
+    "services: [{service}], domains: [sales]",
+    "domains: [sales, support], methods: [Get]",
+    "domains: [sales]",
+    "methods: [Put], effects: [read]",
+    "effects: [destructive, write]",
+    "roles: [editor, owner]",
+)
+# Each stands alone in policy files of its own, as a permit and as a forbid.
+CHOSEN = (
+    "'editor' in caller.roles",
+    "caller.domain == tool.domain && ('editor' in caller.roles || 'owner' in caller.roles)",
+    "!('pii' in caller.clearances)",
+    "size(caller.roles) > 1",
+    "size(caller.roles) == 0 && caller.domain != ''",
+    "caller.domain in ['sales', 'support'] ? 'owner' in caller.roles : caller.domain == ''",
+    "caller.subject.startsWith('robot-') || caller.subject.contains('ü')",
+    "caller.subject.endsWith('am') || caller.domain.endsWith('-eu')",
+    "caller.subject.startsWith('sam') || caller.domain.contains('ort-')",
+    "!(caller.subject == 'samuel') && !(caller.domain == 'sales')",
+    "caller.subject.endsWith('m') != caller.domain.endsWith('t')",
+    "caller.subject < 'sam' || caller.subject > 't'",
+    "size(caller.subject) >= 100 && size(caller.domain) <= 7",
+    "caller.issuer == 'corp' && caller.actor == ''",
+    "'strong' in caller.clearances || 'percent' in caller.roles",
+    "tool.labels['tier'] == 'gold' || caller.domain == 'support'",
+    "tool.labels['none'] == 'gold' || caller.domain == 'support'",
+    "!(tool.labels['none'] == 'gold' || caller.domain == 'support')",
+    "'' in caller.roles || '' in caller.clearances || caller.domain == ' support'",
+    "caller.roles.size() < 3 && !(caller.domain == 'support' && 'pii' in caller.clearances)",
+    "caller.domain in caller.roles || caller.subject in caller.clearances",
+    "true",
+    "false",
+    'caller.domain == "it\'s \\"quoted\\" \\\\ \\n"',
+    "tool.stage == Stage.STAGE_EXPERIMENTAL && caller.subject != ''",
+    "tool.cost == Cost.COST_HIGH && caller.subject != ''",
+    "tool.effect != Effect.EFFECT_READ && caller.subject != ''",
+    "tool.unclassified",
+    "tool.needs_approval || tool.hidden",
+    "size(tool.data_classes) == 0",
+    "caller.domain in ['sales', 'support']",
+    "context.address == '127.0.0.1' && 'editor' in caller.roles",
+    "'editor' in caller.roles || !context.address.startsWith('127.0.')",
+    "context.address in ['10.0.0.5', '127.0.0.1']",
+    "context.address.endsWith('7.0.0.1') && !context.address.contains('10.')",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +90,39 @@ class Texts:
     def __str__(self) -> str:
         """Every file."""
         return "\n".join([self.mesh, *self.domains.values()])
+
+
+def alone() -> Iterator[Texts]:
+    """Each chosen rule alone, as one that permits, and as one that forbids what is else permitted to everybody."""
+    for when in CHOSEN:
+        yield Texts(_mesh(_one("one", "permit", when)))
+        yield Texts(_mesh(_one("one", "forbid", when), EVERYBODY))
+
+
+def applying(where: str) -> Texts:
+    """One rule that permits everything that is there."""
+    return Texts(_mesh(f"- {{id: one, effect: permit, reason: because, applies: {{{where}}}}}\n"))
+
+
+def narrowing() -> Iterator[Texts]:
+    """Domains' files that would change what the mesh permits, if they could."""
+    editors, cleared = _one("one", "permit", "'editor' in caller.roles"), "'pii' in caller.clearances"
+    for default in ("inherit", "deny"):
+        for rules in ([], [_one("own", "permit", cleared)], [_one("own", "forbid", cleared)], [EVERYBODY]):
+            head = f"version: 1\ndomain: support\ndefault: {default}\n"
+            own = head + "".join(["rules:\n", *rules] if rules else [])
+            yield Texts(_mesh(editors), {"domains/support.yaml": own})
+
+
+EVERYBODY = "- {id: z, effect: permit, reason: all may}\n"
+
+
+def _mesh(*rules: str) -> str:
+    return "".join(["version: 1\nrules:\n", *rules])
+
+
+def _one(name: str, effect: str, when: str) -> str:
+    return f"- id: {name}\n  effect: {effect}\n  reason: because\n  when: >-\n    {when}\n"
 
 
 def mesh_file(seed: Random, services: Sequence[str]) -> str:
@@ -60,21 +145,26 @@ def _rule(seed: Random, name: str, services: Sequence[str], *, permits: int) -> 
     """One rule. permits: how many of five do."""
     effect = "permit" if seed.randrange(5) < permits else "forbid"
     lines = [f"- id: {name}", f"  effect: {effect}", f"  reason: because {name}, {seed.randrange(1000)}"]
+    if seed.random() < 0.12:
+        lines.append("  mode: shadow")
     applies = _applies(seed, services)
     if applies:
         lines.append(f"  applies: {{{', '.join(applies)}}}")
     if seed.random() < 0.9:
-        lines += ["  when: >-", f"    {_expression(seed, 0 if effect == 'permit' else 1)}"]
+        when = _expression(seed, 0 if effect == "permit" else 1)
+        # Where a call comes from cannot stand in every place.
+        when = f"{seed.choice(_JOINED_WITH_ADDRESS).format(when, _address(seed))}" if seed.random() < 0.1 else when
+        lines += ["  when: >-", f"    {when}"]
     return "\n".join(lines)
 
 
 def _applies(seed: Random, services: Sequence[str]) -> list[str]:
     """Mostly, a rule applies to all."""
-    known = {"domains": DOMAINS, "services": services, "methods": METHODS, "effects": EFFECTS}
+    known = {"domains": DOMAINS, "services": services, "methods": METHODS, "effects": EFFECTS, "roles": ROLES}
     return [
         f"{key}: [{', '.join(seed.sample(values, seed.randint(1, len(values) - 1)))}]"
         for key, values in known.items()
-        if seed.random() < 0.12
+        if len(values) > 1 and seed.random() < 0.12
     ]
 
 
@@ -86,6 +176,24 @@ def _expression(seed: Random, depth: int) -> str:
 
 
 _JOINS = ("({} && {})", "({} && {})", "({} || {})", "({} || {})", "!({})", "({} ? {} : {})")
+
+
+_JOINED_WITH_ADDRESS = ("{} && {}", "{} || {}", "{} && !({})", "!({} || {})")
+
+
+def _address(seed: Random) -> str:
+    known = [ADDRESS, "10.0.0.5", "127.", ".1", "27.0.0", "::1"]
+    value = seed.choice(known)
+    return "context.address" + seed.choice(
+        [
+            f" == '{value}'",
+            f" != '{value}'",
+            f" in ['{value}', '{seed.choice(known)}']",
+            f".startsWith('{value}')",
+            f".endsWith('{value}')",
+            f".contains('{value}')",
+        ]
+    )
 
 
 def _quoted(seed: Random, *words: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from governance.words import Caller
 from tests.differential.believed import AUDIENCE, LIFETIME_S, NAMES, issuer_of, key_of
 from tests.differential.claims import CHOSEN, Claims, by_chance
 
-HOUR_S = 3600
+HOUR_S, DAY_S = 3600, 86400
 ALGORITHMS = [*NAMES.values()]
 
 
@@ -84,7 +84,7 @@ def _encoded(part: bytes) -> str:
     return base64.urlsafe_b64encode(part).decode().rstrip("=")
 
 
-def chosen() -> list[Shown]:
+def chosen_tokens() -> list[Shown]:
     """All chosen claims, by the issuer that has a binding of every kind."""
     return [Shown(name, "corp", claims) for name, claims in CHOSEN.items()]
 
@@ -101,11 +101,11 @@ def not_believed() -> list[Shown]:
     """Tokens that make nobody, each but for one thing like one of somebody who may do much."""
     good = Shown("", "corp", {"roles": ["owner", "editor"], "domain": "support", "clearances": ["pii"]}, good=False)
     changed: dict[str, Claims] = {
-        "expired": {"exp": FromNow(-60)},
+        "expired": {"exp": FromNow(-DAY_S)},
         "no expiry": {"exp": ...},
         "an expiry that is text": {"exp": "never"},
-        "not yet": {"nbf": FromNow(600)},
-        "lives too long": {"exp": FromNow(LIFETIME_S + 60)},
+        "not yet": {"nbf": FromNow(DAY_S)},
+        "lives too long": {"exp": FromNow(LIFETIME_S + DAY_S)},
         "for nobody": {"aud": ...},
         "for another": {"aud": "elsewhere"},
         "for others": {"aud": ["elsewhere", "nowhere"]},
