@@ -21,6 +21,7 @@ from gateway.clock import Clock
 from gateway.keys import Keys
 from gateway.policy import Loaded, PolicyFiles
 from gateway.snapshot.build import (
+    CLUSTER,
     NO_SECRETS,
     Policy,
     Resource,
@@ -31,7 +32,7 @@ from gateway.snapshot.build import (
     residues,
     stages,
 )
-from gateway.snapshot.parts import part_names, service_of
+from gateway.snapshot.parts import is_part, service_of
 from gateway.tally import Tally
 from gateway.xds.publish import Publisher
 from governance.bundle import Bundle
@@ -48,8 +49,8 @@ STAGE_AFTER_S = 10.0
 # Compiled in one go, before others have a turn.
 TOOLS_A_TURN = 50
 
-# A tool, its methods' residues, and what it was compiled to; None where that failed.
-_Built = tuple[Tool, Mapping[str, Residue] | None, Mapping[str, Resource] | None]
+# A tool, its methods' residues, and what it and its parts were compiled to, by name; None where that failed.
+_Built = tuple[Tool, Mapping[str, Residue] | None, Mapping[str, Mapping[str, Resource]] | None]
 
 
 class Control:
@@ -172,7 +173,7 @@ class Control:
         rules = self._loaded.policy.bundle.digest
         with self.builds.timed(clock):
             resources = await self._resources(tools)
-        parts = {name for tool in tools.values() if tool.variants for name in part_names(tool)}
+        parts = set(filter(is_part, resources[CLUSTER]))
         *before, last = stages(self._published, resources, new_parts=parts - self._parts)
         for stage in before:
             await self._publisher.publish(stage)
@@ -217,10 +218,7 @@ class Control:
             if number % TOOLS_A_TURN == 0:
                 # A new policy is as long to compile as there are tools, and others have calls to answer.
                 await asyncio.sleep(0)
-        made = {service: built for service, (_, _, built) in self._built.items() if built is not None}
-        for service, tool in found.items():
-            if tool.variants and service in made:
-                made.update(build_parts(tool, over_tls=over_tls))
+        made = {name: one for _, _, built in self._built.values() if built for name, one in built.items()}
         return assemble(made, policy, secrets=secrets)
 
     @property
@@ -238,7 +236,8 @@ class Control:
             known = self._residues_of(tool, bundle)
             if kept is not None and kept[0] is tool and kept[1] is known:
                 return kept
-            return tool, known, build_tool(tool, known, over_tls=over_tls, quotas=self._quotas)
+            built = build_tool(tool, known, over_tls=over_tls, quotas=self._quotas)
+            return tool, known, {tool.service: built, **build_parts(tool, over_tls=over_tls)}
         except Exception:
             # Whatever it is about this tool, the others go on.
             log.exception("tool not compiled", extra={"service": tool.service})

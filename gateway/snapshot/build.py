@@ -142,10 +142,10 @@ def closed(service_name: str) -> Resource:
 
 
 def build_parts(tool: Tool, *, over_tls: bool = False) -> Mapping[str, Mapping[str, Resource]]:
-    """What the tool needs beside that where its endpoints serve different contracts: by name, then by type URL."""
+    """What the tool's parts need beside that: by name, then by type URL."""
     return {
         part.name: {
-            CLUSTER: _resource(service.cluster(tool, over_tls=over_tls, name=part.name)),
+            CLUSTER: _resource(service.cluster(tool, over_tls=over_tls, part=part)),
             ENDPOINTS: _resource(service.endpoints(tool, over_tls=over_tls, part=part)),
         }
         for part in parts(tool)

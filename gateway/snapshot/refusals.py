@@ -160,7 +160,7 @@ def _unavailable(service: str) -> status_pb2.Status:
 def _overloaded(service: str) -> status_pb2.Status:
     return _status(
         code_pb2.RESOURCE_EXHAUSTED,
-        f"{service} has as many calls as it takes at once; try again in {RETRY_AFTER_S} s",
+        f"{service} has as many such calls as it takes at once; try again in {RETRY_AFTER_S} s",
         error_details_pb2.RetryInfo(retry_delay=Duration(seconds=RETRY_AFTER_S)),
         error_details_pb2.ErrorInfo(reason="TOOL_OVERLOADED", domain=ERROR_DOMAIN, metadata={"service": service}),
     )

@@ -12,7 +12,7 @@ from gateway.catalog import Endpoint, Method, Tool
 from gateway.snapshot import access, refusals, tls
 from gateway.snapshot.ads import ADS
 from gateway.snapshot.delegate import delegated
-from gateway.snapshot.parts import Part, parts
+from gateway.snapshot.parts import Part, concurrency_of, parts
 from gateway.snapshot.quotas import turned_on
 from gateway.snapshot.sizes import bounded, held_to
 from gateway.xds.messages import make, pack
@@ -30,7 +30,7 @@ HEALTH_TIMEOUT_S = 3
 HEALTH_MISSES = 3
 # Of a tool that was healthy when last asked, and that was never called.
 UNCALLED_INTERVAL_S = 30
-DEFAULT_CONCURRENCY = 1024
+MAX_CONNECTIONS = 1024
 # A read is tried once more. Enough at once for an endpoint that dies with its
 # calls; beyond that a fifth of the calls in flight, lest retries bury a tool.
 RETRIES = 1
@@ -40,17 +40,17 @@ RETRY_BUDGET_PERCENT = 20.0
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
-def cluster(tool: Tool, *, over_tls: bool = False, name: str = "") -> Message:
+def cluster(tool: Tool, *, over_tls: bool = False, part: Part | None = None) -> Message:
     """The tool's endpoints as one upstream: balancing, health, ejection, concurrency.
 
-    name: of a part of the tool; none for the whole. over_tls: whether the mesh
-    reaches tools over TLS. Then each cluster does, whatever its endpoints are
-    now, but to those that are marked: Envoy would call one that comes later in
-    the clear until it has taken up a changed cluster.
+    part: None for the whole tool. over_tls: whether the mesh reaches tools
+    over TLS. Then each cluster does, whatever its endpoints are now, but to
+    those that are marked: Envoy would call one that comes later in the clear
+    until it has taken up a changed cluster.
     """
     return make(
         "envoy.config.cluster.v3.Cluster",
-        name=name or tool.service,
+        name=part.name if part else tool.service,
         type="EDS",
         eds_cluster_config={"eds_config": ADS},
         connect_timeout={"seconds": CONNECT_TIMEOUT_S},
@@ -61,7 +61,7 @@ def cluster(tool: Tool, *, over_tls: bool = False, name: str = "") -> Message:
         common_lb_config={"healthy_panic_threshold": {"value": 0.0}, "update_merge_window": {"seconds": 0}},
         # An endpoint that is taken away gets no more calls, though it is healthy: it leaves.
         ignore_health_on_host_removal=True,
-        circuit_breakers={"thresholds": [_thresholds(tool)]},
+        circuit_breakers={"thresholds": [_thresholds(part.max_concurrency if part else concurrency_of(tool))]},
         outlier_detection=_outlier_detection(),
         health_checks=[_health_check(tool)] if tool.health_checked else [],
         typed_extension_protocol_options={_HTTP: pack(http2(over_tls=over_tls))},
@@ -69,11 +69,9 @@ def cluster(tool: Tool, *, over_tls: bool = False, name: str = "") -> Message:
     )
 
 
-def _thresholds(tool: Tool) -> dict[str, Untyped]:
-    # Envoy counts by tool, so that the smallest holds for all its methods.
-    limit = min((method.max_concurrency or DEFAULT_CONCURRENCY for method in tool.methods), default=DEFAULT_CONCURRENCY)
+def _thresholds(limit: int) -> dict[str, Untyped]:
     return {
-        "max_connections": {"value": DEFAULT_CONCURRENCY},
+        "max_connections": {"value": MAX_CONNECTIONS},
         "max_requests": {"value": limit},
         "max_pending_requests": {"value": limit},
         "retry_budget": {

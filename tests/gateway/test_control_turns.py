@@ -49,8 +49,7 @@ async def test_many_tools_are_compiled_in_turns_and_by_one_policy(
             turns += 1
             await asyncio.sleep(0)
 
-    def build_tool(_: Tool, residues: Mapping[str, Residue], *, over_tls: bool) -> Mapping[str, Resource]:
-        assert not over_tls
+    def build_tool(_: Tool, residues: Mapping[str, Residue], **__: Untyped) -> Mapping[str, Resource]:
         built.append(turns)
         if len(built) == TOOLS_A_TURN + 1:
             control._loaded = newer  # pyright: ignore[reportPrivateUsage]

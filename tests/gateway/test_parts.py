@@ -79,6 +79,18 @@ async def test_contracts_come_and_go_below_traffic_without_a_failed_call(tmp_pat
     assert (old.calls[NEW], new.calls[NEW] > 60) == (0, True)
 
 
+async def test_a_limit_comes_and_goes_below_traffic_without_a_failed_call(tmp_path: Path) -> None:
+    async with controlled(tmp_path) as made:
+        free = served((SECOND, ("Old", "New"), (made.mesh.backend.address,)))
+        limited = replace(free, methods=(method_of("Old"), method_of("New", max_concurrency=64)))
+        await change(made, free)
+        async with calling(made.mesh, NEW) as traffic:
+            for tool in (limited, free) * 3:
+                await change(made, tool)
+                await traffic.more(20)
+        assert made.mesh.refused == []
+
+
 async def change(made: Controlled, tool: Tool) -> None:
     """Let the tool be found, and return once it is shown."""
     await made.found.post({SERVICE: tool}, {})

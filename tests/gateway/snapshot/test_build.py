@@ -15,6 +15,7 @@ from gateway.catalog import Endpoint, Tool
 from gateway.listener.bootstrap import bootstrap
 from gateway.snapshot import access, caller
 from gateway.snapshot.build import CLUSTER, ENDPOINTS, EXTENSION, ROUTES, SCOPE, Resources, build
+from gateway.snapshot.parts import service_of
 from gateway.xds.messages import message_type
 from governance.bundle import parse_bundle
 from governance.residue import Residue, specialise
@@ -86,6 +87,8 @@ def with_tool(tool: Tool) -> dict[str, Tool]:
     return {**tools(), tool.service: tool}
 
 
+# A method with a limit of its own.
+GET = f"{TICKETS}@/Get"
 MOVED = Endpoint("unix:/run/tools/tickets-2.sock", "lease")
 A_TOOL = (CLUSTER, ENDPOINTS, ROUTES, SCOPE)
 
@@ -95,12 +98,18 @@ A_TOOL = (CLUSTER, ENDPOINTS, ROUTES, SCOPE)
     [
         pytest.param(tools(), set[tuple[str, str]](), id="nothing"),
         pytest.param(
-            with_tool(replace(tools()[TICKETS], endpoints=(MOVED,))), {(ENDPOINTS, TICKETS)}, id="another endpoint"
+            with_tool(replace(tools()[TICKETS], endpoints=(MOVED,))),
+            {(ENDPOINTS, TICKETS), (ENDPOINTS, GET)},
+            id="another endpoint",
         ),
-        pytest.param(with_tool(replace(tools()[TICKETS], ready=frozenset())), {(ENDPOINTS, TICKETS)}, id="not ready"),
+        pytest.param(
+            with_tool(replace(tools()[TICKETS], ready=frozenset())),
+            {(ENDPOINTS, TICKETS), (ENDPOINTS, GET)},
+            id="not ready",
+        ),
         pytest.param(
             with_tool(replace(tools()[TICKETS], methods=(method("Get", 1, max_concurrency=16),))),
-            {(ROUTES, TICKETS)},
+            {(ROUTES, TICKETS), (CLUSTER, TICKETS), (CLUSTER, GET), (ENDPOINTS, GET)},
             id="other methods",
         ),
         pytest.param(
@@ -191,15 +200,32 @@ def test_a_condition_is_never_one_that_envoy_ignores() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limits", "expected"), [((0, 1), 1), ((16, 4), 4), ((0, 0), 1024), ((65536, 65536), 65536), ((), 1024)]
+    ("limits", "tools_own", "parts"),
+    [
+        pytest.param((), 1024, {}, id="no method"),
+        pytest.param((0, 0), 1024, {}, id="no limit"),
+        pytest.param((16,), 16, {}, id="one method's is the tool's"),
+        pytest.param((0, 1), 1024, {"/M1": 1}, id="one limited, the other not"),
+        pytest.param((16, 4, 4), 16, {"/M1": 4, "/M2": 4}, id="each its own"),
+        pytest.param((4, 4), 4, {"/M1": 4}, id="never two methods one limit"),
+        pytest.param((0, 65536, 0), 1024, {"/M1": 65536}, id="more than the default"),
+        pytest.param((65536, 65536), 65536, {}, id="more than anybody needs"),
+        pytest.param((0, *[9] * 32, 5, 7), 1024, {f"/M{n}": 9 for n in range(1, 33)} | {"/": 5}, id="very many"),
+    ],
 )
-def test_the_smallest_limit_of_a_tools_methods_holds_for_the_tool(limits: tuple[int, ...], expected: int) -> None:
+def test_each_methods_limit_is_its_own(limits: tuple[int, ...], tools_own: int, parts: Mapping[str, int]) -> None:
     methods = tuple(method(f"M{number}", 1, max_concurrency=limit) for number, limit in enumerate(limits))
     built = build(with_tool(replace(tools()[DOCS], methods=methods)), policy())
 
-    cluster: Untyped = message_type("envoy.config.cluster.v3.Cluster").FromString(built[CLUSTER][DOCS].value)
-    thresholds = cluster.circuit_breakers.thresholds[0]
-    assert (thresholds.max_requests.value, thresholds.max_pending_requests.value) == (expected, expected)
+    found: dict[str, int] = {}
+    for name, resource in built[CLUSTER].items():
+        cluster: Untyped = message_type("envoy.config.cluster.v3.Cluster").FromString(resource.value)
+        thresholds = cluster.circuit_breakers.thresholds[0]
+        assert thresholds.max_requests == thresholds.max_pending_requests
+        found[name] = thresholds.max_requests.value
+    of_docs = {name: limit for name, limit in found.items() if service_of(name) == DOCS}
+    assert of_docs == {DOCS: tools_own, **{f"{DOCS}@{part}": limit for part, limit in parts.items()}}
+    assert {name for name in built[ENDPOINTS] if service_of(name) == DOCS} == of_docs.keys()
 
 
 def rules_of(residue: Residue) -> Untyped:

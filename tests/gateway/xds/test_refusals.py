@@ -12,6 +12,7 @@ from google.rpc import error_details_pb2  # pyright: ignore[reportMissingTypeStu
 from governance.bundle import parse_bundle
 from llmesh.api.options.v1 import options_pb2 as options
 from tests.envoy import Mesh, bearer, mesh, method_of, policy_of, token, tool_of
+from tests.eventually import eventually
 from tests.governance.rules import domain, rule
 from tests.governance.rules import mesh as mesh_file
 
@@ -120,10 +121,35 @@ async def test_a_tool_with_as_many_calls_as_it_takes_is_exhausted_and_not_down(r
     answer = done.pop().result()
 
     assert answer.code is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert answer.message == "acme.support.v1.Busy has as many calls as it takes at once; try again in 1 s"
+    assert answer.message == "acme.support.v1.Busy has as many such calls as it takes at once; try again in 1 s"
     assert answer.detail(error_details_pb2.RetryInfo).retry_delay.seconds == 1
     assert answer.info.reason == "TOOL_OVERLOADED"
     assert waiting.pop().result().code is grpc.StatusCode.OK
+
+
+async def test_a_method_at_its_limit_leaves_the_tools_other_methods_alone(running: Mesh) -> None:
+    busy = "/acme.support.v1.Busy"
+    limits = {"One": 1, "Two": 2, "Any": 0}
+    open_at = {"One": 1, "Two": 2, "Any": 5}
+    running.backend.held = {f"{busy}/{name}": asyncio.Event() for name in limits}
+    await running.publish(running.tool(busy[1:], *(method_of(name, max_concurrency=limits[name]) for name in limits)))
+
+    async def are_open() -> None:
+        assert {name: running.backend.calls[f"{busy}/{name}"] for name in limits} == open_at
+
+    async with asyncio.TaskGroup() as tasks:
+        opened = [
+            tasks.create_task(running.call(f"{busy}/{name}", timeout_s=None))
+            for name, count in open_at.items()
+            for _ in range(count)
+        ]
+        await eventually(are_open)
+        refused = [await running.call(f"{busy}/{name}") for name in ("One", "Two")]
+        for event in running.backend.held.values():
+            event.set()
+
+    assert {answer.code for answer in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+    assert {call.result().code for call in opened} == {grpc.StatusCode.OK}
 
 
 async def test_a_call_that_the_tool_cut_is_not_said_to_have_found_no_tool(running: Mesh) -> None:

@@ -338,14 +338,20 @@ class Method(_message.Message):
     effect: Global___Effect.ValueType
     """What a call changes. Unset reads as EFFECT_DESTRUCTIVE."""
     max_concurrency: _builtins.int
-    """Calls in flight at once to all endpoints of the tool together; more are
-    answered RESOURCE_EXHAUSTED. The tool's smallest holds for all its methods.
-    0: the mesh's default, 1,024.
+    """Calls of the method in flight at once to all endpoints of the tool
+    together; more are answered RESOURCE_EXHAUSTED. 0: the mesh's default,
+    1,024 calls of all the tool's methods that state none.
     """
     max_request_bytes: _builtins.int
-    """Largest request message in bytes. 0: the mesh's default, 16 MiB."""
+    """Largest request message in bytes, of a stream each by itself; a larger
+    one is answered INVALID_ARGUMENT. 0: the mesh's default and maximum,
+    16 MiB.
+    """
     max_response_bytes: _builtins.int
-    """Largest response message in bytes. 0: the mesh's default, 16 MiB."""
+    """Largest response message in bytes, of a stream each by itself; for a
+    larger one the caller gets INTERNAL. 0: the mesh's default and maximum,
+    16 MiB.
+    """
     cost: Global___Cost.ValueType
     """What a call costs. Unset reads as the highest class."""
     needs_approval: _builtins.bool
