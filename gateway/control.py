@@ -136,21 +136,24 @@ class Control:
         async with aclosing(self._policies.watch(clock)) as policies:
             async for loaded in policies:
                 self._loaded = loaded
-                self._tools = None
-                self._stale.set()
+                self._renew()
                 self.on_policy()
 
     async def _follow_certificates(self, clock: Clock) -> None:
         if self._certificates is not None:
             async with aclosing(self._certificates.watch(clock)) as changes:
                 async for _ in changes:
-                    self._tools = None
-                    self._stale.set()
+                    self._renew()
 
     async def _follow_keys(self) -> None:
         async with aclosing(self._keys.watch()) as changes:
             async for _ in changes:
-                self._stale.set()
+                self._renew()
+
+    def _renew(self) -> None:
+        """Something else than the catalog has changed that the snapshot is made of."""
+        self._tools = None
+        self._stale.set()
 
     async def _follow_catalog(self) -> None:
         async with aclosing(self._found.watch()) as catalogs:

@@ -18,10 +18,13 @@ import pytest
 from gateway import control as gateway_control
 from gateway.catalog import Catalog, CatalogBoard, Contract, Tool
 from gateway.control import Control
+from gateway.keys import TURN_S, Keys
 from gateway.policy import POLL_S, PolicyError
-from gateway.snapshot.build import ROUTES, Resource
+from gateway.snapshot.build import EXTENSION, ROUTES, Resource
+from gateway.snapshot.caller import VERIFY
 from governance.residue import Residue
 from governance.words import Caller
+from llmesh.home import Home
 from tests.envoy import KEYS, READS, Mesh, mesh
 from tests.eventually import eventually
 from tests.gateway.fakes import FakeClock
@@ -70,10 +73,11 @@ class Controlled:
 @asynccontextmanager
 async def controlled(path: Path) -> AsyncGenerator[Controlled]:
     folder, clock = Folder.make(path), FakeClock()
+    keys = Keys(Home(path / "home").create(), clock)
     found, shown = CatalogBoard(), CatalogBoard()
     async with mesh() as running:
         platform = (running.tool(PLATFORM, domain="platform"),)
-        control = Control(found, shown, running.publisher, folder.files(), platform, keys=KEYS)
+        control = Control(found, shown, running.publisher, folder.files(), platform, keys=keys)
         async with asyncio.TaskGroup() as tasks:
             task = tasks.create_task(control.run(clock))
             yield Controlled(running, folder, control, found, shown, clock)
@@ -137,6 +141,21 @@ async def test_only_tools_whose_rules_changed_are_compiled_again(
         assert await made.answers(TICKETS, grpc.StatusCode.PERMISSION_DENIED) == "closed today (mesh/closed)"
         await made.answers(OTHER, grpc.StatusCode.OK)
         assert compiled == [TICKETS]
+
+
+async def test_delegation_keys_that_are_turned_over_reach_envoy_though_nothing_else_changed(tmp_path: Path) -> None:
+    async with controlled(tmp_path) as made:
+        await made.found.post({TICKETS: made.mesh.tool(TICKETS)}, {})
+        await made.shows(TICKETS)
+        before = made.mesh.publisher.wanted(EXTENSION)[VERIFY]
+
+        made.clock.stand_still(TURN_S)
+        await made.clock.pass_(POLL_S)
+
+        async def published() -> None:
+            assert made.mesh.publisher.wanted(EXTENSION)[VERIFY] != before
+
+        await eventually(published)
 
 
 async def test_a_broken_edit_changes_nothing_for_callers(tmp_path: Path) -> None:
