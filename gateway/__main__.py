@@ -15,18 +15,24 @@ import signal
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import cache
 from pathlib import Path
 from typing import NoReturn
 
 import grpc.aio
 from google.protobuf import json_format
 from pydantic import ValidationError
+from sqlalchemy import Engine
 
+from gateway.blocks.blocks import Blocks
+from gateway.blocks.store import BlocksLostError
+from gateway.blocks.store import Store as BlockStore
 from gateway.catalog import CatalogBoard
 from gateway.certificates import Certificates, read_port, read_tools
 from gateway.clock import Clock, SystemClock
 from gateway.config import Config
 from gateway.control import Control
+from gateway.database import open_database
 from gateway.discovery.discovery import Discovery
 from gateway.discovery.reflect import Limits
 from gateway.doors import Doors, check_alone
@@ -39,10 +45,12 @@ from gateway.operations.metrics import Metrics, Watched
 from gateway.operations.server import serve_operations
 from gateway.operations.status import Facts
 from gateway.policy import PolicyError, PolicyFiles, is_loopback
+from gateway.services.blocks import Blocking
 from gateway.services.platform import platform_tools
 from gateway.services.serve import Permissions, serve
 from gateway.services.tokens import Tokens
 from gateway.services.visible import View
+from gateway.snapshot.blocks import BLOCKS
 from gateway.snapshot.caller import CALLER, VERIFY
 from gateway.snapshot.parts import service_of
 from gateway.sources.file import FileSource
@@ -59,6 +67,9 @@ from llmesh.log import configure_logging
 from llmesh.mesh_file import join_host_port, read_mesh_file, split_host_port
 
 log = logging.getLogger("gateway")
+
+# What Envoy takes up for all tools at once.
+FILTERS = (VERIFY, CALLER, BLOCKS)
 
 
 def read_config(home: str, mesh_file: str) -> Config:
@@ -113,6 +124,11 @@ def traces_of(config: Config) -> Traces | None:
     return Traces(*split_host_port(config.traces.otlp), sample_percent=config.traces.sample_percent)
 
 
+def database_of(config: Config, home: Home) -> Callable[[], Engine]:
+    """What opens the database of what must last, once it can be opened."""
+    return cache(lambda: open_database(config.database or f"sqlite:///{home.database}"))
+
+
 def print_bootstrap(config: Config) -> None:
     """Print Envoy's static configuration as JSON. Raises PolicyError if no policy could be in force."""
     # Nothing else is logged before the mesh starts; the error itself is raised.
@@ -147,13 +163,13 @@ async def run(config: Config) -> None:
     policies = policy_files(config)
 
     def refused(name: str, words: str) -> None:
-        if name in (VERIFY, CALLER):
+        if name in FILTERS:
             policies.refuse(name, words)
         else:
             discovery.refuse(service_of(name), "ENVOY_REFUSED", words)
 
     def accepted(name: str) -> None:
-        if name in (VERIFY, CALLER):
+        if name in FILTERS:
             policies.accept(name)
         else:
             discovery.accept(service_of(name))
@@ -162,7 +178,14 @@ async def run(config: Config) -> None:
     platform = platform_tools(f"unix:{home.services_socket}")
     certificates = Certificates(config.tls, config.tool_tls, home)
     quotas, keys = stated(config.limits), Keys(home, clock)
-    control = Control(found, shown, publisher, policies, platform, keys=keys, certificates=certificates, quotas=quotas)
+    blocks = Blocks(BlockStore(database_of(config, home), home.blocks), clock=clock)
+    control = Control(
+        *(found, shown, publisher, policies, platform),
+        keys=keys,
+        certificates=certificates,
+        quotas=quotas,
+        blocks=blocks,
+    )
     mesh_file = FileSource(config.mesh_file, clock=clock)
     discovery = Discovery(
         found,
@@ -187,8 +210,15 @@ async def run(config: Config) -> None:
     watched = Watched(shown, control, discovery, publisher, policies, leases, certificates)
     operations = _operations(config, watched, owner_of=owner_of, mesh_file=mesh_file, clock=clock)
     permissions = Permissions(control.permitted, owner_of=owner_of)
+    blocking = Blocking(
+        blocks,
+        control.enforce_blocks,
+        domains=lambda: control.loaded.ownership.domains,
+        issuers=lambda: [issuer.name for issuer in control.loaded.policy.issuers.issuers],
+        clock=clock,
+    )
     stopping = _told_to_stop()
-    serving = serve(home, shown, leases, permissions=permissions)
+    serving = serve(home, shown, leases, permissions=permissions, blocking=blocking)
     async with (
         serving as view,
         operations,
@@ -197,7 +227,8 @@ async def run(config: Config) -> None:
     ):
         opening = tasks.create_task(doors.open(shown, succeeds=succeeds))
         running = [
-            tasks.create_task(_without_end(part)) for part in (leases.run(), discovery.run(), control.run(clock))
+            tasks.create_task(_without_end(part))
+            for part in (leases.run(), discovery.run(), control.run(clock), blocks.run())
         ]
         log.info("gateway started", extra={"home": str(home.path)})
         await stopping.wait()
@@ -282,7 +313,7 @@ def main() -> None:
     try:
         config = read_config(arguments.home, arguments.mesh_file)
         asyncio.run(run(config)) if running else print_bootstrap(config)
-    except (HomeError, DocumentError, PolicyError, CertificateError) as error:
+    except (HomeError, DocumentError, PolicyError, CertificateError, BlocksLostError) as error:
         _end(str(error), logged=running)
     except ValidationError as error:
         _end(error.errors()[0]["msg"].removeprefix("Value error, "), logged=running)

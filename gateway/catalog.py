@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import Enum
 from types import MappingProxyType
@@ -190,6 +190,12 @@ class CatalogBoard:
             self._current = Catalog(self._current.version + 1, kept, MappingProxyType(dict(reports)))
             self._changed.notify_all()
         return self._current
+
+    async def renew(self) -> None:
+        """Post the same catalog as the next version: what is told of it has changed."""
+        async with self._changed:
+            self._current = replace(self._current, version=self._current.version + 1)
+            self._changed.notify_all()
 
     async def watch(self) -> AsyncGenerator[Catalog]:
         """The newest catalog, then each newer one; a slow reader skips to the newest."""

@@ -15,11 +15,14 @@ from contextlib import aclosing
 from dataclasses import replace
 from types import MappingProxyType
 
+from gateway.blocks.blocks import Blocks
 from gateway.catalog import CatalogBoard, Tool
 from gateway.certificates import Certificates
 from gateway.clock import Clock
 from gateway.keys import Keys
 from gateway.policy import Loaded, PolicyFiles
+from gateway.snapshot.bearing import Bearing
+from gateway.snapshot.blocks import BLOCKS
 from gateway.snapshot.build import (
     CLUSTER,
     NO_SECRETS,
@@ -27,6 +30,7 @@ from gateway.snapshot.build import (
     Resource,
     Resources,
     assemble,
+    blocking,
     build_parts,
     build_tool,
     residues,
@@ -67,11 +71,12 @@ class Control:
         keys: Keys,
         certificates: Certificates | None = None,
         quotas: Collection[str] = (),
+        blocks: Blocks | None = None,
     ) -> None:
         """Load the policy. Raises PolicyError.
 
         platform: the gateway's own tools. keys: sign what tools may call. certificates: None for no TLS. quotas: names
-        of those that the listener has.
+        of those that the listener has. blocks: None where nothing is ever blocked.
         """
         self._found = found
         self._shown = shown
@@ -90,6 +95,10 @@ class Control:
         self._parts: set[str] = set()
         # What that was made of, unless something else than tools has changed since.
         self._tools: Mapping[str, Tool] | None = None
+        # The stage of it that Envoy is to hold now, and what blocks make of it.
+        self._stage: Resources = MappingProxyType({})
+        self._blocks = blocks
+        self._bearing = Bearing(lambda tool: self._residues_of(tool, self._loaded.policy.bundle))
         self._stale = asyncio.Event()
         # How snapshots are made, for those who run the mesh.
         self.builds = Tally()
@@ -127,6 +136,7 @@ class Control:
             tasks.create_task(self._follow_certificates(clock))
             tasks.create_task(self._follow_keys())
             tasks.create_task(self._follow_catalog())
+            tasks.create_task(self._follow_blocks())
             while True:
                 await self._stale.wait()
                 self._stale.clear()
@@ -155,6 +165,30 @@ class Control:
         self._tools = None
         self._stale.set()
 
+    async def _follow_blocks(self) -> None:
+        """What is blocked waits for nothing that is being compiled."""
+        if self._blocks is not None:
+            async with aclosing(self._blocks.watch()) as changes:
+                async for _ in changes:
+                    await self.enforce_blocks()
+
+    async def enforce_blocks(self) -> bool:
+        """Have Envoy stop what is blocked now, and nothing else. Whether it does when this returns, soon."""
+        if not self._stage:
+            return False
+        await self._publish(self._stage)
+        if self._shown.current.version:
+            await self._shown.renew()
+        return await self._publisher.caught_up(within_s=SHOW_AFTER_S) and BLOCKS not in self._publisher.refused_names
+
+    async def _publish(self, stage: Resources, *, rules: str = "") -> None:
+        self._stage = stage
+        if self._blocks is not None:
+            tools = {**self._found.current.tools, **self._platform}
+            blocked = self._bearing.resource(self._blocks.current, tools, self._loaded.ownership.prefixes)
+            stage = blocking(stage, blocked)
+        await self._publisher.publish(stage, rules=rules)
+
     async def _follow_catalog(self) -> None:
         async with aclosing(self._found.watch()) as catalogs:
             async for _ in catalogs:
@@ -179,9 +213,9 @@ class Control:
         parts = set(filter(is_part, resources[CLUSTER]))
         *before, last = stages(self._published, resources, new_parts=parts - self._parts)
         for stage in before:
-            await self._publisher.publish(stage)
+            await self._publish(stage)
             await self._publisher.caught_up(within_s=STAGE_AFTER_S)
-        await self._publisher.publish(last, rules=rules)
+        await self._publish(last, rules=rules)
         self._published, self._parts = resources, parts
 
     def _callable(self, found: Mapping[str, Tool]) -> Mapping[str, Tool]:

@@ -164,6 +164,11 @@ class Home:
         return self.state / "mesh.db"
 
     @property
+    def blocks(self) -> Path:
+        """What is blocked, for a gateway that cannot read the database."""
+        return self.state / "blocks.json"
+
+    @property
     def port_certificate(self) -> Path:
         """What the mesh port shows, PEM; not there while it speaks no TLS."""
         return self.state / "port.crt.pem"

@@ -21,7 +21,7 @@ from gateway.listener.sizes import hold_to_sizes
 from gateway.listener.tracing import Traces, tracing
 from gateway.snapshot.access import deny_all
 from gateway.snapshot.ads import ADS, XDS_CLUSTER
-from gateway.snapshot.blocks import BLOCKS
+from gateway.snapshot.blocks import BLOCKS, STOPPED, refuse_blocked
 from gateway.snapshot.caller import CALLER, VERIFY
 from gateway.snapshot.delegate import DELEGATE, delegate
 from gateway.snapshot.sizes import MAX_HELD_BYTES
@@ -126,6 +126,7 @@ def _filters(limits: LimitSettings) -> list[dict[str, Untyped]]:
         _discovered(VERIFY, _JWT),
         _discovered(CALLER, _LUA),
         _discovered(BLOCKS, _RBAC),
+        {"name": STOPPED, "typed_config": pack(refuse_blocked())},
         *limit_calls(limits),
         {"name": "llmesh.rules", "typed_config": pack(deny_all())},
         *limit_classes(limits),

@@ -9,7 +9,7 @@ from google.rpc import code_pb2  # pyright: ignore[reportMissingTypeStubs]
 from gateway.listener import floods, quotas, tokens
 from gateway.listener.call_log import SHOWN_PATH
 from gateway.listener.edge import CONTENT, MALFORMED_PATH, MAX_PATH_BYTES, METHOD, TIMEOUT
-from gateway.snapshot import delegate, refusals
+from gateway.snapshot import blocks, delegate, refusals
 from gateway.snapshot.service import call_id
 from gateway.xds.messages import make, pack
 from llmesh.mesh_file import LimitSettings
@@ -59,6 +59,7 @@ def local_replies(limits: LimitSettings) -> list[dict[str, Untyped]]:
             f"%LOCAL_REPLY_BODY%{_SEND_ANOTHER}",
             status=401,
         ),
+        _blocked(),
         _reply(
             f"response.code == 403 && response.code_details in {route}",
             f"%CEL({text}[response.code_details])%",
@@ -106,6 +107,16 @@ def _undelegated() -> dict[str, Untyped]:
     status = refusals.undelegated()
     when = f"response.code_details == '{delegate.FAILED}'"
     return _reply(when, status.message, details=refusals.encoded(status), code=status.code)
+
+
+def _blocked() -> dict[str, Untyped]:
+    """What the block says, unless it stops what the caller may not know of; then what an unknown method is told."""
+    told = f"metadata.filter_metadata['{blocks.METADATA}']['{blocks.MESSAGE}'] != '{blocks.UNKNOWN}'"
+    return _reply(
+        f"{_denied_by(blocks.BLOCKED)} && {told}",
+        f"%DYNAMIC_METADATA({blocks.METADATA}:{blocks.MESSAGE})%",
+        details=f"%DYNAMIC_METADATA({blocks.METADATA}:{blocks.STATUS})%",
+    )
 
 
 def _denied_by(policy: str) -> str:

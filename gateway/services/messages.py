@@ -10,6 +10,7 @@ from llmesh.api.options.v1 import options_pb2 as options
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gateway.blocks.words import Block
     from gateway.catalog import Method, Report, Step
     from gateway.services.visible import Seen
 
@@ -31,11 +32,19 @@ def tool_message(seen: Seen) -> pb.Tool:
         prompts=sheet.prompts,
         data_sources=sheet.data_sources,
         labels=sheet.labels,
-        methods=[_method_message(method, denied=method.name not in seen.permitted) for method in tool.methods],
+        methods=[
+            _method_message(
+                method,
+                denied=method.name not in seen.permitted,
+                blocked=_blocked_message(seen.blocked.get(method.name)),
+            )
+            for method in tool.methods
+        ],
         contract_digest=tool.contract.digest,
         endpoint_count=len(tool.endpoints),
         ready_count=len(tool.ready),
         unprotected_transport=not all(endpoint.protected for endpoint in tool.endpoints),
+        blocked=_blocked_message(seen.blocked.get("")),
     )
     if sheet.HasField("slo"):
         message.slo.CopyFrom(sheet.slo)
@@ -56,7 +65,16 @@ def endpoint_message(report: Report, *, tells: Callable[[str], bool]) -> pb.Endp
     return message
 
 
-def _method_message(method: Method, *, denied: bool) -> pb.Method:
+def _blocked_message(block: Block | None) -> pb.Blocked | None:
+    if block is None:
+        return None
+    message = pb.Blocked(block=block.id, reason=block.reason)
+    if block.until_s is not None:
+        message.until.FromNanoseconds(round(block.until_s * 1e9))
+    return message
+
+
+def _method_message(method: Method, *, denied: bool, blocked: pb.Blocked | None) -> pb.Method:
     message = pb.Method(
         name=method.name,
         summary=method.options.summary,
@@ -69,6 +87,7 @@ def _method_message(method: Method, *, denied: bool) -> pb.Method:
         needs_approval=method.options.needs_approval,
         examples=method.options.examples,
         denied=denied,
+        blocked=blocked,
     )
     message.deadline.FromTimedelta(method.deadline)
     return message

@@ -21,6 +21,7 @@ from governance.contract.digest import digest
 from governance.contract.normalise import normalise
 from governance.contract.types import messages, service_in
 from governance.ownership import PLATFORM
+from llmesh.api.blocks.v1 import blocks_pb2
 from llmesh.api.catalog.v1 import catalog_pb2
 from llmesh.api.options.v1 import options_pb2 as options
 from llmesh.reflection import V1, V1ALPHA, v1_file
@@ -45,14 +46,15 @@ class _Own:
 def platform_tools(address: str) -> tuple[Tool, ...]:
     """The tools that the gateway serves itself at the address, in order of their names.
 
-    All belong to the domain `platform`; every method reads, and handles only
-    what the caller may see of the catalog.
+    All belong to the domain `platform`, and handle only what the caller may
+    see of the catalog. A method without a sheet reads.
     """
     endpoint = Endpoint(address, "gateway")
     return tuple(_tool(own, endpoint) for own in sorted(_owned(), key=lambda own: own.service))
 
 
 def _owned() -> Iterator[_Own]:
+    yield _Own("llmesh.api.blocks.v1.BlockService", _closure(blocks_pb2.DESCRIPTOR.name))
     yield _Own("llmesh.api.catalog.v1.CatalogService", _closure(catalog_pb2.DESCRIPTOR.name))
     yield _Own(
         "grpc.health.v1.Health",
@@ -77,12 +79,14 @@ def _tool(own: _Own, endpoint: Endpoint) -> Tool:
         stated.owner_team = stated.product_owner = stated.contact = PLATFORM
         stated.lifecycle.stage = options.STAGE_STABLE
     stated.domain = PLATFORM
-    classes = sheet.DataClasses(messages(files))
+    classes, granted = sheet.DataClasses(messages(files)), "read" if own.name else None
     return Tool(
         service=own.service,
         domain=PLATFORM,
         sheet=stated,
-        methods=tuple(_method(method, sheet.read_method(method, classes, granted="read")) for method in service.method),
+        methods=tuple(
+            _method(method, sheet.read_method(method, classes, granted=granted)) for method in service.method
+        ),
         contract=Contract(digest(files), files),
         endpoints=(endpoint,),
         ready=frozenset({endpoint}),
@@ -99,8 +103,8 @@ def _method(method: MethodDescriptorProto, read: sheet.MethodSheet) -> Method:
         response_type=method.output_type.removeprefix("."),
         client_streaming=method.client_streaming,
         server_streaming=method.server_streaming,
-        effect=options.EFFECT_READ,
-        idempotent=True,
+        effect=read.effect,
+        idempotent=read.idempotent,
         deadline=read.deadline,
         idle=read.idle,
         max_concurrency=_CALLS_AT_ONCE,

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from gateway.catalog import CatalogBoard
+from gateway.services.blocks import Blocking, BlockServicer
 from gateway.services.catalog import CatalogServicer
 from gateway.services.contracts import Contracts
 from gateway.services.health import MeshHealthServicer
@@ -36,13 +37,16 @@ class Permissions:
 
 
 @asynccontextmanager
-async def serve(home: Home, board: CatalogBoard, leases: Leases, *, permissions: Permissions) -> AsyncGenerator[View]:
+async def serve(
+    home: Home, board: CatalogBoard, leases: Leases, *, permissions: Permissions, blocking: Blocking
+) -> AsyncGenerator[View]:
     """Serve services and registry, at this process's own sockets, for as long as the block lasts.
 
     The view is what the services answer from. The platform's own tools are in
     it whether or not the board has them.
     """
-    view = View(board, permissions.permitted, own=platform_tools(f"unix:{home.services_socket}"))
+    own = platform_tools(f"unix:{home.services_socket}")
+    view = View(board, permissions.permitted, own=own, blocked=blocking.blocks.of_tool)
     contracts = Contracts(view)
     async with AsyncExitStack() as running:
         catalog = CatalogServicer(view, contracts, owner_of=permissions.owner_of)
@@ -50,6 +54,7 @@ async def serve(home: Home, board: CatalogBoard, leases: Leases, *, permissions:
             catalog,
             MeshHealthServicer(view),
             MeshReflectionServicer(view, contracts),
+            BlockServicer(view, blocking),
             address=f"unix:{home.own(home.services_socket)}",
             drain_limit_s=_DRAIN_LIMIT_S,
         )

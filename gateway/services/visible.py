@@ -6,10 +6,11 @@ none of them can show what another hides.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
+from gateway.blocks.words import Block
 from gateway.catalog import Catalog, CatalogBoard, Tool
 from governance.words import Caller
 
@@ -17,12 +18,21 @@ Permitted = Callable[[Tool, Caller], frozenset[str]]
 """Names of the tool's methods that some request of the caller could be permitted."""
 
 
+Blocked = Callable[[Tool], Mapping[str, Block]]
+"""What stops a tool: its methods' blocks by their names; under an empty one the tool's own, or its domain's."""
+
+
+def _nothing(_tool: Tool) -> Mapping[str, Block]:
+    return MappingProxyType({})
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A tool as one caller sees it. permitted: names of its methods, never empty."""
+    """A tool as one caller sees it. permitted: names of its methods, never empty. blocked: as Blocked has it."""
 
     tool: Tool
     permitted: frozenset[str]
+    blocked: Mapping[str, Block] = field(default_factory=lambda: MappingProxyType({}))
 
 
 class View:
@@ -31,8 +41,11 @@ class View:
     Safe to share: it holds nothing of any caller.
     """
 
-    def __init__(self, board: CatalogBoard, permitted: Permitted, *, own: tuple[Tool, ...] = ()) -> None:
+    def __init__(
+        self, board: CatalogBoard, permitted: Permitted, *, own: tuple[Tool, ...] = (), blocked: Blocked = _nothing
+    ) -> None:
         """Tools of `own` stand in every catalog, before any posted one of the same name."""
+        self._blocked = blocked
         self._board = board
         self._permitted = permitted
         self._own = {tool.service: tool for tool in own}
@@ -58,7 +71,7 @@ class View:
         permitted; not knowing counts as maybe.
         """
         names = self._permitted(tool, caller) if tool is not None else frozenset[str]()
-        return Seen(tool, names) if tool is not None and names else None
+        return Seen(tool, names, self._blocked(tool)) if tool is not None and names else None
 
     def tool(self, service: str, caller: Caller) -> Seen | None:
         """The tool of that name; None if there is none that the caller may see."""

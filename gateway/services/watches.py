@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
+from gateway.blocks.words import Block
 from gateway.catalog import Tool
 from gateway.services.messages import tool_message
 from gateway.services.visible import Seen
@@ -22,9 +23,10 @@ RETRY_AFTER_S = 5.0
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class Told:
-    """A tool's message. tool: what it was made of."""
+    """A tool's message. tool, blocked: what it was made of."""
 
     tool: Tool
+    blocked: Mapping[str, Block]
     message: pb.Tool
 
 
@@ -56,6 +58,6 @@ class Watches:
         """The tool's message, made again only if something of it can have changed."""
         key = (seen.tool.service, seen.permitted)
         told = self._told.get(key)
-        if told is None or told.tool is not seen.tool:
-            told = self._told[key] = Told(seen.tool, tool_message(seen))
+        if told is None or told.tool is not seen.tool or told.blocked != seen.blocked:
+            told = self._told[key] = Told(seen.tool, seen.blocked, tool_message(seen))
         return told

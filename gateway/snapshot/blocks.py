@@ -1,14 +1,199 @@
-"""What is stopped at once, whoever calls: the filter `llmesh.blocks`."""
+"""What is stopped at once, whoever calls and whatever the rules say.
+
+Two filters. `llmesh.blocks` looks up, by the derived caller and the path,
+what is blocked, and writes what it found beside the call; it costs the same
+for ten blocks as for ten thousand, and is delivered on its own. The one after
+it, static, refuses every call that is not known to be free. Both are RBAC: the
+first has two matchers, as what a caller reads is two texts, and the name of an
+action is where a text can stand.
+
+INVARIANT: a call goes on only if the first filter found, for this very call,
+that nothing stops it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any as Untyped
+
 from google.protobuf.message import Message
 
-from gateway.xds.messages import make
+from gateway.blocks.words import Block, Kind, Target
+from gateway.snapshot import refusals
+from gateway.snapshot.predicate import predicate
+from gateway.xds.messages import make, pack
+from governance.expression import FALSE, Expression
 
-BLOCKS = "llmesh.blocks"
+BLOCKS, STOPPED = "llmesh.blocks", "llmesh.stopped"
+# Where the first filter writes: metadata of this name, under names that begin so.
+METADATA = "envoy.filters.http.rbac"
+_PREFIX = "block_"
+STATUS, MESSAGE = f"{_PREFIX}enforced_effective_policy_id", f"{_PREFIX}shadow_effective_policy_id"
+RESULT = f"{_PREFIX}shadow_engine_result"
+# The action under which the second filter refuses.
+BLOCKED = "blocked"
+# Stands for the texts where the call is to be answered as if there were no such method.
+UNKNOWN = "unknown"
+_FREE = "free"
+_RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC"
 
 
-def blocks() -> Message:
-    """Nothing is blocked. A filter that asks nothing, never no filter: without one, all calls are refused."""
-    return make("envoy.extensions.filters.http.rbac.v3.RBAC", rules_stat_prefix="blocks_")
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What blocks bear on.
+
+    packages: package -> the domain that owns it. shown: services on the mesh
+    that are not hidden. hidden: the hidden ones; of each, method -> whom the
+    rules permit: nobody else may learn that it is there.
+    """
+
+    packages: Mapping[str, str]
+    shown: Collection[str]
+    hidden: Mapping[str, Mapping[str, Expression]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    """What a caller reads. A matcher's actions are named by one of the two."""
+
+    status: str
+    message: str
+
+
+_Matcher = dict[str, Untyped]
+
+
+def blocks(in_force: Iterable[Block], surroundings: Surroundings) -> Message:
+    """The filter that looks up what is blocked."""
+    targets = {block.target: block for block in in_force}
+    return make(
+        _RBAC,
+        rules_stat_prefix=_PREFIX,
+        shadow_rules_stat_prefix=_PREFIX,
+        matcher=_Tree(targets, surroundings, message=False).matcher(),
+        shadow_matcher=_Tree(targets, surroundings, message=True).matcher(),
+    )
+
+
+def refuse_blocked() -> Message:
+    """The filter that refuses what the other one has not found to be free."""
+    place = make(
+        "envoy.extensions.matching.common_inputs.network.v3.DynamicMetadataInput",
+        filter=METADATA,
+        path=[{"key": RESULT}],
+    )
+    allowed = make(
+        "envoy.extensions.matching.input_matchers.metadata.v3.Metadata", value={"string_match": {"exact": "allowed"}}
+    )
+    free = {
+        "single_predicate": {
+            "input": {"name": "envoy.matching.inputs.dynamic_metadata", "typed_config": pack(place)},
+            "custom_match": {"name": "envoy.matching.matchers.metadata_matcher", "typed_config": pack(allowed)},
+        }
+    }
+    return make(
+        _RBAC,
+        rules_stat_prefix="blocks_",
+        matcher={
+            "matcher_list": {"matchers": [{"predicate": free, "on_match": _action(_FREE, "ALLOW")}]},
+            "on_no_match": _action(BLOCKED, "DENY"),
+        },
+    )
+
+
+class _Tree:
+    """One of the two matchers. message: the one whose actions are named by what callers read, and that tells."""
+
+    def __init__(self, targets: Mapping[Target, Block], surroundings: Surroundings, *, message: bool) -> None:
+        self._targets = targets
+        self._surroundings = surroundings
+        self._message = message
+        # The one whose names are statuses never refuses: it would before its names can be read.
+        self._found = "DENY" if message else "ALLOW"
+        self._free = _action(_FREE, "ALLOW")
+
+    def matcher(self) -> _Matcher:
+        """Who calls comes first, the actor and the caller; then what is called, a method before its tool and domain."""
+        actor_tools, actor_domains = self._actors()
+        steps = (
+            ("x-llmesh-actor", "exact_match_map", actor_tools),
+            ("x-llmesh-actor", "prefix_match_map", actor_domains),
+            ("x-llmesh-subject", "exact_match_map", self._callers()),
+            (":path", "exact_match_map", self._methods()),
+            (":path", "prefix_match_map", self._services()),
+        )
+        rest = self._free
+        for header, how, found in reversed(steps):
+            if found:
+                rest = {"matcher": {**_looked_up(header, how, found), "on_no_match": rest}}
+        return rest.get("matcher", {"on_no_match": rest})
+
+    def _of(self, kind: Kind) -> Iterable[Block]:
+        return (block for target, block in sorted(self._targets.items()) if target.kind is kind)
+
+    def _actors(self) -> tuple[_Matcher, _Matcher]:
+        tools = {block.target.name: self._told(block, "which calls for you,") for block in self._of(Kind.TOOL)}
+        return tools, self._domains("", told="which the tool that calls for you is of,")
+
+    def _callers(self) -> _Matcher:
+        subjects: dict[str, dict[str, Untyped]] = {}
+        for block in self._of(Kind.CALLER):
+            subjects.setdefault(block.target.name, {})[block.target.issuer] = self._told(block)
+        return {
+            subject: {"matcher": _looked_up("x-llmesh-issuer", "exact_match_map", issuers)}
+            for subject, issuers in subjects.items()
+        }
+
+    def _methods(self) -> _Matcher:
+        return {f"/{block.target.name}": self._in_sight(block) for block in self._of(Kind.METHOD)}
+
+    def _services(self) -> _Matcher:
+        tools = {f"/{block.target.name}/": self._in_sight(block) for block in self._of(Kind.TOOL)}
+        return {**self._domains("/"), **tools}
+
+    def _domains(self, start: str, *, told: str = "") -> _Matcher:
+        """By package. One within a blocked domain's that another domain owns is free."""
+        blocked = {block.target.name: self._told(block, told) for block in self._of(Kind.DOMAIN)}
+        if not blocked:
+            return {}
+        owners = self._surroundings.packages.items()
+        return {f"{start}{package}.": blocked.get(domain, self._free) for package, domain in owners}
+
+    def _in_sight(self, block: Block) -> _Matcher:
+        """A tool, or a method of it: what stops it is told to those whom the rules would let call it."""
+        service = block.target.service
+        if service in self._surroundings.shown:
+            return self._told(block)
+        told, unknown = self._told(block), self._action(_Texts(UNKNOWN, UNKNOWN))
+        methods = {
+            f"/{service}/{method}": {
+                "matcher": {
+                    "matcher_list": {"matchers": [{"predicate": predicate(permitted), "on_match": told}]},
+                    "on_no_match": unknown,
+                }
+            }
+            for method, permitted in self._surroundings.hidden.get(service, {}).items()
+            if permitted != FALSE
+        }
+        if not methods:
+            return unknown
+        return {"matcher": {**_looked_up(":path", "exact_match_map", methods), "on_no_match": unknown}}
+
+    def _told(self, block: Block, as_what: str = "") -> _Matcher:
+        status = refusals.blocked(block, as_what)
+        return self._action(_Texts(refusals.encoded(status), status.message))
+
+    def _action(self, texts: _Texts) -> _Matcher:
+        return _action(texts.message if self._message else texts.status, self._found)
+
+
+def _looked_up(header: str, how: str, found: Mapping[str, Untyped]) -> _Matcher:
+    """What to do by a header's value. how: exact_match_map, or prefix_match_map, of which the longest counts."""
+    place = make("envoy.type.matcher.v3.HttpRequestHeaderMatchInput", header_name=header)
+    return {"matcher_tree": {"input": {"name": header, "typed_config": pack(place)}, how: {"map": found}}}
+
+
+def _action(name: str, action: str) -> dict[str, Untyped]:
+    decides = make("envoy.config.rbac.v3.Action", name=name, action=action)
+    return {"action": {"name": "block", "typed_config": pack(decides)}}

@@ -7,15 +7,16 @@ never sent again, by this process or the next.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from google.protobuf.message import Message
 
+from gateway.blocks.words import Block
 from gateway.catalog import Method, Tool
 from gateway.snapshot import caller, service, tls
-from gateway.snapshot.blocks import BLOCKS, blocks
+from gateway.snapshot.blocks import BLOCKS, Surroundings, blocks
 from gateway.snapshot.caller import CALLER, VERIFY
 from gateway.snapshot.parts import parts, service_of
 from gateway.xds.messages import make, pack, serialize, type_url
@@ -166,18 +167,31 @@ def stages(before: Resources, after: Resources, *, new_parts: Collection[str]) -
     return [{**after, **held}, {**after, **held, ROUTES: after[ROUTES]}, after]
 
 
+def blocking(resources: Resources, blocked: Resource) -> Resources:
+    """The resources, with other blocks in force. blocked: what build_blocks made."""
+    return {**resources, EXTENSION: {**resources.get(EXTENSION, {}), BLOCKS: blocked}}
+
+
+def build_blocks(in_force: Iterable[Block], surroundings: Surroundings) -> Resource:
+    """What stops calls before the rules are asked."""
+    return _filter(BLOCKS, blocks(in_force, surroundings))
+
+
 def _filters(policy: Policy) -> dict[str, Resource]:
-    filters = {
-        VERIFY: caller.verify(policy.issuers, policy.keys, delegation_keys=policy.delegation_keys),
-        CALLER: caller.derive(policy.issuers),
-        BLOCKS: blocks(),
-    }
     return {
-        name: _resource(make("envoy.config.core.v3.TypedExtensionConfig", name=name, typed_config=pack(message)))
-        for name, message in filters.items()
+        VERIFY: _filter(VERIFY, caller.verify(policy.issuers, policy.keys, delegation_keys=policy.delegation_keys)),
+        CALLER: _filter(CALLER, caller.derive(policy.issuers)),
+        BLOCKS: NOTHING_BLOCKED,
     }
+
+
+def _filter(name: str, message: Message) -> Resource:
+    return _resource(make("envoy.config.core.v3.TypedExtensionConfig", name=name, typed_config=pack(message)))
 
 
 def _resource(message: Message) -> Resource:
     value = serialize(message)
     return Resource(hashlib.sha256(value).hexdigest()[:32], value)
+
+
+NOTHING_BLOCKED = build_blocks((), Surroundings({}, (), {}))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any as Untyped
 
 from google.protobuf.any_pb2 import Any
@@ -18,6 +19,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2  # pyright: ignore[reportMissingTypeStubs]
 
+from gateway.blocks.words import Block
 from governance.decide import no_rule_permits
 from governance.residue import Residue
 
@@ -104,6 +106,23 @@ def undelegated() -> status_pb2.Status:
         f"try again in {RETRY_AFTER_S} s",
         error_details_pb2.RetryInfo(retry_delay=Duration(seconds=RETRY_AFTER_S)),
         error_details_pb2.ErrorInfo(reason="NO_DELEGATION", domain=ERROR_DOMAIN),
+    )
+
+
+def blocked(block: Block, as_what: str = "") -> status_pb2.Status:
+    """What whoever is stopped by a block reads. as_what: what the target is to the call, if not what is called."""
+    reason = _shortened(block.reason)
+    ends = None if block.until_s is None else datetime.fromtimestamp(block.until_s, UTC)
+    until = ends.strftime("%Y-%m-%dT%H:%M:%SZ") if ends else ""
+    what = " ".join(filter(None, (str(block.target), as_what)))
+    return _status(
+        code_pb2.PERMISSION_DENIED,
+        f"{what} is blocked{f' until {until}' if until else ''}: {reason}",
+        error_details_pb2.ErrorInfo(
+            reason="BLOCKED",
+            domain=ERROR_DOMAIN,
+            metadata={"block": block.id, "reason": reason, **({"until": until} if until else {})},
+        ),
     )
 
 

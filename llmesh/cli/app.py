@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from llmesh.cli import call, contract, identity, mesh, restart, tools
+from llmesh.cli import blocks, call, contract, identity, mesh, restart, tools
 from llmesh.cli.output import say
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
 )
 
 MESH = "The mesh on this machine"
+STOP = "What is stopped"
 YOU = "Who you are"
 TOOLS = "What is on the mesh"
 
@@ -25,6 +26,9 @@ app.command("up", rich_help_panel=MESH)(mesh.up)
 app.command("down", rich_help_panel=MESH)(mesh.down)
 app.command("status", rich_help_panel=MESH)(mesh.status)
 app.command("restart", rich_help_panel=MESH)(restart.restart)
+app.command("block", rich_help_panel=STOP)(blocks.block)
+app.command("unblock", rich_help_panel=STOP)(blocks.unblock)
+app.command("blocks", rich_help_panel=STOP)(blocks.list_blocks)
 app.command("login", rich_help_panel=YOU)(identity.login)
 app.command("token", rich_help_panel=YOU)(identity.token)
 app.add_typer(tools.app, name="tools", rich_help_panel=TOOLS)

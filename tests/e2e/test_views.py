@@ -18,7 +18,13 @@ from llmesh.identity import DevCaller
 from tests.e2e.mesh import ECHO, OUTSIDER, OWNER, READER, RunningMesh
 
 V1, V1ALPHA = "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"
-PLATFORM_TOOLS = {"llmesh.api.catalog.v1.CatalogService", "grpc.health.v1.Health", V1, V1ALPHA}
+PLATFORM_TOOLS = {
+    "llmesh.api.blocks.v1.BlockService",
+    "llmesh.api.catalog.v1.CatalogService",
+    "grpc.health.v1.Health",
+    V1,
+    V1ALPHA,
+}
 WAIT_S = 60.0
 
 

@@ -37,6 +37,7 @@ PLATFORM = [
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",
+    "llmesh.api.blocks.v1.BlockService",
     "llmesh.api.catalog.v1.CatalogService",
 ]
 

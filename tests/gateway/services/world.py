@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,8 +13,12 @@ import grpc.aio
 from google.protobuf import text_format
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
+from gateway.blocks.blocks import Blocks
+from gateway.blocks.store import Store
 from gateway.catalog import CatalogBoard, Contract, Endpoint, Method, Report, Tool
 from gateway.clock import SystemClock
+from gateway.database import open_database
+from gateway.services.blocks import Blocking
 from gateway.services.serve import Permissions, serve
 from gateway.sources.lease import Leases
 from governance.contract import sheet
@@ -30,6 +35,7 @@ ENGINEER = Caller(issuer="test", subject="erin", roles=("developer",), domain="e
 AGENT = Caller(issuer="test", subject="sam", roles=("agent",), domain="support")
 OVERSEER = Caller(issuer="test", subject="pat", roles=("platform",), domain="platform")
 NOBODY = Caller()
+DOMAINS = ("engineering", "support", "platform")
 
 COMMON = """
   name: "acme/common/v1/common.proto" package: "acme.common.v1" syntax: "proto3"
@@ -181,6 +187,7 @@ class Mesh:
     board: CatalogBoard
     services: grpc.aio.Channel
     registry: grpc.aio.Channel
+    blocks: Blocks
 
     async def post(self, *tools: Tool, reports: Iterable[Report] = ()) -> None:
         """Make these the catalog."""
@@ -193,15 +200,21 @@ async def mesh(*tools: Tool, reports: Iterable[Report] = ()) -> AsyncGenerator[M
     """Serve these tools for as long as the block lasts."""
     with TemporaryDirectory(prefix="mesh") as folder:
         home, board = Home(Path(folder)).create(), CatalogBoard()
-        permissions = Permissions(permitted, owner_of)
+        permissions, clock = Permissions(permitted, owner_of), SystemClock()
+        blocks = Blocks(Store(cache(lambda: open_database(f"sqlite:///{home.database}")), home.blocks), clock=clock)
+        blocking = Blocking(blocks, _enforced, domains=lambda: DOMAINS, issuers=lambda: ["test"], clock=clock)
         async with (
-            serve(home, board, Leases(home.leases, clock=SystemClock()), permissions=permissions),
+            serve(home, board, Leases(home.leases, clock=clock), permissions=permissions, blocking=blocking),
             grpc.aio.insecure_channel(f"unix:{home.own(home.services_socket)}") as services,
             grpc.aio.insecure_channel(f"unix:{home.own(home.registry_socket)}") as registry,
         ):
-            made = Mesh(home, board, services, registry)
+            made = Mesh(home, board, services, registry, blocks)
             await made.post(*tools, reports=reports)
             yield made
+
+
+async def _enforced() -> bool:
+    return True
 
 
 def by(caller: Caller) -> tuple[tuple[str, str], ...]:

@@ -361,6 +361,7 @@ class Tool(_message.Message):
     ENDPOINT_COUNT_FIELD_NUMBER: _builtins.int
     READY_COUNT_FIELD_NUMBER: _builtins.int
     UNPROTECTED_TRANSPORT_FIELD_NUMBER: _builtins.int
+    BLOCKED_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """Full service name; unique on the mesh."""
     name: _builtins.str
@@ -415,6 +416,12 @@ class Tool(_message.Message):
     def methods(self) -> _containers.RepeatedCompositeFieldContainer[Global___Method]:
         """Its methods, in the contract's order."""
 
+    @_builtins.property
+    def blocked(self) -> Global___Blocked:
+        """Set while the platform team has stopped the tool, or its domain: every call
+        is refused.
+        """
+
     def __init__(
         self,
         *,
@@ -437,14 +444,47 @@ class Tool(_message.Message):
         endpoint_count: _builtins.int = ...,
         ready_count: _builtins.int = ...,
         unprotected_transport: _builtins.bool = ...,
+        blocked: Global___Blocked | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["lifecycle", b"lifecycle", "slo", b"slo"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blocked", b"blocked", "lifecycle", b"lifecycle", "slo", b"slo"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact", "contract_digest", b"contract_digest", "data_sources", b"data_sources", "documentation", b"documentation", "domain", b"domain", "endpoint_count", b"endpoint_count", "labels", b"labels", "lifecycle", b"lifecycle", "methods", b"methods", "models", b"models", "name", b"name", "owner_team", b"owner_team", "product_owner", b"product_owner", "prompts", b"prompts", "ready_count", b"ready_count", "service", b"service", "slo", b"slo", "summary", b"summary", "unprotected_transport", b"unprotected_transport"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked", b"blocked", "contact", b"contact", "contract_digest", b"contract_digest", "data_sources", b"data_sources", "documentation", b"documentation", "domain", b"domain", "endpoint_count", b"endpoint_count", "labels", b"labels", "lifecycle", b"lifecycle", "methods", b"methods", "models", b"models", "name", b"name", "owner_team", b"owner_team", "product_owner", b"product_owner", "prompts", b"prompts", "ready_count", b"ready_count", "service", b"service", "slo", b"slo", "summary", b"summary", "unprotected_transport", b"unprotected_transport"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Tool: _TypeAlias = Tool  # noqa: Y015
+
+@_typing.final
+class Blocked(_message.Message):
+    """What is stopped, by the platform team and for a time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOCK_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    block: _builtins.str
+    """Names the block, as refusals do."""
+    reason: _builtins.str
+    """Why."""
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """When it ends by itself; unset: nobody knows."""
+
+    def __init__(
+        self,
+        *,
+        block: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "reason", b"reason", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Blocked: _TypeAlias = Blocked  # noqa: Y015
 
 @_typing.final
 class Method(_message.Message):
@@ -464,6 +504,7 @@ class Method(_message.Message):
     NEEDS_APPROVAL_FIELD_NUMBER: _builtins.int
     EXAMPLES_FIELD_NUMBER: _builtins.int
     DENIED_FIELD_NUMBER: _builtins.int
+    BLOCKED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name: "Retrieve"."""
     summary: _builtins.str
@@ -494,6 +535,10 @@ class Method(_message.Message):
     def examples(self) -> _containers.RepeatedCompositeFieldContainer[_options_pb2.Example]:
         """Worked examples."""
 
+    @_builtins.property
+    def blocked(self) -> Global___Blocked:
+        """Set while the platform team has stopped this method alone."""
+
     def __init__(
         self,
         *,
@@ -509,10 +554,11 @@ class Method(_message.Message):
         needs_approval: _builtins.bool = ...,
         examples: _abc.Iterable[_options_pb2.Example] | None = ...,
         denied: _builtins.bool = ...,
+        blocked: Global___Blocked | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blocked", b"blocked", "deadline", b"deadline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_streaming", b"client_streaming", "cost", b"cost", "deadline", b"deadline", "denied", b"denied", "effect", b"effect", "examples", b"examples", "name", b"name", "needs_approval", b"needs_approval", "request_type", b"request_type", "response_type", b"response_type", "server_streaming", b"server_streaming", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked", b"blocked", "client_streaming", b"client_streaming", "cost", b"cost", "deadline", b"deadline", "denied", b"denied", "effect", b"effect", "examples", b"examples", "name", b"name", "needs_approval", b"needs_approval", "request_type", b"request_type", "response_type", b"response_type", "server_streaming", b"server_streaming", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

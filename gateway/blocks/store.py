@@ -1,0 +1,160 @@
+"""Blocks on the disk: every change in the database, and what is in force in a file beside it.
+
+The table of changes is only ever added to: what was blocked, by whom and why
+stays known. The file is there for a gateway that starts while the database
+cannot be read, or finds it gone: it never starts without the blocks it had.
+Everything here waits for the disk or the network.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any as Untyped
+
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy import Column, Engine, Float, Index, Integer, Row, String, Table, func, insert, select
+
+from gateway.blocks.words import Action, Block, Change, Kind, Target, Who
+from gateway.database import METADATA
+from llmesh.home import write_atomically
+
+__all__ = ["BlocksLostError", "Store"]
+
+log = logging.getLogger(__name__)
+
+CHANGES = Table(
+    "block_changes",
+    METADATA,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("action", String(16), nullable=False),
+    Column("at_s", Float(53), nullable=False),
+    Column("by_issuer", String(128), nullable=False),
+    Column("by_subject", String(256), nullable=False),
+    Column("end_reason", String(300), nullable=False),
+    Column("block", String(32), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("issuer", String(128), nullable=False),
+    Column("name", String(511), nullable=False),
+    Column("reason", String(300), nullable=False),
+    Column("blocked_by_issuer", String(128), nullable=False),
+    Column("blocked_by_subject", String(256), nullable=False),
+    Column("blocked_at_s", Float(53), nullable=False),
+    Column("until_s", Float(53), nullable=True),
+    Index("block_changes_of_target", "kind", "issuer", "name", "number"),
+    Index("block_changes_of_block", "block"),
+)
+_COPY = TypeAdapter(list[Block])
+
+
+class BlocksLostError(Exception):
+    """What is blocked cannot be known. The message says why and what to do."""
+
+
+class Store:
+    """The blocks of one mesh."""
+
+    def __init__(self, opened: Callable[[], Engine], copy: Path) -> None:
+        """opened: the database, each time it is asked for; raises SQLAlchemyError. copy: the file beside it."""
+        self._opened = opened
+        self._copy = copy
+
+    def load(self) -> tuple[Sequence[Block], int]:
+        """The blocks in force, and the number of the last change. Raises SQLAlchemyError, or BlocksLostError.
+
+        Blocks of the copy that the database has never heard of are put back
+        into it: it is another one, or was lost.
+        """
+        copied = self._copied()
+        with self._opened().begin() as connection:
+            known = set(connection.scalars(select(CHANGES.c.block).distinct())) if copied else set[str]()
+            lost = [block for block in copied if block.id not in known]
+            for block in lost:
+                log.warning("block put back into the database", extra={"block": block.id, "target": str(block.target)})
+                connection.execute(insert(CHANGES), _row(Change(Action.BLOCKED, block, block.at_s, block.by)))
+            newest = select(func.max(CHANGES.c.number)).group_by(CHANGES.c.kind, CHANGES.c.issuer, CHANGES.c.name)
+            wanted = select(CHANGES).where(CHANGES.c.number.in_(newest), CHANGES.c.action == Action.BLOCKED)
+            blocks = [_change(row).block for row in connection.execute(wanted)]
+            last = connection.scalar(select(func.max(CHANGES.c.number))) or 0
+        self.copy(blocks)
+        return blocks, last
+
+    def copied(self) -> Sequence[Block]:
+        """The blocks of the copy. Raises BlocksLostError if there is none, or it cannot be read."""
+        if not self._copy.exists():
+            raise BlocksLostError(f"there is no copy of what is blocked at `{self._copy}`")
+        return self._copied()
+
+    def _copied(self) -> Sequence[Block]:
+        try:
+            return _COPY.validate_json(self._copy.read_bytes())
+        except FileNotFoundError:
+            return ()
+        except (OSError, ValidationError) as error:
+            message = (
+                f"`{self._copy}`, the copy of what is blocked, cannot be read ({type(error).__name__}): "
+                "restore it, or remove it to go by the database alone"
+            )
+            raise BlocksLostError(message) from error
+
+    def copy(self, blocks: Iterable[Block]) -> None:
+        """Let the copy hold these. A disk that does not take it is logged: the database has them."""
+        try:
+            write_atomically(self._copy, json.dumps([asdict(block) for block in blocks]).encode())
+        except OSError:
+            log.exception("copy of the blocks not written", extra={"path": str(self._copy)})
+
+    def add(self, change: Change) -> None:
+        """Keep a change; its number is the next one. Raises SQLAlchemyError."""
+        with self._opened().begin() as connection:
+            connection.execute(insert(CHANGES), _row(change))
+
+    def since(self, number: int) -> Sequence[Change]:
+        """Changes after the one of that number, in their order. Raises SQLAlchemyError."""
+        wanted = select(CHANGES).where(CHANGES.c.number > number).order_by(CHANGES.c.number)
+        with self._opened().connect() as connection:
+            return [_change(row) for row in connection.execute(wanted)]
+
+    def newest(self, *, before: int | None, limit: int) -> Sequence[Change]:
+        """At most so many changes, the newest first; before: of lower numbers than this. Raises SQLAlchemyError."""
+        wanted = select(CHANGES).order_by(CHANGES.c.number.desc()).limit(limit)
+        if before is not None:
+            wanted = wanted.where(CHANGES.c.number < before)
+        with self._opened().connect() as connection:
+            return [_change(row) for row in connection.execute(wanted)]
+
+
+def _row(change: Change) -> dict[str, object]:
+    block, by = change.block, change.by or Who("", "")
+    return {
+        "action": change.action,
+        "at_s": change.at_s,
+        "by_issuer": by.issuer,
+        "by_subject": by.subject,
+        "end_reason": change.reason,
+        "block": block.id,
+        "kind": block.target.kind,
+        "issuer": block.target.issuer,
+        "name": block.target.name,
+        "reason": block.reason,
+        "blocked_by_issuer": block.by.issuer,
+        "blocked_by_subject": block.by.subject,
+        "blocked_at_s": block.at_s,
+        "until_s": block.until_s,
+    }
+
+
+def _change(row: Row[Untyped]) -> Change:
+    by = Who(row.by_issuer, row.by_subject)
+    block = Block(
+        id=row.block,
+        target=Target(Kind(row.kind), row.name, row.issuer),
+        reason=row.reason,
+        by=Who(row.blocked_by_issuer, row.blocked_by_subject),
+        at_s=row.blocked_at_s,
+        until_s=row.until_s,
+    )
+    return Change(Action(row.action), block, row.at_s, by if by.subject else None, row.end_reason, row.number)
