@@ -28,8 +28,6 @@ POLICY = replace(
     policy_of(issuers=parse_issuers(BOTH)),
     keys={"corp": JWKS, "partner": json.dumps({"keys": [PARTNERS_KEY.as_dict(private=False)]})},
 )
-NOW = int(time.time())
-CLAIMS: dict[str, str | int] = {"iss": ISSUER, "aud": "llmesh", "sub": "sam", "iat": NOW, "exp": NOW + 3600}
 WRONG_CURVE = ECKey.generate_key("P-384", parameters={"kid": "one", "alg": "ES384"})
 UNSIGNED = "the token is not a signed JWT"
 NO_KEY = "the token's issuer has no key with its `kid` and `alg`"
@@ -49,12 +47,17 @@ def part(content: Mapping[str, object] | bytes) -> str:
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
+def claims() -> dict[str, str | int]:
+    now = int(time.time())
+    return {"iss": ISSUER, "aud": "llmesh", "sub": "sam", "iat": now, "exp": now + 3600}
+
+
 def without_signature() -> str:
-    return f"{part({'alg': 'none'})}.{part(CLAIMS)}."
+    return f"{part({'alg': 'none'})}.{part(claims())}."
 
 
 def signed_with_the_public_key_as_a_secret() -> str:
-    text = f"{part({'alg': 'HS256', 'kid': 'one'})}.{part(CLAIMS)}"
+    text = f"{part({'alg': 'HS256', 'kid': 'one'})}.{part(claims())}"
     return f"{text}.{part(hmac.digest(KEY.as_pem(private=False), text.encode(), hashlib.sha256))}"
 
 
@@ -62,64 +65,68 @@ def partners(*, key: ECKey = PARTNERS_KEY, **changed: object) -> str:
     return token({"iss": PARTNER, "exp": int(time.time()) + 60, **changed}, key=key)
 
 
-BAD: dict[str, tuple[Metadata, str]] = {
-    "nothing": ((), "the call has no token"),
-    "no bearer": ((("authorization", token()),), "the call has no token"),
-    "rubbish": (bearer("rubbish"), UNSIGNED),
-    "three dots": (bearer("a.b.c"), "the token's header is not that of a JWT"),
-    "two tokens": (bearer(f"{token()},{token()}"), UNSIGNED),
-    "expired": (bearer(token(exp=NOW - 60)), "the token has expired (`exp`)"),
-    "no expiry": (bearer(token(exp=...)), "the token never expires (no `exp`)"),
-    "an expiry that is text": (bearer(token(exp="never")), "Jwt payload [exp] field is not an integer"),
-    "not yet": (bearer(token(nbf=NOW + 600)), "the token is not valid yet (`nbf`)"),
-    "lives too long": (bearer(token(exp=NOW + 86400)), LIVES_LONGER),
-    "lives too long, does not say since when": (bearer(token(exp=NOW + 86400, iat=...)), LIVES_LONGER),
-    "lives too long, from a day on": (bearer(token(iat=NOW + 86400, exp=NOW + 86460)), LIVES_LONGER),
-    "wrong audience": (bearer(token(aud="elsewhere")), "the token is for another audience (`aud`)"),
-    "no audience": (bearer(token(aud=...)), "the token is for another audience (`aud`)"),
-    "wrong issuer": (bearer(token(iss="https://evil.example")), "the token is of an unknown issuer (`iss`)"),
-    "no issuer": (bearer(token(iss=...)), "the token is of an unknown issuer (`iss`)"),
-    "a name that nobody's key has": (bearer(jwt.encode({"alg": "ES256", "kid": "two"}, CLAIMS, KEY)), NO_KEY),
-    "one issuer's token by another's key": (bearer(token(key=PARTNERS_KEY)), OTHER_SIGNER),
-    "no signature": (bearer(without_signature()), UNSIGNED),
-    "a public key as a secret": (bearer(signed_with_the_public_key_as_a_secret()), NO_KEY),
-    "wrong curve": (
-        bearer(jwt.encode({"alg": "ES384", "kid": "one"}, CLAIMS, WRONG_CURVE, algorithms=["ES384"])),
-        NO_KEY,
-    ),
-    "wrong kind of key": (
-        bearer(jwt.encode({"alg": "RS256", "kid": "one"}, CLAIMS, RSAKey.generate_key(2048))),
-        NO_KEY,
-    ),
-    "a signature cut short": (bearer(token()[:-8]), OTHER_SIGNER),
-    "claims of another token": (
-        bearer(".".join((token().split(".")[0], token(sub="root").split(".")[1], token().split(".")[2]))),
-        OTHER_SIGNER,
-    ),
-    "subject is a number": (bearer(token(sub=5)), "Jwt payload [sub] field is not a string"),
-    "9 kB": (bearer(token(padding="a" * 7000)), "the token is too large: its claims take more than 8192 bytes"),
-    "30 kB": (bearer(token(padding="a" * 22_000)), "the token is too large: its claims take more than 8192 bytes"),
-    "the second issuer's, expired": (bearer(partners(exp=NOW - 60)), "the token has expired (`exp`)"),
-    "the second issuer's, living too long": (
-        bearer(partners(exp=NOW + 3600)),
-        "the token lives longer than 60 s, which is the most of its issuer's",
-    ),
-    "the second issuer's, for another audience": (
-        bearer(partners(aud="elsewhere")),
-        "the token is for another audience (`aud`)",
-    ),
-    "the second issuer's, by the first one's key": (bearer(partners(key=KEY)), OTHER_SIGNER),
-}
+def bad_tokens() -> dict[str, tuple[Metadata, str]]:
+    """By what is wrong with it: what is sent, and how the answer begins. Made when it is needed: tokens expire."""
+    now = int(time.time())
+    return {
+        "nothing": ((), "the call has no token"),
+        "no bearer": ((("authorization", token()),), "the call has no token"),
+        "rubbish": (bearer("rubbish"), UNSIGNED),
+        "three dots": (bearer("a.b.c"), "the token's header is not that of a JWT"),
+        "two tokens": (bearer(f"{token()},{token()}"), UNSIGNED),
+        "expired": (bearer(token(exp=now - 60)), "the token has expired (`exp`)"),
+        "no expiry": (bearer(token(exp=...)), "the token never expires (no `exp`)"),
+        "an expiry that is text": (bearer(token(exp="never")), "Jwt payload [exp] field is not an integer"),
+        "not yet": (bearer(token(nbf=now + 600)), "the token is not valid yet (`nbf`)"),
+        "lives too long": (bearer(token(exp=now + 86400)), LIVES_LONGER),
+        "lives too long, does not say since when": (bearer(token(exp=now + 86400, iat=...)), LIVES_LONGER),
+        "lives too long, from a day on": (bearer(token(iat=now + 86400, exp=now + 86460)), LIVES_LONGER),
+        "wrong audience": (bearer(token(aud="elsewhere")), "the token is for another audience (`aud`)"),
+        "no audience": (bearer(token(aud=...)), "the token is for another audience (`aud`)"),
+        "wrong issuer": (bearer(token(iss="https://evil.example")), "the token is of an unknown issuer (`iss`)"),
+        "no issuer": (bearer(token(iss=...)), "the token is of an unknown issuer (`iss`)"),
+        "a name that nobody's key has": (bearer(jwt.encode({"alg": "ES256", "kid": "two"}, claims(), KEY)), NO_KEY),
+        "one issuer's token by another's key": (bearer(token(key=PARTNERS_KEY)), OTHER_SIGNER),
+        "no signature": (bearer(without_signature()), UNSIGNED),
+        "a public key as a secret": (bearer(signed_with_the_public_key_as_a_secret()), NO_KEY),
+        "wrong curve": (
+            bearer(jwt.encode({"alg": "ES384", "kid": "one"}, claims(), WRONG_CURVE, algorithms=["ES384"])),
+            NO_KEY,
+        ),
+        "wrong kind of key": (
+            bearer(jwt.encode({"alg": "RS256", "kid": "one"}, claims(), RSAKey.generate_key(2048))),
+            NO_KEY,
+        ),
+        "a signature cut short": (bearer(token()[:-8]), OTHER_SIGNER),
+        "claims of another token": (
+            bearer(".".join((token().split(".")[0], token(sub="root").split(".")[1], token().split(".")[2]))),
+            OTHER_SIGNER,
+        ),
+        "subject is a number": (bearer(token(sub=5)), "Jwt payload [sub] field is not a string"),
+        "9 kB": (bearer(token(padding="a" * 7000)), "the token is too large: its claims take more than 8192 bytes"),
+        "30 kB": (bearer(token(padding="a" * 22_000)), "the token is too large: its claims take more than 8192 bytes"),
+        "the second issuer's, expired": (bearer(partners(exp=now - 60)), "the token has expired (`exp`)"),
+        "the second issuer's, living too long": (
+            bearer(partners(exp=now + 3600)),
+            "the token lives longer than 60 s, which is the most of its issuer's",
+        ),
+        "the second issuer's, for another audience": (
+            bearer(partners(aud="elsewhere")),
+            "the token is for another audience (`aud`)",
+        ),
+        "the second issuer's, by the first one's key": (bearer(partners(key=KEY)), OTHER_SIGNER),
+    }
 
 
 async def test_a_bad_token_is_unauthenticated_and_told_why(running: Mesh) -> None:
-    answers: dict[str, Answer] = {name: await running.call(GET, sent) for name, (sent, _) in BAD.items()}
+    bad = bad_tokens()
+    answers: dict[str, Answer] = {name: await running.call(GET, sent) for name, (sent, _) in bad.items()}
 
     assert {name: answer.code for name, answer in answers.items()} == dict.fromkeys(
-        BAD, grpc.StatusCode.UNAUTHENTICATED
+        bad, grpc.StatusCode.UNAUTHENTICATED
     )
     assert {
-        name: answer.message for name, answer in answers.items() if not answer.message.startswith(BAD[name][1])
+        name: answer.message for name, answer in answers.items() if not answer.message.startswith(bad[name][1])
     } == {}
     assert all("send `authorization: Bearer TOKEN`" in answer.message for answer in answers.values())
     assert all(answer.metadata["x-llmesh-call-id"] for answer in answers.values())
@@ -127,9 +134,10 @@ async def test_a_bad_token_is_unauthenticated_and_told_why(running: Mesh) -> Non
 
 
 async def test_a_bad_token_is_refused_each_time_it_is_shown(running: Mesh) -> None:
-    for bad in ("lives too long", "no expiry", "30 kB"):
-        codes = {(await running.call(GET, BAD[bad][0])).code for _ in range(3)}
-        assert codes == {grpc.StatusCode.UNAUTHENTICATED}, bad
+    bad = bad_tokens()
+    for name in ("lives too long", "no expiry", "30 kB"):
+        codes = {(await running.call(GET, bad[name][0])).code for _ in range(3)}
+        assert codes == {grpc.StatusCode.UNAUTHENTICATED}, name
     assert not running.backend.calls
 
 
