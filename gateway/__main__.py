@@ -1,7 +1,7 @@
 """The gateway's process: `python -m gateway run` and `python -m gateway bootstrap`.
 
 Wiring and nothing else: this is the one place that knows every part. run:
-sources -> discovery -> catalog -> snapshot -> Envoy, and the mesh's own
+sources -> reading -> discovery -> catalog -> snapshot -> Envoy, and the mesh's own
 services, until SIGTERM. bootstrap: print Envoy's static configuration.
 """
 
@@ -34,7 +34,6 @@ from gateway.config import Config
 from gateway.control import Control
 from gateway.database import open_database
 from gateway.discovery.discovery import Discovery
-from gateway.discovery.reflect import Limits
 from gateway.doors import Doors, check_alone
 from gateway.keys import Keys
 from gateway.listener.bootstrap import Edge, bootstrap
@@ -45,6 +44,7 @@ from gateway.operations.metrics import Metrics, Watched
 from gateway.operations.server import serve_operations
 from gateway.operations.status import Facts
 from gateway.policy import PolicyError, PolicyFiles, is_loopback
+from gateway.reading.reflect import Limits
 from gateway.services.blocks import Blocking
 from gateway.services.platform import platform_tools
 from gateway.services.serve import Permissions, serve

@@ -13,11 +13,11 @@ import typer
 from gateway.catalog import CatalogBoard, Endpoint, State, Step
 from gateway.clock import SystemClock
 from gateway.discovery.admit import Sighting, admit
-from gateway.discovery.candidate import read_candidate
-from gateway.discovery.descriptors import link
 from gateway.discovery.discovery import Discovery
-from gateway.discovery.reflect import Limits
-from gateway.discovery.refusal import Refusal
+from gateway.reading.candidate import read_candidate
+from gateway.reading.descriptors import link
+from gateway.reading.reflect import Limits
+from gateway.reading.refusal import Refusal
 from governance.ownership import Ownership, parse_ownership
 from llmesh.cli.output import console, print_json
 from llmesh.cli.protoc import compile_protos

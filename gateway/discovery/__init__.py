@@ -1,1 +1,1 @@
-"""Finds what endpoints serve, and decides what of it the mesh lets in."""
+"""Decides what of all that endpoints serve the mesh lets in, and keeps the catalog of it."""

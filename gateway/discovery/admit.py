@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import cmp_to_key
 
 from gateway.catalog import Endpoint, Step
-from gateway.discovery.candidate import NAMED, Candidate
 from gateway.discovery.compatible import extends as compare
-from gateway.discovery.refusal import Refusal
+from gateway.reading.candidate import NAMED, Candidate
+from gateway.reading.refusal import Refusal
 from governance.ownership import Ownership, is_platform
 
 __all__ = ["Admission", "Admitted", "Sighting", "admit"]

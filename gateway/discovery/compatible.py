@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from google.protobuf.descriptor_pb2 import DescriptorProto, EnumDescriptorProto, FieldDescriptorProto
 
 from gateway.catalog import Contract, Method
-from gateway.discovery.candidate import Candidate
+from gateway.reading.candidate import Candidate
 from governance.contract.types import enums, meaning, messages
 from llmesh.api.options.v1 import options_pb2 as options
 

@@ -19,15 +19,15 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from gateway.catalog import Catalog, CatalogBoard, Endpoint, Step
 from gateway.clock import Clock
 from gateway.discovery.admit import Sighting
-from gateway.discovery.calls import Credentials, no_credentials
-from gateway.discovery.candidate import Candidate, read_candidate
-from gateway.discovery.descriptors import gather
 from gateway.discovery.judge import Judge, View
 from gateway.discovery.memory import LARGE_BYTES, give_back
-from gateway.discovery.pinned import pinned
-from gateway.discovery.reflect import Limits
-from gateway.discovery.refusal import Refusal
-from gateway.discovery.watch import Lanes, Look, Watcher
+from gateway.reading.calls import Credentials, no_credentials
+from gateway.reading.candidate import Candidate, read_candidate
+from gateway.reading.descriptors import gather
+from gateway.reading.pinned import pinned
+from gateway.reading.reflect import Limits
+from gateway.reading.refusal import Refusal
+from gateway.reading.watch import Lanes, Look, Watcher
 from gateway.sources import Source
 from gateway.state import Remembered, Store
 from governance.ownership import Ownership

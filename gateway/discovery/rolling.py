@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from gateway.catalog import Step
 from gateway.discovery.admit import Admitted, Sighting, admit
-from gateway.discovery.candidate import Candidate
+from gateway.reading.candidate import Candidate
 from governance.ownership import Ownership, is_platform
 
 __all__ = ["RollingAdmission"]

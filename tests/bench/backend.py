@@ -18,8 +18,8 @@ from grpc_reflection.v1alpha.reflection_pb2 import (
     ServerReflectionResponse,
 )
 
-from gateway.discovery.calls import as_sent
-from gateway.discovery.reflect import PATHS
+from gateway.reading.calls import as_sent
+from gateway.reading.reflect import PATHS
 from tests.bench.processes import started
 from tests.e2e.mesh import REPO
 

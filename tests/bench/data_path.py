@@ -21,7 +21,7 @@ from pathlib import Path
 
 import grpc
 
-from gateway.discovery.calls import as_sent
+from gateway.reading.calls import as_sent
 from llmesh.supervisor import plan
 from tests.bench.backend import ANSWER, PATH, REQUEST, Backend, backend
 from tests.bench.figures import Figure

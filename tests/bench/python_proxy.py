@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 import uvloop
 
-from gateway.discovery.calls import as_sent
+from gateway.reading.calls import as_sent
 
 
 class _Pass(grpc.GenericRpcHandler):

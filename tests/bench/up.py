@@ -20,7 +20,7 @@ from pathlib import Path
 
 import grpc
 
-from gateway.discovery.calls import as_sent
+from gateway.reading.calls import as_sent
 from llmesh.home import Home
 from llmesh.identity import DEV, DevIssuer
 from tests.bench.figures import Figure

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gateway.__main__ import look_limits, read_config
-from gateway.discovery.reflect import Limits
+from gateway.reading.reflect import Limits
 
 STATED = """
 listen: 127.0.0.1:8700

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from gateway.catalog import Endpoint, Grant, Step
 from gateway.discovery.admit import Admission, Sighting, admit
-from gateway.discovery.candidate import Candidate, read_candidate
-from gateway.discovery.descriptors import link
+from gateway.reading.candidate import Candidate, read_candidate
+from gateway.reading.descriptors import link
 from governance.ownership import parse_ownership
 from llmesh.api.options.v1 import options_pb2 as options
 from tests.gateway.discovery.world import OWNERSHIP, add_message, contract

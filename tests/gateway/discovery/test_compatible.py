@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
 
-from gateway.discovery.candidate import Candidate, read_candidate
 from gateway.discovery.compatible import Comparison, extends
-from gateway.discovery.descriptors import link
+from gateway.reading.candidate import Candidate, read_candidate
+from gateway.reading.descriptors import link
 from llmesh.api.options.v1 import options_pb2 as options
 from tests.gateway.discovery.mutations import whole_contract
 from tests.gateway.discovery.world import add_message

@@ -17,10 +17,10 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionResponse
 
 from gateway.catalog import CatalogBoard, Contract, Grant, State
-from gateway.discovery.calls import open_channel
-from gateway.discovery.candidate import Candidate, read_candidate
-from gateway.discovery.pinned import pinned
-from gateway.discovery.reflect import Limits, reflect
+from gateway.reading.calls import open_channel
+from gateway.reading.candidate import Candidate, read_candidate
+from gateway.reading.pinned import pinned
+from gateway.reading.reflect import Limits, reflect
 from governance.ownership import parse_ownership
 from llmesh.api.options.v1 import options_pb2 as options
 from tests.gateway.discovery.world import (

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from gateway.catalog import Catalog, Endpoint, Step, Tool
 from gateway.discovery.admit import Sighting
-from gateway.discovery.candidate import Candidate, ContractReader
-from gateway.discovery.descriptors import link
 from gateway.discovery.judge import Judge, View
-from gateway.discovery.reflect import is_full_name, parse_file
-from gateway.discovery.refusal import Refusal
+from gateway.reading.candidate import Candidate, ContractReader
+from gateway.reading.descriptors import link
+from gateway.reading.reflect import is_full_name, parse_file
+from gateway.reading.refusal import Refusal
 from gateway.snapshot.build import build_tool, residues
 from governance.ownership import parse_ownership
 from tests.envoy import mesh, policy_of

@@ -18,9 +18,9 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
 from gateway.catalog import Grant, State, Step
-from gateway.discovery.descriptors import Linked, link
-from gateway.discovery.pinned import pinned
-from gateway.discovery.reflect import Limits
+from gateway.reading.descriptors import Linked, link
+from gateway.reading.pinned import pinned
+from gateway.reading.reflect import Limits
 from tests.gateway.discovery.world import (
     V1,
     Answer,
@@ -236,7 +236,7 @@ async def test_a_contract_that_breaks_the_reader_costs_no_other_and_holds_nobody
             raise LookupError(service)
         return link(service, *arguments, **options)
 
-    monkeypatch.setattr("gateway.discovery.watch.link", read)
+    monkeypatch.setattr("gateway.reading.watch.link", read)
     async with small_world() as world, beside_a_good_one(world, {}) as address:
         step = await world.failure(address, TICKETS)
         assert (step.name, step.reason) == ("link", "INTERNAL")
@@ -283,7 +283,7 @@ async def test_what_many_services_import_counts_for_each_of_them() -> None:
 async def test_a_server_whose_contract_keeps_changing_is_left_alone_for_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gateway.discovery.watch.CHANGES_MAX", 2)
+    monkeypatch.setattr("gateway.reading.watch.CHANGES_MAX", 2)
     async with small_world() as world:
         endpoint = at(world.folder)
         world.source.name(endpoint)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
-from gateway.discovery.reflect import Limits
+from gateway.reading.reflect import Limits
 from tests.eventually import eventually
 from tests.gateway.discovery.world import WAIT_S, Answer, at, contract, honest, serving, small_world
 

@@ -7,7 +7,7 @@ import os
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from gateway.discovery.candidate import Candidate
+from gateway.reading.candidate import Candidate
 from tests.eventually import eventually
 from tests.gateway.discovery.world import World, at, serving, small_world
 from tests.hostile.cases import BIG_BYTES, all_in_one

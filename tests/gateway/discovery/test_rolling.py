@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from gateway.catalog import Endpoint
 from gateway.discovery.admit import Sighting, admit
-from gateway.discovery.candidate import Candidate, read_candidate
 from gateway.discovery.compatible import extends
-from gateway.discovery.descriptors import link
 from gateway.discovery.rolling import RollingAdmission
+from gateway.reading.candidate import Candidate, read_candidate
+from gateway.reading.descriptors import link
 from governance.ownership import parse_ownership
 from tests.gateway.discovery.world import OWNERSHIP, add_message, contract
 

@@ -18,7 +18,7 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, Serv
 from gateway.catalog import Catalog, CatalogBoard, Endpoint, Grant, Report, State, Step
 from gateway.clock import SystemClock
 from gateway.discovery.discovery import Discovery
-from gateway.discovery.reflect import PATHS, Limits
+from gateway.reading.reflect import PATHS, Limits
 from gateway.state import Store
 from governance.ownership import Ownership, parse_ownership
 from llmesh.api.options.v1 import options_pb2 as options

@@ -18,9 +18,9 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from gateway.catalog import Contract, Grant, Method, Step
-from gateway.discovery.descriptors import make_pool
-from gateway.discovery.pinned import pinned, pinned_messages
-from gateway.discovery.refusal import Refusal
+from gateway.reading.descriptors import make_pool
+from gateway.reading.pinned import pinned, pinned_messages
+from gateway.reading.refusal import Refusal
 from governance.contract.sheet import SPAN_MIN, DataClasses, MethodSheet, has_sheet, read_method, read_tool
 from governance.contract.types import declared, messages, service_in
 from llmesh.api.options.v1 import options_pb2 as options

@@ -20,13 +20,13 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 from gateway.catalog import Endpoint, Step
 from gateway.clock import Clock
-from gateway.discovery.calls import Credentials, no_credentials, open_channel, tls_failure
-from gateway.discovery.candidate import Candidate, ContractReader
-from gateway.discovery.descriptors import link
-from gateway.discovery.health import Health, health_checked, watch_health
-from gateway.discovery.pinned import pinned
-from gateway.discovery.reflect import Limits, Reading
-from gateway.discovery.refusal import Refusal, Unreachable
+from gateway.reading.calls import Credentials, no_credentials, open_channel, tls_failure
+from gateway.reading.candidate import Candidate, ContractReader
+from gateway.reading.descriptors import link
+from gateway.reading.health import Health, health_checked, watch_health
+from gateway.reading.pinned import pinned
+from gateway.reading.reflect import Limits, Reading
+from gateway.reading.refusal import Refusal, Unreachable
 from gateway.tally import Tally
 
 __all__ = ["Lanes", "Look", "Observer", "Watcher"]

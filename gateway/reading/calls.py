@@ -9,7 +9,7 @@ from typing import TypeVar
 import grpc
 import grpc.aio
 
-from gateway.discovery.refusal import Refusal, Unreachable
+from gateway.reading.refusal import Refusal, Unreachable
 
 __all__ = ["Credentials", "as_sent", "no_credentials", "open_channel", "read_next", "tls_failure"]
 

@@ -7,8 +7,8 @@ from google.protobuf import text_format
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 from gateway.catalog import Grant, Step
-from gateway.discovery.candidate import Candidate, read_candidate
-from gateway.discovery.descriptors import link
+from gateway.reading.candidate import Candidate, read_candidate
+from gateway.reading.descriptors import link
 from llmesh.api.options.v1 import options_pb2 as options
 from tests.gateway.discovery.world import contract
 

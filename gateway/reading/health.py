@@ -9,8 +9,8 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-from gateway.discovery.calls import as_sent, read_next
-from gateway.discovery.refusal import Refusal
+from gateway.reading.calls import as_sent, read_next
+from gateway.reading.refusal import Refusal
 
 __all__ = ["Health", "health_checked", "watch_health"]
 

@@ -19,9 +19,9 @@ from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
 from gateway.catalog import Step
-from gateway.discovery.calls import as_sent, read_next
-from gateway.discovery.refusal import Refusal, Unreachable, printable
-from gateway.discovery.texts import all_texts
+from gateway.reading.calls import as_sent, read_next
+from gateway.reading.refusal import Refusal, Unreachable, printable
+from gateway.reading.texts import all_texts
 from governance.contract.types import service_in
 
 __all__ = ["Limits", "Reading", "Reflected", "is_full_name", "parse_file", "reflect"]

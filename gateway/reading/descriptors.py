@@ -13,8 +13,8 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 
 from gateway.catalog import Contract
-from gateway.discovery.pinned import pinned, pinned_bytes
-from gateway.discovery.refusal import Refusal
+from gateway.reading.pinned import pinned, pinned_bytes
+from gateway.reading.refusal import Refusal
 from governance.contract.digest import digest
 from governance.contract.normalise import CircularImportError, normalise
 from governance.contract.types import relative_names, service_in

@@ -1,0 +1,1 @@
+"""Follows endpoints, and reads the contracts of what they serve."""
