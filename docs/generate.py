@@ -1,4 +1,4 @@
-"""Write configuration.md, metrics.md and benchmarks.md from what the mesh itself reads, and from records.
+"""Write configuration.md, metrics.md, benchmarks.md and enforced.md from what the mesh itself reads, and from records.
 
 `make docs` runs it; a test holds the committed pages equal to what it makes.
 """
@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from docs.benchmarks import benchmarks
+from docs.enforced import enforced
 from docs.tables import table
 from gateway.listener import stats
 from gateway.operations import metrics
@@ -79,6 +80,7 @@ def pages() -> Mapping[str, str]:
         "configuration.md": configuration(),
         "metrics.md": metrics_page(),
         "benchmarks.md": benchmarks(GENERATED),
+        "enforced.md": enforced(GENERATED),
     }
 
 
