@@ -9,7 +9,7 @@ from docs.tables import table
 
 DELTA, XDS, E2E = "tests/gateway/xds/test_delta.py", "tests/gateway/xds", "tests/e2e"
 CELLS = "tests/differential/test_cells.py::test_envoy_decides_and_derives_as_governance_does"
-CANDIDATE, SHEET = "tests/gateway/discovery/test_candidate.py", "tests/governance/contract/test_sheet.py"
+CANDIDATE, SHEET = "tests/gateway/reading/test_candidate.py", "tests/governance/contract/test_sheet.py"
 CATALOG, BUNDLE = "tests/gateway/services/test_catalog.py", "tests/governance/test_bundle.py"
 HOSTILE = "tests/gateway/discovery/test_hostile.py"
 TOKENS, TRAPS = f"{XDS}/test_tokens.py", f"{XDS}/test_traps.py"
