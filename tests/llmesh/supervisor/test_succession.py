@@ -233,6 +233,11 @@ def hot(home: Home, probe: Told) -> Program:
     return replace(program(home, probe, HOT), epoch="--epoch", needs="two")
 
 
+async def says(said: list[str], line: str) -> None:
+    """As it does a moment after it runs, and not if it is ended before."""
+    assert line in said
+
+
 async def test_a_program_that_could_not_become_ready_is_not_restarted(home: Home) -> None:
     probe, needed = Told(), Told()
     async with running(home, hot(home, probe), program(home, needed, name="two")) as boss:
@@ -252,6 +257,7 @@ async def test_after_a_failed_succession_the_old_process_is_replaced_when_anothe
     probe, needed, said = Told(), Told(), list[str]()
     monkeypatch.setattr("llmesh.supervisor.supervise.READY_WITHIN_S", 0.5)
     async with running(home, hot(home, probe), program(home, needed, name="two"), said=said) as boss:
+        await eventually(lambda: says(said, "epoch 0"))
         before = child(home)
 
         def is_gone(_pid: int) -> str:
@@ -288,6 +294,7 @@ async def test_after_a_failed_succession_the_old_process_is_replaced_when_anothe
 async def test_a_process_that_dies_before_the_one_that_takes_over_from_it_is_started_anew(home: Home) -> None:
     probe, said = Told(), list[str]()
     async with running(home, hot(home, probe), program(home, Told(), name="two"), said=said) as boss:
+        await eventually(lambda: says(said, "epoch 0"))
         before = child(home)
         probe.lacks = lambda _pid: "is initializing"
         restarting = asyncio.create_task(told(boss, "one"))
