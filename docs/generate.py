@@ -47,6 +47,7 @@ PRIVATE_FILES = (
     ("run/hot*", "Where two Envoys meet while one succeeds the other."),
     ("state/envoy.json", "Envoy's bootstrap."),
     ("state/policy.json", "The last good policy."),
+    ("state/keys-NAME.json", "The keys that the issuer NAME last published at its URL."),
     ("state/policy_error.txt", "What is wrong with the policy files; not there while nothing is."),
     ("state/supervisor.lock", "Held by the supervisor for as long as it runs."),
     ("logs/NAME.log", "What the process NAME said; NAME.log.1 and so on are earlier."),

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.clock import Clock
+from gateway.published_keys import KeysError, PublishedKeys
 from gateway.snapshot.build import Policy, build
 from governance.bundle import parse_bundle
 from governance.issuers import Issuer, Issuers, parse_issuers, usable_keys
@@ -59,6 +60,7 @@ class PolicyFiles:
         # What the disk was last told to have.
         self._written: dict[Path, str | None] = {}
         self._writing: Future[None] | None = None
+        self._published = PublishedKeys(home.state)
         self._good: Loaded | None = None
         # What the files held when they were loaded last, or why they could not be read.
         self._read_last: Mapping[str, str] | str = {}
@@ -74,6 +76,12 @@ class PolicyFiles:
         """Why something other than what the files say is in force; empty if it is not."""
         refused = (f"Envoy refuses `{name}`: {words}" for name, words in self._refusals.items())
         return "; ".join(filter(None, (self._fault, *refused)))
+
+    @property
+    def stale_keys(self) -> list[str]:
+        """Which issuers' keys could not be fetched again, and why; those from before are in force."""
+        issuers = self._good.policy.issuers.issuers if self._good else ()
+        return self._published.faults([issuer.name for issuer in issuers if issuer.publishes])
 
     def refuse(self, name: str, words: str) -> None:
         """Envoy does not take what the policy in force makes of one of its filters, and goes on with another."""
@@ -174,7 +182,7 @@ class PolicyFiles:
     def _read_quietly(self) -> Mapping[str, str] | str:
         try:
             return self._read()
-        except (OSError, PolicyError, DocumentError) as error:
+        except (OSError, PolicyError, KeysError, DocumentError) as error:
             return self._words(error)
 
     def _words(self, error: Exception) -> str:
@@ -186,11 +194,13 @@ class PolicyFiles:
         names += sorted(f"domains/{path.name}" for path in self._folder.glob("domains/*.yaml"))
         texts = {name: self._text(self._folder / name) for name in names}
         for issuer in _issuers(texts["issuers.yaml"]).issuers:
-            texts[f"keys/{issuer.name}"] = self._text(self._keys_file(issuer))
+            texts[f"keys/{issuer.name}"] = self._keys(issuer)
         return texts
 
-    def _keys_file(self, issuer: Issuer) -> Path:
-        return (self._home.keys if issuer.development else self._folder) / issuer.jwks
+    def _keys(self, issuer: Issuer) -> str:
+        if issuer.publishes:
+            return self._published.jwks(issuer)
+        return self._text((self._home.keys if issuer.development else self._folder) / issuer.jwks)
 
     @staticmethod
     def _text(path: Path) -> str:

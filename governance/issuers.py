@@ -11,12 +11,13 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, TypeGuard, cast
+from urllib.parse import urlsplit
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from joserfc.errors import JoseError
 from joserfc.jwk import JWKRegistry
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from governance.delegation import ISSUER as MESH
 from governance.words import Caller
@@ -79,7 +80,10 @@ class Issuer(Document):
     issuer: str = Field(min_length=1, max_length=512, description="the `iss` of its tokens")
     jwks: str = Field(
         min_length=1,
-        description="file of its public keys, a JWKS beside this one; in keys/ for a development issuer",
+        description="its public keys, a JWKS: a file beside this one, in keys/ for a development issuer; or a URL",
+    )
+    refresh_s: int = Field(
+        300, ge=1, le=86400, description="how often keys at a URL are fetched; so long those removed may be believed"
     )
     audiences: list[str] = Field(min_length=1, description="a token must be for one of these")
     algorithms: list[Literal["ES256", "ES384", "RS256", "PS256", "EdDSA"]] = Field(
@@ -88,6 +92,33 @@ class Issuer(Document):
     max_lifetime_s: int = Field(gt=0, le=7 * 86400, description="the longest a token may be valid, in seconds")
     development: bool = Field(False, description="for one machine: not believed where the mesh listens beyond loopback")  # noqa: FBT003
     bindings: list[Binding] = Field([], description="what of a token counts; nothing else is read")
+
+    @property
+    def publishes(self) -> bool:
+        """Whether its keys are at a URL, rather than in a file."""
+        return "://" in self.jwks
+
+    @field_validator("jwks")
+    @classmethod
+    def _is_a_file_or_a_safe_url(cls, jwks: str) -> str:
+        if "://" not in jwks:
+            return jwks
+        url = urlsplit(jwks)
+        if url.scheme not in ("https", "http") or not url.hostname:
+            raise ValueError(f"`{jwks}` is no URL of keys: expected https://")
+        if url.username is not None or url.fragment:
+            raise ValueError("a URL of keys has no password and no fragment: what it answers is public")
+        if url.scheme == "http" and url.hostname not in ("127.0.0.1", "::1", "localhost"):
+            raise ValueError(
+                f"`{url.hostname}` is another machine, which could be anybody without TLS: expected https://"
+            )
+        return jwks
+
+    @model_validator(mode="after")
+    def _develops_with_a_file(self) -> Issuer:
+        if self.development and self.publishes:
+            raise ValueError("a development issuer's keys are a file in keys/")
+        return self
 
 
 class Issuers(Document):

@@ -38,7 +38,11 @@ def status(facts: Facts) -> dict[str, object]:
     return {
         **{name: address for name, address in facts.addresses.items() if address},
         "versions": {"ll_mesh": version("ll-mesh"), "python": platform.python_version()},
-        "policy": {"digest": facts.control.loaded.policy.bundle.digest, "error": facts.policies.error},
+        "policy": {
+            "digest": facts.control.loaded.policy.bundle.digest,
+            "error": facts.policies.error,
+            "stale_keys": facts.policies.stale_keys,
+        },
         "mesh_file": {"error": facts.mesh_file_fault() or ""},
         "catalog": {
             "version": catalog.version,

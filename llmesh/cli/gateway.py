@@ -29,10 +29,11 @@ class Versions(_Part):
 
 
 class Policy(_Part):
-    """The policy in force, and why its files are not."""
+    """The policy in force, why its files are not, and which issuers' keys could not be fetched again."""
 
     digest: str
     error: str
+    stale_keys: list[str] = []
 
 
 class CatalogFacts(_Part):
@@ -141,6 +142,8 @@ def print_gateway(console: Console, told: Told | None) -> None:
         said = f"the mesh file is refused, the endpoints it last named stay in force: {facts.mesh_file.error}"
         console.print(Text(said, style="red"))
     console.print(f"policy: {facts.policy.digest[:DIGEST_SHOWN]}")
+    for words in facts.policy.stale_keys:
+        console.print(Text(f"{words}; those from before are in force", style="red"))
     console.print(f"catalog: version {facts.catalog.version}, {_several(facts.catalog.tools, 'tool')}", end=", ")
     console.print(f"{_several(facts.catalog.contracts, 'contract')}; endpoints: {counted}{held}")
     if facts.refused:

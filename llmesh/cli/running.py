@@ -53,7 +53,8 @@ class Status:
         """0 if all is well, 1 if no mesh answers, NOT_AS_TOLD if something it is told to do or to be is not so."""
         if not self.state or self.fault:
             return 1
-        refused = self.policy_error or self.tls_error or not self.gateway or self.gateway.read().mesh_file.error
+        told = self.gateway.read() if self.gateway else None
+        refused = self.policy_error or self.tls_error or not told or told.mesh_file.error or told.policy.stale_keys
         running = all(child.state is Condition.RUNNING for child in self.state.children)
         return NOT_AS_TOLD if refused or not running else 0
 

@@ -16,6 +16,7 @@ from gateway.xds.publish import Publisher
 from llmesh.cli.gateway import Told, print_gateway, print_places
 from tests.envoy import tool_of
 
+KEYS = "the keys of issuer `corp` cannot be had from https://corp.example/keys: it answers 503"
 SERVICE = "acme.support.v1.Tickets"
 STRANGER = "unix:/run/stranger.sock"
 WORDS = "Cluster: no such thing as a healthy tool"
@@ -40,7 +41,7 @@ async def told() -> Told:
             STRANGER: Report(Endpoint(STRANGER, "lease"), State.REFUSED, (owner,)),
         },
     )
-    policies: Untyped = SimpleNamespace(error="")
+    policies: Untyped = SimpleNamespace(error="", stale_keys=[KEYS])
     control: Untyped = SimpleNamespace(
         loaded=SimpleNamespace(policy=SimpleNamespace(bundle=SimpleNamespace(digest="d" * 64)))
     )
@@ -74,6 +75,10 @@ async def test_what_envoy_refuses_comes_in_its_words_with_whom_to_tell(told: Tol
     [refused] = [line for line in shown(told).splitlines() if WORDS in line]
     assert refused.startswith(SERVICE)
     assert "support, tickets@acme.example" in refused
+
+
+async def test_keys_that_could_not_be_fetched_again_are_told_with_their_url(told: Told) -> None:
+    assert f"{KEYS}; those from before are in force\n" in shown(told)
 
 
 async def test_a_mesh_file_that_is_not_taken_up_is_told_with_the_place(told: Told) -> None:
