@@ -12,11 +12,12 @@ import grpc
 from governance.decide import decide
 from governance.issuers import Issuers
 from governance.words import Caller, Context, Decision, Outcome
+from tests.differential.delegated import Delegated
 from tests.differential.places import Place
 from tests.differential.reference import Verdict, verdict
 from tests.differential.rules import ADDRESS
 from tests.differential.shown import Shown
-from tests.envoy import Answer, Metadata, bearer
+from tests.envoy import Answer, Metadata
 
 OK, DENIED = grpc.StatusCode.OK, grpc.StatusCode.PERMISSION_DENIED
 UNKNOWN, UNAUTHENTICATED = grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAUTHENTICATED
@@ -27,7 +28,7 @@ class Cell:
     """A caller at a place."""
 
     place: Place
-    shown: Shown
+    shown: Shown | Delegated
     issuers: Issuers
 
     @cached_property
@@ -50,6 +51,8 @@ class Cell:
         """What Envoy is to answer."""
         if not self.shown.good:
             return UNAUTHENTICATED
+        if self.shown.refusal(self.path):
+            return DENIED
         if self.decision.outcome is Outcome.ALLOW:
             return OK
         return UNKNOWN if self.place.tool.hidden else DENIED
@@ -62,7 +65,7 @@ class Cell:
     @property
     def metadata(self) -> Metadata:
         """What is sent."""
-        return bearer(self.shown.token)
+        return self.shown.metadata(self.path)
 
     @property
     def size(self) -> int:
@@ -83,6 +86,10 @@ class Cell:
         if expected is OK:
             seen = {name: answer.seen.get(name) for name in _headers(self.caller)}
             return "" if seen == _headers(self.caller) else f"the tool saw {seen}, not {_headers(self.caller)}"
+        refused = self.shown.refusal(self.path)
+        if refused:
+            told = answer.info.reason, answer.message
+            return "" if told == (refused.reason, refused.message) else f"refused by {told}, not by {refused}"
         if expected is DENIED:
             told = answer.info.metadata["rule"], answer.info.metadata["reason"]
             decided = self.decision.rule, self.decision.reason

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 ACCESS, PREDICATE, SERVICE, BUILD, REFUSALS, VERIFY = (
     f"gateway/snapshot/{name}.py" for name in ("access", "predicate", "service", "build", "refusals", "caller")
 )
-CALLER, CLAIMS = "gateway/snapshot/caller.lua", "gateway/snapshot/claims.lua"
+CALLER, CLAIMS, DELEGATION = (f"gateway/snapshot/{name}.lua" for name in ("caller", "claims", "delegation"))
 RESIDUE, RULE, EXPRESSION, DECIDE = (f"governance/{name}.py" for name in ("residue", "rule", "expression", "decide"))
 
 
@@ -205,6 +205,27 @@ OF_CALLERS = (
     Mutant("an issuer is called by its URL", CALLER, "issuer = name, subject", "issuer = issuer.issuer, subject"),
     Mutant(
         "names are not taken apart by dots", CALLER, "value = value[step]", "value = value[table.concat(path, '.')]"
+    ),
+    Mutant("whoever acts is not told", DELEGATION, 'actor = path[#path]:match("^/([^/]*)")', 'actor = ""'),
+    Mutant("the first that acts is told", DELEGATION, "actor = path[#path]:match", "actor = path[1]:match"),
+    Mutant(
+        "a delegation is for any method",
+        DELEGATION,
+        "for _, each in ipairs(claims.methods) do\n    if each == method",
+        "for _, each in ipairs(claims.methods) do\n    if true",
+    ),
+    Mutant(
+        "a delegation may go in circles",
+        DELEGATION,
+        "for _, each in ipairs(path) do\n    if each == method",
+        "for _, each in ipairs(path) do\n    if false",
+    ),
+    Mutant("any number of tools may act", DELEGATION, "if #path > MAX_HOPS then", "if false then"),
+    Mutant(
+        "a delegation's time is not asked for",
+        VERIFY,
+        '"clock_skew_seconds": _DELEGATION_SKEW_S',
+        '"clock_skew_seconds": 2000000',
     ),
     Mutant(
         "escaped letters are left out",

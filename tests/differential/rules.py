@@ -15,6 +15,7 @@ ROLES = ("editor", "editors", "owner", "edit", "robot", "reader", "support.edito
 DOMAINS = ("support", "sales", "support-eu", "engineering")
 CLEARANCES = ("pii", "secret", "pi", "support")
 SUBJECTS = ("sam", "samuel", "robot-7", "robot-", "ada", "Jürgen Ü|,;=😀", "a%d", "s" * 256, "support")
+ACTORS = ("acme.support.v1.Tickets", "acme.support.v1.TicketsTwo", "acme.sales.v1.Leads")
 DATA_CLASSES = ("internal", "pii", "public", "secret")
 LABELS = {"tier": ("gold", "silver"), "language": ("en", "de")}
 METHODS = ("Get", "Put", "Burn")
@@ -51,6 +52,8 @@ CHOSEN = (
     "caller.subject < 'sam' || caller.subject > 't'",
     "size(caller.subject) >= 100 && size(caller.domain) <= 7",
     "caller.issuer == 'corp' && caller.actor == ''",
+    "caller.actor == 'acme.support.v1.Tickets' || caller.actor.startsWith('acme.sales.')",
+    "caller.actor != '' && !('editor' in caller.roles)",
     "'strong' in caller.clearances || 'percent' in caller.roles",
     "tool.labels['tier'] == 'gold' || caller.domain == 'support'",
     "tool.labels['none'] == 'gold' || caller.domain == 'support'",
@@ -206,7 +209,13 @@ def _quoted(seed: Random, *words: Sequence[str]) -> str:
 def _text(seed: Random) -> tuple[str, str]:
     """A text of the caller's, and a value that it may have."""
     name, words = seed.choice(
-        [("subject", SUBJECTS), ("domain", DOMAINS), ("domain", DOMAINS), ("issuer", ("corp", "partner", "cloud"))]
+        [
+            ("subject", SUBJECTS),
+            ("domain", DOMAINS),
+            ("domain", DOMAINS),
+            ("issuer", ("corp", "partner", "cloud")),
+            ("actor", ACTORS),
+        ]
     )
     return f"caller.{name}", _quoted(seed, words)
 

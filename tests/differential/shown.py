@@ -13,10 +13,12 @@ from random import Random
 
 from joserfc import jws
 
+from governance.delegation import Refused
 from governance.issuers import Issuers, derive
 from governance.words import Caller
 from tests.differential.believed import AUDIENCE, LIFETIME_S, NAMES, issuer_of, key_of
 from tests.differential.claims import CHOSEN, Claims, by_chance
+from tests.envoy import Metadata, bearer
 
 HOUR_S, DAY_S = 3600, 86400
 ALGORITHMS = [*NAMES.values()]
@@ -57,6 +59,14 @@ class Shown:
         if header["alg"] in ("none", "HS256"):
             return _unsigned(header, payload, key_of(self.issuer).as_bytes(private=False))
         return jws.serialize_compact(header, payload.encode(), key_of(self.key or self.issuer), ALGORITHMS)
+
+    def metadata(self, path: str) -> Metadata:
+        """What is sent, whatever is called."""
+        return bearer(self.token)
+
+    def refusal(self, path: str) -> Refused | None:
+        """Nothing but the rules refuses a call of its own."""
+        return None
 
     def caller(self, issuers: Issuers) -> Caller:
         """Who shows it, by governance; nobody if it is not to be believed."""

@@ -13,6 +13,7 @@ from governance.issuers import Issuers
 from llmesh.mesh_file import LimitSettings
 from tests.differential.believed import believed, keys
 from tests.differential.cells import Cell
+from tests.differential.delegated import Delegated, delegated
 from tests.differential.places import Group, chosen, everybody, group_of
 from tests.differential.rules import Texts
 from tests.differential.shown import Shown, chosen_tokens, not_believed, shown_by_chance
@@ -24,6 +25,8 @@ SEED = int(os.environ.get("LLMESH_SEED", "20261122"))
 NO_FLOODS = LimitSettings(refused_tokens_per_s=0)
 GROUPS = 40
 BY_CHANCE = 80
+# Those of them for whom a tool calls too.
+ACTING = 20
 CALLERS_OF_A_PLACE = 24
 Built = Mapping[str, Mapping[str, Resource]]
 NO_BUNDLE = parse_bundle("version: 1", {})
@@ -36,7 +39,7 @@ class World:
     seed: int
     issuers: Issuers
     groups: tuple[Group, ...]
-    shown: tuple[Shown, ...]
+    shown: tuple[Shown | Delegated, ...]
 
     def tools(self, address: str) -> Built:
         """The resources of every tool, each under its own group's policy. address: of who answers for them."""
@@ -76,4 +79,6 @@ def world_of(seed: int, groups: int = GROUPS) -> World:
     chance = Random(seed)  # noqa: S311 - for a table, not for a key
     issuers = believed(chance)
     made = (everybody(), *chosen(), *(group_of(chance, index) for index in range(groups)))
-    return World(seed, issuers, made, (*chosen_tokens(), *shown_by_chance(chance, BY_CHANCE), *not_believed()))
+    by_chance = shown_by_chance(chance, BY_CHANCE)
+    acting = delegated(chance, (shown.caller(issuers) for shown in by_chance[:ACTING]))
+    return World(seed, issuers, made, (*chosen_tokens(), *by_chance, *not_believed(), *acting))
