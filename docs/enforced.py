@@ -169,6 +169,10 @@ ISSUERS: Mapping[str, Held | NotHeld] = {
         "Envoy, `llmesh.verify`",
         (f"{E2E}/test_issuers.py::test_keys_are_rotated_without_a_failed_call", CELLS),
     ),
+    "refresh_s": Held(
+        "gateway, which fetches keys from a URL",
+        ("tests/gateway/test_published_keys.py::test_keys_are_fetched_and_fetched_again_when_it_is_time",),
+    ),
     "audiences": Held(
         "Envoy, `llmesh.verify`", (CELLS, "tests/governance/test_issuers.py::test_an_issuer_must_be_strict")
     ),
