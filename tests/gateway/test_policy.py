@@ -94,17 +94,20 @@ def test_a_file_that_is_no_text_is_refused_by_name(folder: Folder) -> None:
     ("name", "text", "said"),
     [
         pytest.param("mesh.yaml", "version: 1\nrules: 2026-99-99\n", "mesh.yaml:2: ", id="no such day"),
-        pytest.param("mesh.yaml", f"version: 1\nrules: {'[' * 5000}", "mesh.yaml:1: ", id="nested without end"),
+        pytest.param("mesh.yaml", f"version: 1\nrules: {'[' * 5000}", "mesh.yaml:2: ", id="nested without end"),
         pytest.param("mesh.yaml", "version: 1\nrules: &a [*a]", "mesh.yaml:2: ", id="in itself"),
         pytest.param("mesh.yaml", f"version: {'1' * 5000}", "mesh.yaml:1: ", id="a number without end"),
         pytest.param(
             "mesh.yaml",
             READS.replace("reason:", 'when: "\\ud800", reason:'),
-            "half of a character",
+            "invalid Unicode character",
             id="half a character",
         ),
         pytest.param(
-            "issuers.yaml", ISSUERS.replace("audiences:", 'audiences: ["\\ud800"] #'), "half of a", id="an audience"
+            "issuers.yaml",
+            ISSUERS.replace("audiences:", 'audiences: ["\\ud800"] #'),
+            "invalid Unicode",
+            id="an audience",
         ),
         pytest.param("corp.jwks.json", '{"keys": ' + "[" * 100_000, "corp.jwks.json:1: ", id="keys without end"),
     ],
