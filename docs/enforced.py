@@ -77,8 +77,8 @@ OPTIONS: Mapping[str, Held | NotHeld] = {
         "Envoy, route: a silent stream is cut", (f"{SHEET}::test_a_stream_has_a_longest_life_and_a_longest_silence",)
     ),
     "Method.max_concurrency": Held(
-        "Envoy, cluster: the smallest of a tool's holds for all its methods",
-        (f"{XDS}/test_refusals.py::test_a_tool_with_as_many_calls_as_it_takes_is_exhausted_and_not_down",),
+        "Envoy, cluster: a method that states one is counted by itself",
+        (f"{XDS}/test_refusals.py::test_a_method_at_its_limit_leaves_the_tools_other_methods_alone",),
     ),
     "Method.max_request_bytes": Held(
         "Envoy, route, where a call has one request; the SDK, for each message",
