@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any as Untyped
 
-from google.rpc import code_pb2  # pyright: ignore[reportMissingTypeStubs]
+from google.rpc import code_pb2, status_pb2  # pyright: ignore[reportMissingTypeStubs]
 
 from gateway.listener import floods, quotas, tokens
 from gateway.listener.call_log import SHOWN_PATH
@@ -26,87 +27,56 @@ _PACKED = "typed_filter_metadata"
 
 def local_replies(limits: LimitSettings) -> list[dict[str, Untyped]]:
     """Envoy's own answers, in the caller's words. The first that fits is taken."""
-    route, text = (f"xds.route_metadata.{_PACKED}['{name}']" for name in (refusals.DETAILS, refusals.MESSAGE))
     unknown = f"no method {SHOWN_PATH} on this mesh; `llmesh tools list` shows what there is"
     return [
-        _reply(
-            _denied_by(TIMEOUT),
-            "grpc-timeout is malformed: expected 1 to 8 digits and one of H M S m u n",
-            status=400,
-            code=code_pb2.INVALID_ARGUMENT,
-        ),
-        _reply(_denied_by(CONTENT), "this port speaks gRPC: content-type must be application/grpc", status=415),
-        _reply(
-            _denied_by(METHOD),
-            "this port speaks gRPC: a call is a POST",
-            status=405,
-            code=code_pb2.INVALID_ARGUMENT,
-        ),
-        _reply(
-            f"({_denied_by(MALFORMED_PATH)} || {_TOO_LONG} || {_A_FRAGMENT})",
-            f"a call's path is /package.Service/Method: no query, no fragment, at most {MAX_PATH_BYTES} bytes",
-            status=400,
-            code=code_pb2.INVALID_ARGUMENT,
-        ),
-        _flooded(),
+        *_to_no_calls(),
+        _told(f"response.code == 429 && response.code_details == '{floods.DETAILS}'", refusals.flooded()),
         *(_over_quota(name, calls_per_s) for name, calls_per_s in quotas.stated(limits).items()),
-        # A token for another audience is answered with 403.
-        _reply(tokens.KNOWN, f"%CEL({tokens.WORDS})%{_SEND_ANOTHER}", status=401),
-        # What delegation.lua says of a call that a tool makes for its caller; it brings the details.
-        _reply(f"response.code == 403 && response.code_details == '{floods.DETAILS}'", "%LOCAL_REPLY_BODY%"),
-        _reply(
-            f"response.code == 401 || response.code_details.startsWith('{tokens.DETAILS}')",
-            f"%LOCAL_REPLY_BODY%{_SEND_ANOTHER}",
-            status=401,
-        ),
+        *_to_bad_tokens(),
         _blocked(),
-        _reply(
-            f"response.code == 403 && response.code_details in {route}",
-            f"%CEL({text}[response.code_details])%",
-            details=f"%CEL({route}[response.code_details])%",
-        ),
-        _composed("response.code == 413", refusals.REQUEST_TOO_LARGE, code_pb2.INVALID_ARGUMENT, of="route"),
-        _composed(
-            f"response.code_details == '{refusals.RESPONSE_TOO_LARGE}'",
-            refusals.RESPONSE_TOO_LARGE,
-            code_pb2.INTERNAL,
-            of="route",
-        ),
+        _denied(),
+        *_to_large_messages(),
         _reply("response.code == 403 || response.code == 404", unknown, status=404),
-        _undelegated(),
-        _composed(_details_start("overflow"), refusals.OVERLOADED, code_pb2.RESOURCE_EXHAUSTED),
-        _composed(_details_start(*_CUT_BY), refusals.CUT, code_pb2.UNAVAILABLE),
-        # Whatever else: no endpoint is healthy, or none could be connected to.
-        _composed("response.code == 503", refusals.UNAVAILABLE, code_pb2.UNAVAILABLE),
+        *_for_tools_that_fail(),
         # And what is told in Envoy's words: a deadline that passed.
         _reply("true", "%LOCAL_REPLY_BODY%"),
     ]
 
 
-def _flooded() -> dict[str, Untyped]:
-    status = refusals.flooded()
-    return _reply(
-        f"response.code == 429 && response.code_details == '{floods.DETAILS}'",
-        status.message,
-        details=refusals.encoded(status),
-        code=status.code,
+def _to_no_calls() -> Iterator[dict[str, Untyped]]:
+    yield _reply(
+        _denied_by(TIMEOUT),
+        "grpc-timeout is malformed: expected 1 to 8 digits and one of H M S m u n",
+        status=400,
+        code=code_pb2.INVALID_ARGUMENT,
+    )
+    yield _reply(_denied_by(CONTENT), "this port speaks gRPC: content-type must be application/grpc", status=415)
+    yield _reply(
+        _denied_by(METHOD), "this port speaks gRPC: a call is a POST", status=405, code=code_pb2.INVALID_ARGUMENT
+    )
+    yield _reply(
+        f"({_denied_by(MALFORMED_PATH)} || {_TOO_LONG} || {_A_FRAGMENT})",
+        f"a call's path is /package.Service/Method: no query, no fragment, at most {MAX_PATH_BYTES} bytes",
+        status=400,
+        code=code_pb2.INVALID_ARGUMENT,
     )
 
 
 def _over_quota(quota: str, calls_per_s: int) -> dict[str, Untyped]:
-    status = refusals.over_quota(quota, calls_per_s)
-    return _reply(
-        f"response.code_details == '{quotas.DETAILS}' && response.headers['{quotas.NAMED_IN}'] == '{quota}'",
-        status.message,
-        details=refusals.encoded(status),
-        code=status.code,
+    when = f"response.code_details == '{quotas.DETAILS}' && response.headers['{quotas.NAMED_IN}'] == '{quota}'"
+    return _told(when, refusals.over_quota(quota, calls_per_s))
+
+
+def _to_bad_tokens() -> Iterator[dict[str, Untyped]]:
+    # A token for another audience is answered with 403.
+    yield _reply(tokens.KNOWN, f"%CEL({tokens.WORDS})%{_SEND_ANOTHER}", status=401)
+    # What delegation.lua says of a call that a tool makes for its caller; it brings the details.
+    yield _reply(f"response.code == 403 && response.code_details == '{floods.DETAILS}'", "%LOCAL_REPLY_BODY%")
+    yield _reply(
+        f"response.code == 401 || response.code_details.startsWith('{tokens.DETAILS}')",
+        f"%LOCAL_REPLY_BODY%{_SEND_ANOTHER}",
+        status=401,
     )
-
-
-def _undelegated() -> dict[str, Untyped]:
-    status = refusals.undelegated()
-    when = f"response.code_details == '{delegate.FAILED}'"
-    return _reply(when, status.message, details=refusals.encoded(status), code=status.code)
 
 
 def _blocked() -> dict[str, Untyped]:
@@ -119,6 +89,30 @@ def _blocked() -> dict[str, Untyped]:
     )
 
 
+def _denied() -> dict[str, Untyped]:
+    """What the rule says that denied."""
+    route, text = (f"xds.route_metadata.{_PACKED}['{name}']" for name in (refusals.DETAILS, refusals.MESSAGE))
+    return _reply(
+        f"response.code == 403 && response.code_details in {route}",
+        f"%CEL({text}[response.code_details])%",
+        details=f"%CEL({route}[response.code_details])%",
+    )
+
+
+def _to_large_messages() -> Iterator[dict[str, Untyped]]:
+    request, response = refusals.REQUEST_TOO_LARGE, refusals.RESPONSE_TOO_LARGE
+    yield _composed("response.code == 413", request, code_pb2.INVALID_ARGUMENT, of="route")
+    yield _composed(f"response.code_details == '{response}'", response, code_pb2.INTERNAL, of="route")
+
+
+def _for_tools_that_fail() -> Iterator[dict[str, Untyped]]:
+    yield _told(f"response.code_details == '{delegate.FAILED}'", refusals.undelegated())
+    yield _composed(_details_start("overflow"), refusals.OVERLOADED, code_pb2.RESOURCE_EXHAUSTED)
+    yield _composed(_details_start(*_CUT_BY), refusals.CUT, code_pb2.UNAVAILABLE)
+    # Whatever else: no endpoint is healthy, or none could be connected to.
+    yield _composed("response.code == 503", refusals.UNAVAILABLE, code_pb2.UNAVAILABLE)
+
+
 def _denied_by(policy: str) -> str:
     return f"response.code_details == '{refusals.matched(policy)}'"
 
@@ -126,6 +120,10 @@ def _denied_by(policy: str) -> str:
 def _details_start(*reasons: str) -> str:
     starts = (f"response.code_details.startsWith('{_RESET_DETAILS}{reason}')" for reason in reasons)
     return f"({' || '.join(starts)})"
+
+
+def _told(when: str, status: status_pb2.Status) -> dict[str, Untyped]:
+    return _reply(when, status.message, details=refusals.encoded(status), code=status.code)
 
 
 def _composed(when: str, name: str, code: int, *, of: str = "virtual_host") -> dict[str, Untyped]:
