@@ -14,14 +14,26 @@ from typing import cast
 
 from governance.words import Caller
 
-__all__ = ["AUDIENCE", "ISSUER", "MAX_HOPS", "Delegation", "Refused", "derive", "refusal", "service_of", "tool_itself"]
+__all__ = [
+    "AUDIENCE",
+    "ISSUER",
+    "MAX_HOPS",
+    "MAX_TEXT_BYTES",
+    "Delegation",
+    "Refused",
+    "derive",
+    "refusal",
+    "service_of",
+    "tool_itself",
+]
 
 # The mesh, as the one that vouches for its tools: no issuer of issuers.yaml may have the name.
 ISSUER = "llmesh"
 AUDIENCE = "llmesh"
 # Tools that may stand between a caller and a call.
 MAX_HOPS = 5
-# A gRPC client takes 8 KiB of headers for certain, and the text stands in them three times.
+# Of a refusal: a gRPC client takes 8 KiB of headers for certain, and the text stands in them three times,
+# percent-encoded and twice in base64.
 MAX_TEXT_BYTES = 1000
 
 

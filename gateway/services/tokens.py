@@ -21,9 +21,11 @@ from joserfc.jwk import OctKey
 
 from gateway.snapshot import delegate
 from gateway.snapshot.caller import DELEGATION
+from gateway.snapshot.predicate import CALLER
 from gateway.xds.messages import make, message_type
 from governance.delegation import Delegation, service_of, tool_itself
 from governance.words import Caller
+from llmesh.caller import CALL_ID_KEY
 
 __all__ = ["Tokens"]
 
@@ -68,7 +70,7 @@ class Tokens:
     def _delegation(self, attributes: Untyped) -> Delegation:
         """What the call may hand on. attributes: an AttributeContext."""
         http, facts = attributes.request.http, attributes.context_extensions
-        derived = attributes.metadata_context.filter_metadata["llmesh.caller"]
+        derived = attributes.metadata_context.filter_metadata[CALLER]
         caller = _caller(derived["v"])
         before = tuple(derived["path"]) if "path" in derived else ()
         actor = tool_itself(service_of(http.path), facts[delegate.DOMAIN])
@@ -78,7 +80,7 @@ class Tokens:
             caller,
             path=(*before, http.path),
             methods=tuple(path for path in used if self._permitted(path, actor)),
-            parent=http.headers[delegate.CALL_ID],
+            parent=http.headers[CALL_ID_KEY],
             expires_s=math.ceil(started_s + _deadline_s(http.headers, facts)),
         )
 

@@ -13,7 +13,9 @@ from typing import Any as Untyped
 from google.protobuf.message import Message
 
 from gateway.catalog import Method, Tool
+from gateway.snapshot.predicate import CALLER
 from gateway.xds.messages import make, pack
+from llmesh.caller import CALL_ID_KEY
 
 DELEGATE = "llmesh.delegate"
 # The route's facts, as the gateway is asked with them.
@@ -22,8 +24,8 @@ DOMAIN, USES, DEADLINE_MS = "domain", "uses", "deadline_ms"
 FAILED = "ext_authz_error"
 # How long the gateway may take.
 _TIMEOUT_S = 2
-# What of a call's headers it is told.
-TIMEOUT, CALL_ID = "grpc-timeout", "x-llmesh-call-id"
+# What it is told of a call's headers, beside the call's id.
+TIMEOUT = "grpc-timeout"
 
 _AUTHZ = "envoy.extensions.filters.http.ext_authz.v3"
 
@@ -34,8 +36,8 @@ def delegate(cluster: str) -> Message:
         f"{_AUTHZ}.ExtAuthz",
         transport_api_version="V3",
         grpc_service={"envoy_grpc": {"cluster_name": cluster}, "timeout": {"seconds": _TIMEOUT_S}},
-        allowed_headers={"patterns": [{"exact": TIMEOUT}, {"exact": CALL_ID}]},
-        metadata_context_namespaces=["llmesh.caller"],
+        allowed_headers={"patterns": [{"exact": TIMEOUT}, {"exact": CALL_ID_KEY}]},
+        metadata_context_namespaces=[CALLER],
         status_on_error={"code": "ServiceUnavailable"},
     )
 

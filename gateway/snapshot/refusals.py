@@ -21,6 +21,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2  # pyright: ignor
 
 from gateway.blocks.words import Block
 from governance.decide import no_rule_permits
+from governance.delegation import MAX_TEXT_BYTES
 from governance.residue import Residue
 
 # Names of the metadata.
@@ -33,9 +34,6 @@ CUT = "cut"
 REQUEST_TOO_LARGE, RESPONSE_TOO_LARGE = "request_payload_too_large", "response_payload_too_large"
 RETRY_AFTER_S = 1
 ERROR_DOMAIN = "llmesh"
-# A gRPC client takes 8 KiB of headers for certain, and the text stands in them
-# three times: percent-encoded, and twice in base64.
-MAX_TEXT_BYTES = 1000
 
 
 def tool_metadata(service: str) -> dict[str, dict[str, str]]:
