@@ -115,26 +115,37 @@ class _Tree:
 
     def matcher(self) -> _Matcher:
         """Who calls comes first, the actor and the caller; then what is called, a method before its tool and domain."""
-        actor_tools, actor_domains = self._actors()
         steps = (
-            ("x-llmesh-actor", "exact_match_map", actor_tools),
-            ("x-llmesh-actor", "prefix_match_map", actor_domains),
-            ("x-llmesh-subject", "exact_match_map", self._callers()),
-            (":path", "exact_match_map", self._methods()),
-            (":path", "prefix_match_map", self._services()),
+            _looked_up("x-llmesh-actor", "exact_match_map", self._actor_tools()),
+            self._actor_domains(),
+            _looked_up("x-llmesh-subject", "exact_match_map", self._callers()),
+            _looked_up(":path", "exact_match_map", self._methods()),
+            _looked_up(":path", "prefix_match_map", self._services()),
         )
         rest = self._free
-        for header, how, found in reversed(steps):
-            if found:
-                rest = {"matcher": {**_looked_up(header, how, found), "on_no_match": rest}}
+        for step in reversed(steps):
+            if step:
+                rest = {"matcher": {**step, "on_no_match": rest}}
         return rest.get("matcher", {"on_no_match": rest})
 
     def _of(self, kind: Kind) -> Iterable[Block]:
         return (block for target, block in sorted(self._targets.items()) if target.kind is kind)
 
-    def _actors(self) -> tuple[_Matcher, _Matcher]:
-        tools = {block.target.name: self._told(block, "which calls for you,") for block in self._of(Kind.TOOL)}
-        return tools, self._domains("", told="which the tool that calls for you is of,")
+    def _actor_tools(self) -> _Matcher:
+        return {block.target.name: self._told(block, "which calls for you,") for block in self._of(Kind.TOOL)}
+
+    def _actor_domains(self) -> _Matcher:
+        """A list, as whoever is in none of these goes on. In a tree, as below, a prefix that frees ends it all."""
+        owners = self._surroundings.packages
+        matchers: list[_Matcher] = []
+        for block in self._of(Kind.DOMAIN):
+            told = self._told(block, "which the tool that calls for you is of,")
+            own = [package for package, domain in owners.items() if domain == block.target.name]
+            others = owners.keys() - own
+            for package in own:
+                foreign = sorted(other for other in others if other.startswith(f"{package}."))
+                matchers.append({"predicate": _actor_within(package, but=foreign), "on_match": told})
+        return {"matcher_list": {"matchers": matchers}} if matchers else {}
 
     def _callers(self) -> _Matcher:
         subjects: dict[str, dict[str, Untyped]] = {}
@@ -150,15 +161,15 @@ class _Tree:
 
     def _services(self) -> _Matcher:
         tools = {f"/{block.target.name}/": self._in_sight(block) for block in self._of(Kind.TOOL)}
-        return {**self._domains("/"), **tools}
+        return {**self._domains(), **tools}
 
-    def _domains(self, start: str, *, told: str = "") -> _Matcher:
-        """By package. One within a blocked domain's that another domain owns is free."""
-        blocked = {block.target.name: self._told(block, told) for block in self._of(Kind.DOMAIN)}
+    def _domains(self) -> _Matcher:
+        """By package. One within a blocked domain's that another domain owns is free: nothing comes after this."""
+        blocked = {block.target.name: self._told(block) for block in self._of(Kind.DOMAIN)}
         if not blocked:
             return {}
         owners = self._surroundings.packages.items()
-        return {f"{start}{package}.": blocked.get(domain, self._free) for package, domain in owners}
+        return {f"/{package}.": blocked.get(domain, self._free) for package, domain in owners}
 
     def _in_sight(self, block: Block) -> _Matcher:
         """A tool, or a method of it: what stops it is told to those whom the rules would let call it."""
@@ -189,9 +200,22 @@ class _Tree:
 
 
 def _looked_up(header: str, how: str, found: Mapping[str, Untyped]) -> _Matcher:
-    """What to do by a header's value. how: exact_match_map, or prefix_match_map, of which the longest counts."""
+    """What to do by a header's value, if anything. how: exact_match_map, or prefix_match_map: the longest counts."""
+    return {"matcher_tree": {"input": _value_of(header), how: {"map": found}}} if found else {}
+
+
+def _actor_within(package: str, *, but: Collection[str]) -> _Matcher:
+    """Whether the tool that calls is of a package, and not of one of those below it."""
+    within, *others = (
+        {"single_predicate": {"input": _value_of("x-llmesh-actor"), "value_match": {"prefix": f"{each}."}}}
+        for each in (package, *but)
+    )
+    return {"and_matcher": {"predicate": [within, *({"not_matcher": each} for each in others)]}} if others else within
+
+
+def _value_of(header: str) -> dict[str, Untyped]:
     place = make("envoy.type.matcher.v3.HttpRequestHeaderMatchInput", header_name=header)
-    return {"matcher_tree": {"input": {"name": header, "typed_config": pack(place)}, how: {"map": found}}}
+    return {"name": header, "typed_config": pack(place)}
 
 
 def _action(name: str, action: str) -> dict[str, Untyped]:

@@ -210,6 +210,26 @@ async def test_a_blocked_tool_calls_nobody(stopping: Stopping, target: Target) -
     assert not await stopping.stops(DOCS)
 
 
+@pytest.mark.parametrize("actor", [VIPER, VIP, DOCS, "acme.support.vipers.v1.Desk"])
+async def test_a_block_of_one_domain_frees_no_tool_of_another_from_the_other_blocks(
+    stopping: Stopping, actor: str
+) -> None:
+    stopping.resources = with_actor(stopping.resources, actor)
+    elsewhere = [block(domain("elsewhere")), block(domain("support"))]
+    packages = {**PACKAGES, "acme.support.vipers": "vip", "acme.elsewhere": "elsewhere"}
+
+    async def stops(service: str, *others: Block) -> bool:
+        await stopping.block(*elsewhere, *others, packages=packages)
+        return await stopping.stops(service)
+
+    assert await stops(TICKETS)
+    assert not await stops(VIP)
+    assert await stops(VIP, block(caller("sam")))
+    assert await stops(VIP, block(tool(VIP)))
+    assert await stops(VIP, block(method(f"{VIP}/Get")))
+    assert await stops(VIP, block(domain("vip")))
+
+
 def with_actor(resources: Resources, actor: str) -> Resources:
     """The resources where every caller is one for whom that tool calls."""
     extension: Untyped = message_type("envoy.config.core.v3.TypedExtensionConfig")
