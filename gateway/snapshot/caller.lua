@@ -88,7 +88,8 @@ local NOBODY = { issuer = "", subject = "", roles = {}, domain = "", clearances 
 -- Why a token is not believed, though its signature is right; nil where it is. Without claims it makes nobody.
 local function fault_of(issuer, claims)
   if not claims then return nil end
-  if type(claims.exp) ~= "number" then return "the token never expires (no `exp`)" end
+  -- To Envoy, 0 is no expiry, and half a second is 0.
+  if type(claims.exp) ~= "number" or claims.exp < 1 then return "the token never expires (no `exp`)" end
   -- One that says it was issued later lives from now on, like one that does not say when.
   local now = os.time()
   local since = type(claims.iat) == "number" and math.min(claims.iat, now) or now

@@ -166,7 +166,7 @@ OF_CALLERS = (
     Mutant(
         "an expiry is not asked for",
         CALLER,
-        'if type(claims.exp) ~= "number" then return "the token never expires (no `exp`)" end',
+        'if type(claims.exp) ~= "number" or claims.exp < 1 then return "the token never expires (no `exp`)" end',
         "if not claims.exp then return nil end",
     ),
     Mutant("every issuer's keys are the first's", VERIFY, "keys[issuer.name])", "keys[issuers.issuers[0].name])"),

@@ -113,6 +113,7 @@ def not_believed() -> list[Shown]:
     changed: dict[str, Claims] = {
         "expired": {"exp": FromNow(-DAY_S)},
         "no expiry": {"exp": ...},
+        "an expiry of 0": {"exp": 0},
         "an expiry that is text": {"exp": "never"},
         "not yet": {"nbf": FromNow(DAY_S)},
         "lives too long": {"exp": FromNow(LIFETIME_S + DAY_S)},

@@ -76,6 +76,8 @@ def bad_tokens() -> dict[str, tuple[Metadata, str]]:
         "two tokens": (bearer(f"{token()},{token()}"), UNSIGNED),
         "expired": (bearer(token(exp=now - 60)), "the token has expired (`exp`)"),
         "no expiry": (bearer(token(exp=...)), "the token never expires (no `exp`)"),
+        "an expiry of 0": (bearer(token(exp=0)), "the token never expires"),
+        "an expiry of less than a second": (bearer(token(exp=0.5)), "the token never expires"),
         "an expiry that is text": (bearer(token(exp="never")), "Jwt payload [exp] field is not an integer"),
         "not yet": (bearer(token(nbf=now + 600)), "the token is not valid yet (`nbf`)"),
         "lives too long": (bearer(token(exp=now + 86400)), LIVES_LONGER),
