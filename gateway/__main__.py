@@ -209,7 +209,7 @@ async def run(config: Config) -> None:
         check_alone(home)
     watched = Watched(shown, control, discovery, publisher, policies, leases, certificates)
     operations = _operations(config, watched, owner_of=owner_of, mesh_file=mesh_file, clock=clock)
-    permissions = Permissions(control.permitted, owner_of=owner_of)
+    permissions = Permissions(control.permitted, control.foreseen, owner_of)
     blocking = Blocking(
         blocks,
         control.enforce_blocks,

@@ -40,9 +40,9 @@ from gateway.snapshot.parts import is_part, service_of
 from gateway.tally import Tally
 from gateway.xds.publish import Publisher
 from governance.bundle import Bundle
-from governance.decide import may_be_permitted
+from governance.decide import foresee, may_be_permitted
 from governance.residue import Residue
-from governance.words import Caller
+from governance.words import Caller, Decision
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +117,10 @@ class Control:
         """Names of the tool's methods that some request of the caller's could be permitted."""
         known = self._residues_of(tool, self._loaded.policy.bundle)
         return frozenset(name for name, residue in known.items() if may_be_permitted(residue, caller))
+
+    def foreseen(self, tool: Tool, method: str, caller: Caller) -> Decision | None:
+        """What would become of a call of one of the tool's methods; None where it hangs on how the call comes."""
+        return foresee(self._residues_of(tool, self._loaded.policy.bundle)[method], caller)
 
     def _residues_of(self, tool: Tool, bundle: Bundle) -> Mapping[str, Residue]:
         """Method name -> residue. The same object for as long as neither tool nor rules change what is in it."""

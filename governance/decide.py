@@ -78,6 +78,11 @@ def holds(rule: Rule, tool: Tool, caller: Caller, context: Context = UNKNOWN) ->
     return left is not None and _holds(left.when, facts, on_error=not rule.permit)
 
 
+def foresee(residue: Residue, caller: Caller) -> Decision | None:
+    """The decision on any call of the caller's; None where it hangs on how the call comes."""
+    return None if depends_on_context(residue, caller) else decide(residue, caller)
+
+
 def no_rule_permits(residue: Residue) -> str:
     """Why a call that no rule permits is refused: what the rules that could permit it ask for."""
     clauses = residue.permits if residue.domain_permits is None or not residue.permits else residue.domain_permits

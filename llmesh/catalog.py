@@ -41,6 +41,12 @@ async def search(channel: grpc.aio.Channel, *, query: str, limit: int) -> list[p
     return list(response.results)
 
 
+async def may_call(channel: grpc.aio.Channel, *, service: str, method: str) -> pb.MayICallResponse:
+    """What the rules would say of a call."""
+    request = pb.MayICallRequest(service=service, method=method)
+    return await CatalogServiceStub(channel).MayICall(request, timeout=TIMEOUT_S)
+
+
 async def list_endpoints(channel: grpc.aio.Channel, *, timeout_s: float = TIMEOUT_S) -> list[pb.Endpoint]:
     """Every endpoint the caller may ask about."""
     request = pb.ListEndpointsRequest()

@@ -8,7 +8,7 @@ from itertools import islice
 
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-from gateway.catalog import Report
+from gateway.catalog import Report, Tool
 from gateway.services.caller import current_caller
 from gateway.services.contracts import Contracts
 from gateway.services.messages import endpoint_message, tool_message
@@ -16,7 +16,7 @@ from gateway.services.paging import batches, last_of, page_token
 from gateway.services.search import Searcher
 from gateway.services.visible import Seen, View
 from gateway.services.watches import Told, Watches
-from governance.words import Caller
+from governance.words import Caller, Decision, Outcome
 from llmesh.api.catalog.v1 import catalog_pb2 as pb
 from llmesh.api.catalog.v1.catalog_pb2_grpc import CatalogServiceServicer
 from llmesh.errors import NotFound
@@ -29,13 +29,25 @@ TOOLS_A_TURN = 50
 _OVERSEER = "platform"
 
 
+Foreseen = Callable[[Tool, str, Caller], Decision | None]
+"""What would become of a caller's call of a tool's method; None where it hangs on how the call comes."""
+
+_OUTCOMES = {
+    Outcome.ALLOW: pb.MayICallResponse.OUTCOME_ALLOWED,
+    Outcome.DENY: pb.MayICallResponse.OUTCOME_DENIED,
+}
+
+
 class CatalogServicer(CatalogServiceServicer):
     """Lists, searches, describes and watches what the caller may see."""
 
-    def __init__(self, view: View, contracts: Contracts, *, owner_of: Callable[[str], str | None]) -> None:
+    def __init__(
+        self, view: View, contracts: Contracts, *, foreseen: Foreseen, owner_of: Callable[[str], str | None]
+    ) -> None:
         """owner_of: the domain that owns a service's package; None if none does."""
         self._view = view
         self._contracts = contracts
+        self._foreseen = foreseen
         self._owner_of = owner_of
         self._watches = Watches()
         # Every caller has the mesh's own services; who searches looks for something else.
@@ -76,6 +88,21 @@ class CatalogServicer(CatalogServiceServicer):
         contract = self._find(request.service, caller).tool.contract
         files = FileDescriptorSet(file=self._contracts.files(contract, caller))
         return pb.GetContractResponse(files=files, digest=contract.digest)
+
+    async def MayICall(self, request: pb.MayICallRequest, context: object) -> pb.MayICallResponse:
+        """What a call would be told, without making it."""
+        path = f"{request.service}/{request.method}"
+        tool = self._view.catalog.tools.get(request.service)
+        if tool is None or request.method not in {method.name for method in tool.methods}:
+            raise _no_method(path)
+        decision = self._foreseen(tool, request.method, current_caller())
+        if decision is None:
+            reason = "a rule asks how the call comes"
+            return pb.MayICallResponse(outcome=pb.MayICallResponse.OUTCOME_MAYBE, reason=reason)
+        if tool.sheet.hidden and decision.outcome is Outcome.DENY:
+            raise _no_method(path)
+        outcome = _OUTCOMES[decision.outcome]
+        return pb.MayICallResponse(outcome=outcome, rule=decision.rule, reason=decision.reason)
 
     async def WatchTools(self, request: pb.WatchToolsRequest, context: object) -> AsyncIterator[pb.WatchToolsResponse]:
         """Every visible tool, then what came, changed and went for this caller."""
@@ -128,6 +155,10 @@ class CatalogServicer(CatalogServiceServicer):
 
     def _owns(self, caller: Caller, service: str) -> bool:
         return bool(caller.domain) and self._owner_of(service) == caller.domain
+
+
+def _no_method(path: str) -> NotFound:
+    return NotFound(f"method `{path}` is not on the mesh", resource=("method", path))
 
 
 def _differs(told: Told, before: Told | None) -> bool:

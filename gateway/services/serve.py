@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from gateway.catalog import CatalogBoard
 from gateway.services.blocks import Blocking, BlockServicer
-from gateway.services.catalog import CatalogServicer
+from gateway.services.catalog import CatalogServicer, Foreseen
 from gateway.services.contracts import Contracts
 from gateway.services.health import MeshHealthServicer
 from gateway.services.platform import platform_tools
@@ -28,11 +28,12 @@ class Permissions:
     """What the services ask of governance.
 
     permitted: methods of a tool that some request of a caller could be
-    permitted. owner_of: the domain that owns a service's package, None if
-    none does.
+    permitted. foreseen: what would become of a call. owner_of: the domain that
+    owns a service's package, None if none does.
     """
 
     permitted: Permitted
+    foreseen: Foreseen
     owner_of: Callable[[str], str | None]
 
 
@@ -49,7 +50,7 @@ async def serve(
     view = View(board, permissions.permitted, own=own, blocked=blocking.blocks.of_tool)
     contracts = Contracts(view)
     async with AsyncExitStack() as running:
-        catalog = CatalogServicer(view, contracts, owner_of=permissions.owner_of)
+        catalog = CatalogServicer(view, contracts, foreseen=permissions.foreseen, owner_of=permissions.owner_of)
         services = Server(
             catalog,
             MeshHealthServicer(view),

@@ -127,6 +127,40 @@ def why(
         show.print_endpoint(console(), one)
 
 
+@app.command("may")
+def may(
+    method: Annotated[str, typer.Argument(help="The method, e.g. acme.support.v1.Tickets/GetTicket.")],
+    *,
+    name: AsOption = "",
+    home: HomeOption = None,
+    address: AddressOption = "",
+    json: JsonOption = False,
+) -> None:
+    """Say whether the rules would permit you a call, without making it.
+
+    Exit code 0: they would, or it hangs on how the call comes. 1: they would not.
+    """
+    from llmesh import catalog
+    from llmesh.api.catalog.v1 import catalog_pb2 as pb
+    from llmesh.cli.session import open_session
+    from llmesh.dynamic import UnknownMethod, split_method
+
+    try:
+        service, called = split_method(method)
+    except UnknownMethod as err:
+        raise Problem(str(err)) from err
+    session = open_session(home, address, name=name)
+    told = session.run(lambda channel: catalog.may_call(channel, service=service, method=called))
+    if json:
+        print_json(catalog.as_json(told))
+    else:
+        outcome = pb.MayICallResponse.Outcome.Name(told.outcome).removeprefix("OUTCOME_").lower()
+        rule = f" ({told.rule})" if told.rule else ""
+        console().print(f"{outcome}: {told.reason}{rule}", markup=False)
+    if told.outcome == pb.MayICallResponse.OUTCOME_DENIED:
+        raise typer.Exit(1)
+
+
 def _is_meant(endpoint: pb.Endpoint, wanted: str) -> bool:
     """Whether an endpoint is one of those asked for: by address, by process or by a service, admitted or not."""
     if not wanted or wanted in endpoint.address or endpoint.address == f"unix:{Path(wanted).absolute()}":

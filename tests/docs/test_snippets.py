@@ -12,6 +12,8 @@ import yaml
 from governance.bundle import parse_bundle
 from governance.issuers import parse_issuers
 from governance.ownership import parse_ownership
+from governance.policy_file import CallerEntry
+from llmesh.document import parse_document
 from llmesh.mesh_file import read_mesh_file
 from tests.docs.pages import PICTURES, Block, blocks, commands
 from tests.docs.reader import REPO, Checkout, reading, running_checkout
@@ -20,7 +22,7 @@ from tests.docs.reader import REPO, Checkout, reading, running_checkout
 PAGES = [
     *("README.md", "docs/concepts.md", "docs/client.md", "docs/tool.md", "docs/delegation.md"),
     *("docs/configuration.md", "docs/metrics.md", "docs/benchmarks.md"),
-    *("docs/issuers.md", "docs/platform.md"),
+    *("docs/issuers.md", "docs/rules.md", "docs/platform.md"),
 ]
 # For a program that is not here; tests/docs/test_alerts.py reads what of them is ours.
 PROMETHEUS = ("prometheus.yml", "alerts.yml")
@@ -89,6 +91,8 @@ def test_yaml_is_what_its_loader_takes(block: Block, tmp_path: Path) -> None:
         parse_ownership(block.body)
     elif "issuers" in block.path:
         parse_issuers(block.body)
+    elif block.path == "sales.yaml":
+        parse_document(CallerEntry, block.body, file=block.path)
     elif "/domains/" in block.path:
         parse_bundle("version: 1", {block.path: block.body})
     else:

@@ -84,6 +84,38 @@ async def test_tool_that_is_not_seen_answers_like_one_that_is_not_there() -> Non
     assert refusals[0] == refusals[1]
 
 
+@pytest.mark.parametrize(
+    ("caller", "service", "method", "told"),
+    [
+        pytest.param(AGENT, TICKET_TOOL, "DeleteTicket", ("ALLOWED", "mesh/table", "the table says so"), id="allowed"),
+        pytest.param(ENGINEER, TICKET_TOOL, "DeleteTicket", ("DENIED", "", "no rule permits"), id="denied"),
+        pytest.param(AGENT, DOC_SEARCH, "Find", ("DENIED", "", "no rule permits"), id="of a tool that is not listed"),
+        pytest.param(AGENT, ESCALATIONS, "Escalate", ("ALLOWED", "mesh/table", "the table says so"), id="hidden"),
+        pytest.param(OVERSEER, TICKET_TOOL, "GetTicket", ("MAYBE", "", "a rule asks how the call comes"), id="maybe"),
+    ],
+)
+async def test_a_caller_is_told_what_would_become_of_a_call(
+    caller: Caller, service: str, method: str, told: tuple[str, str, str]
+) -> None:
+    async with mesh(*small_mesh().values()) as running:
+        request = pb.MayICallRequest(service=service, method=method)
+        answer = await catalog_of(running).MayICall(request, metadata=by(caller))
+    outcome = pb.MayICallResponse.Outcome.Name(answer.outcome).removeprefix("OUTCOME_")
+    assert (outcome, answer.rule, answer.reason) == told
+
+
+async def test_a_hidden_method_one_may_not_call_answers_like_one_that_is_not_there() -> None:
+    async with mesh(*small_mesh().values()) as running:
+        refusals = set[str]()
+        for service, method in ((ESCALATIONS, "Escalate"), (ESCALATIONS, "Descend"), ("acme.x.v1.Y", "Z")):
+            request = pb.MayICallRequest(service=service, method=method)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await catalog_of(running).MayICall(request, metadata=by(ENGINEER))
+            assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+            refusals.add((caught.value.details() or "").replace(f"{service}/{method}", "NAME"))
+    assert len(refusals) == 1
+
+
 async def test_pages_hold_each_tool_once() -> None:
     tools = _many(25)
     async with mesh(*tools) as running:

@@ -25,7 +25,7 @@ from governance.contract import sheet
 from governance.contract.digest import digest
 from governance.contract.normalise import normalise
 from governance.contract.types import messages, service_in
-from governance.words import Caller
+from governance.words import Caller, Decision, Outcome
 from llmesh import Caller as SdkCaller
 from llmesh.api.options.v1 import options_pb2
 from llmesh.caller import caller_to_metadata
@@ -130,6 +130,15 @@ def permitted(tool: Tool, caller: Caller) -> frozenset[str]:
     return MAY.get(caller.subject, {}).get(tool.service, frozenset())
 
 
+def foreseen(tool: Tool, method: str, caller: Caller) -> Decision | None:
+    """As the table says; what becomes of pat's calls hangs on how they come."""
+    if caller == OVERSEER:
+        return None
+    if method in permitted(tool, caller):
+        return Decision(Outcome.ALLOW, "mesh/table", "the table says so")
+    return Decision(Outcome.DENY, "", "no rule permits")
+
+
 def owner_of(service: str) -> str | None:
     """`acme.support` belongs to support, and so on."""
     organisation, _, rest = service.partition(".")
@@ -200,7 +209,7 @@ async def mesh(*tools: Tool, reports: Iterable[Report] = ()) -> AsyncGenerator[M
     """Serve these tools for as long as the block lasts."""
     with TemporaryDirectory(prefix="mesh") as folder:
         home, board = Home(Path(folder)).create(), CatalogBoard()
-        permissions, clock = Permissions(permitted, owner_of), SystemClock()
+        permissions, clock = Permissions(permitted, foreseen, owner_of), SystemClock()
         blocks = Blocks(Store(cache(lambda: open_database(f"sqlite:///{home.database}")), home.blocks), clock=clock)
         blocking = Blocking(blocks, _enforced, domains=lambda: DOMAINS, issuers=lambda: ["test"], clock=clock)
         async with (

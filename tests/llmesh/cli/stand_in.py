@@ -90,6 +90,11 @@ class Catalog(CatalogServiceServicer):
         _collect(echo_pb2.DESCRIPTOR, files)
         return pb.GetContractResponse(files=FileDescriptorSet(file=files.values()))
 
+    async def MayICall(self, request: pb.MayICallRequest, context: Context) -> pb.MayICallResponse:
+        allowed = request.method == "Echo"
+        outcome = pb.MayICallResponse.OUTCOME_ALLOWED if allowed else pb.MayICallResponse.OUTCOME_DENIED
+        return pb.MayICallResponse(outcome=outcome, rule="mesh/echo", reason="only Echo [of Echo]")
+
     async def WatchTools(self, request: pb.WatchToolsRequest, context: Context) -> AsyncIterator[pb.WatchToolsResponse]:
         yield pb.WatchToolsResponse(changed=TOOLS, initial=True)
 

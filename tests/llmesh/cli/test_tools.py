@@ -55,6 +55,16 @@ def test_an_unknown_tool_is_a_sentence(signed_in: Command) -> None:
     assert answer.err.endswith("\n  see what there is: llmesh tools list\n")
 
 
+def test_what_would_become_of_a_call_is_a_sentence_and_an_exit_code(signed_in: Command) -> None:
+    allowed = signed_in("tools", "may", "acme.testing.v1.Echo/Echo")
+    denied = signed_in("tools", "may", "acme.testing.v1.Echo/Other")
+
+    assert (allowed.code, allowed.out) == (0, "allowed: only Echo [of Echo] (mesh/echo)\n")
+    assert (denied.code, denied.out) == (1, "denied: only Echo [of Echo] (mesh/echo)\n")
+    assert signed_in("tools", "may", "acme.testing.v1.Echo.Echo", "--json").json["outcome"] == "OUTCOME_ALLOWED"
+    assert "is not a method" in signed_in("tools", "may", "Echo").err
+
+
 def test_a_search_shows_scores(signed_in: Command) -> None:
     assert "1.50" in signed_in("tools", "search", "what", "it").out
     assert signed_in("tools", "search", "what", "--json").json["results"][0]["score"] == 1.5

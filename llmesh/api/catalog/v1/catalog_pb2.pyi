@@ -260,6 +260,91 @@ class GetContractResponse(_message.Message):
 Global___GetContractResponse: _TypeAlias = GetContractResponse  # noqa: Y015
 
 @_typing.final
+class MayICallRequest(_message.Message):
+    """Asks what would become of a call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    """Full service name."""
+    method: _builtins.str
+    """The method's name."""
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        method: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["method", b"method", "service", b"service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MayICallRequest: _TypeAlias = MayICallRequest  # noqa: Y015
+
+@_typing.final
+class MayICallResponse(_message.Message):
+    """What would become of a call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Outcome:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[MayICallResponse._Outcome.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        OUTCOME_UNSPECIFIED: MayICallResponse._Outcome.ValueType  # 0
+        """Never sent."""
+        OUTCOME_ALLOWED: MayICallResponse._Outcome.ValueType  # 1
+        """The call would be permitted."""
+        OUTCOME_DENIED: MayICallResponse._Outcome.ValueType  # 2
+        """It would not."""
+        OUTCOME_MAYBE: MayICallResponse._Outcome.ValueType  # 3
+        """It hangs on how the call comes, e.g. from which address."""
+
+    class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
+        """What the rules may say."""
+
+    OUTCOME_UNSPECIFIED: MayICallResponse.Outcome.ValueType  # 0
+    """Never sent."""
+    OUTCOME_ALLOWED: MayICallResponse.Outcome.ValueType  # 1
+    """The call would be permitted."""
+    OUTCOME_DENIED: MayICallResponse.Outcome.ValueType  # 2
+    """It would not."""
+    OUTCOME_MAYBE: MayICallResponse.Outcome.ValueType  # 3
+    """It hangs on how the call comes, e.g. from which address."""
+
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    outcome: Global___MayICallResponse.Outcome.ValueType
+    """What the rules say."""
+    rule: _builtins.str
+    """Id of the rule that permits or forbids: "mesh/reads". Empty where no rule
+    permits, and where it is not known yet.
+    """
+    reason: _builtins.str
+    """Why, for people."""
+    def __init__(
+        self,
+        *,
+        outcome: Global___MayICallResponse.Outcome.ValueType = ...,
+        rule: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "reason", b"reason", "rule", b"rule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MayICallResponse: _TypeAlias = MayICallResponse  # noqa: Y015
+
+@_typing.final
 class WatchToolsRequest(_message.Message):
     """Asks for changes."""
 

@@ -60,6 +60,11 @@ class CatalogServiceStub(object):
                 request_serializer=llmesh_dot_api_dot_catalog_dot_v1_dot_catalog__pb2.WatchToolsRequest.SerializeToString,
                 response_deserializer=llmesh_dot_api_dot_catalog_dot_v1_dot_catalog__pb2.WatchToolsResponse.FromString,
                 _registered_method=True)
+        self.MayICall = channel.unary_unary(
+                '/llmesh.api.catalog.v1.CatalogService/MayICall',
+                request_serializer=llmesh_dot_api_dot_catalog_dot_v1_dot_catalog__pb2.MayICallRequest.SerializeToString,
+                response_deserializer=llmesh_dot_api_dot_catalog_dot_v1_dot_catalog__pb2.MayICallResponse.FromString,
+                _registered_method=True)
         self.ListEndpoints = channel.unary_unary(
                 '/llmesh.api.catalog.v1.CatalogService/ListEndpoints',
                 request_serializer=llmesh_dot_api_dot_catalog_dot_v1_dot_catalog__pb2.ListEndpointsRequest.SerializeToString,
@@ -110,6 +115,16 @@ class CatalogServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MayICall(self, request, context):
+        """Whether the rules would permit the caller a call, which is not made. Tells
+        no more than the call itself would; blocks and limits are not looked at.
+        NOT_FOUND: no such method, or one of a hidden tool that the caller may not
+        call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListEndpoints(self, request, context):
         """Every endpoint the mesh knows, with each step of its admission, passed or
         failed. For the platform team and for the owner of a tool that does not
@@ -147,6 +162,11 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     servicer.WatchTools,
                     request_deserializer=llmesh_dot_api_dot_catalog_dot_v1_dot_catalog__pb2.WatchToolsRequest.FromString,
                     response_serializer=llmesh_dot_api_dot_catalog_dot_v1_dot_catalog__pb2.WatchToolsResponse.SerializeToString,
+            ),
+            'MayICall': grpc.unary_unary_rpc_method_handler(
+                    servicer.MayICall,
+                    request_deserializer=llmesh_dot_api_dot_catalog_dot_v1_dot_catalog__pb2.MayICallRequest.FromString,
+                    response_serializer=llmesh_dot_api_dot_catalog_dot_v1_dot_catalog__pb2.MayICallResponse.SerializeToString,
             ),
             'ListEndpoints': grpc.unary_unary_rpc_method_handler(
                     servicer.ListEndpoints,
@@ -290,6 +310,33 @@ class CatalogService(object):
             '/llmesh.api.catalog.v1.CatalogService/WatchTools',
             llmesh_dot_api_dot_catalog_dot_v1_dot_catalog__pb2.WatchToolsRequest.SerializeToString,
             llmesh_dot_api_dot_catalog_dot_v1_dot_catalog__pb2.WatchToolsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MayICall(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmesh.api.catalog.v1.CatalogService/MayICall',
+            llmesh_dot_api_dot_catalog_dot_v1_dot_catalog__pb2.MayICallRequest.SerializeToString,
+            llmesh_dot_api_dot_catalog_dot_v1_dot_catalog__pb2.MayICallResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -52,6 +52,12 @@ class CatalogServiceStub:
     """
     WatchTools: _grpc.UnaryStreamMultiCallable[_catalog_pb2.WatchToolsRequest, _catalog_pb2.WatchToolsResponse]
     """The tools as they are now, then every change, until the caller leaves."""
+    MayICall: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.MayICallRequest, _catalog_pb2.MayICallResponse]
+    """Whether the rules would permit the caller a call, which is not made. Tells
+    no more than the call itself would; blocks and limits are not looked at.
+    NOT_FOUND: no such method, or one of a hidden tool that the caller may not
+    call.
+    """
     ListEndpoints: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.ListEndpointsRequest, _catalog_pb2.ListEndpointsResponse]
     """Every endpoint the mesh knows, with each step of its admission, passed or
     failed. For the platform team and for the owner of a tool that does not
@@ -81,6 +87,12 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     """
     WatchTools: _aio.UnaryStreamMultiCallable[_catalog_pb2.WatchToolsRequest, _catalog_pb2.WatchToolsResponse]  # type: ignore[assignment]
     """The tools as they are now, then every change, until the caller leaves."""
+    MayICall: _aio.UnaryUnaryMultiCallable[_catalog_pb2.MayICallRequest, _catalog_pb2.MayICallResponse]  # type: ignore[assignment]
+    """Whether the rules would permit the caller a call, which is not made. Tells
+    no more than the call itself would; blocks and limits are not looked at.
+    NOT_FOUND: no such method, or one of a hidden tool that the caller may not
+    call.
+    """
     ListEndpoints: _aio.UnaryUnaryMultiCallable[_catalog_pb2.ListEndpointsRequest, _catalog_pb2.ListEndpointsResponse]  # type: ignore[assignment]
     """Every endpoint the mesh knows, with each step of its admission, passed or
     failed. For the platform team and for the owner of a tool that does not
@@ -137,6 +149,18 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_catalog_pb2.WatchToolsResponse], _abc.AsyncIterator[_catalog_pb2.WatchToolsResponse]]:
         """The tools as they are now, then every change, until the caller leaves."""
+
+    @_abc_1.abstractmethod
+    def MayICall(
+        self,
+        request: _catalog_pb2.MayICallRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_pb2.MayICallResponse, _abc.Awaitable[_catalog_pb2.MayICallResponse]]:
+        """Whether the rules would permit the caller a call, which is not made. Tells
+        no more than the call itself would; blocks and limits are not looked at.
+        NOT_FOUND: no such method, or one of a hidden tool that the caller may not
+        call.
+        """
 
     @_abc_1.abstractmethod
     def ListEndpoints(
