@@ -35,6 +35,37 @@ def test_adding_a_domains_file_never_turns_a_denial_into_a_permission(
         assert decide(specialise(without, tool), caller).outcome is Outcome.ALLOW
 
 
+@given(bodies, bodies, bodies, tools, callers)
+@settings(max_examples=100, deadline=None)
+def test_no_edit_of_a_domains_file_permits_what_the_mesh_does_not(
+    mesh_body: list[tuple[str, str]],
+    before: list[tuple[str, str]],
+    after: list[tuple[str, str]],
+    tool: Tool,
+    caller: Caller,
+) -> None:
+    tool = replace(tool, domain="support")
+    without = decide(specialise(parse_bundle(mesh(*rules_of(mesh_body)), {}), tool), caller)
+
+    for body, default in ((before, "inherit"), (after, "deny"), (after, "inherit"), ([], "deny")):
+        files = domain("support", *rules_of(body), default=default)
+        edited = decide(specialise(parse_bundle(mesh(*rules_of(mesh_body)), files), tool), caller)
+        assert edited.outcome is Outcome.DENY or without.outcome is Outcome.ALLOW
+
+
+@given(bodies, bodies, defaults, tools, callers)
+@settings(max_examples=100, deadline=None)
+def test_deleting_a_domains_permits_permits_no_more(
+    mesh_body: list[tuple[str, str]], domain_body: list[tuple[str, str]], default: str, tool: Tool, caller: Caller
+) -> None:
+    tool, text = replace(tool, domain="support"), mesh(*rules_of(mesh_body))
+    fewer = [(effect, when) for effect, when in domain_body if effect == "forbid"]
+    files = [domain("support", *rules_of(body), default=default) for body in (domain_body, fewer)]
+
+    before, after = (decide(specialise(parse_bundle(text, each), tool), caller) for each in files)
+    assert after.outcome is Outcome.DENY or before.outcome is Outcome.ALLOW
+
+
 @given(bodies, bodies, tools, callers)
 @settings(max_examples=100, deadline=None)
 def test_a_domains_file_changes_nothing_for_other_domains(
