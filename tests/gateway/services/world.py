@@ -121,12 +121,14 @@ MAY: Mapping[str, Mapping[str, frozenset[str]]] = {
 
 
 def permitted(tool: Tool, caller: Caller) -> frozenset[str]:
-    """What the table says; of the platform's tools, and for pat, everything; nothing for nobody."""
+    """What the table says; for pat everything; of the platform's tools what reads; nothing for nobody."""
     everything = frozenset(method.name for method in tool.methods)
     if not caller.subject:
         return frozenset()
-    if tool.domain == "platform" or caller == OVERSEER or tool.service.startswith("acme.open."):
+    if caller == OVERSEER or tool.service.startswith("acme.open."):
         return everything
+    if tool.domain == "platform":
+        return frozenset(method.name for method in tool.methods if method.effect == options_pb2.EFFECT_READ)
     return MAY.get(caller.subject, {}).get(tool.service, frozenset())
 
 

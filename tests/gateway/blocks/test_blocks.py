@@ -1,0 +1,293 @@
+"""What is blocked: kept before it is in force, told to who watches, ended on time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Generator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import OperationalError
+
+from gateway.blocks.blocks import POLL_S, Blocks, BlocksNotKeptError
+from gateway.blocks.store import BlocksLostError, Store
+from gateway.blocks.words import Action, Kind, Who
+from gateway.database import open_database
+from tests.eventually import eventually
+from tests.gateway.blocks.world import OPS, blocks_in, caller, domain, method, tool
+from tests.gateway.fakes import FakeClock
+
+TICKETS, DOCS = tool("acme.support.v1.Tickets"), tool("acme.engineering.v1.Docs")
+ANN = Who("corp", "ann")
+
+
+@dataclass(slots=True)
+class Database:
+    """A database that a test may take away."""
+
+    folder: Path
+    away: bool = False
+    engine: Engine | None = None
+
+    def open(self) -> Engine:
+        """It, if it is there."""
+        if self.away:
+            raise OperationalError("select", {}, Exception("connection refused"))
+        if self.engine is None:
+            self.engine = open_database(f"sqlite:///{self.folder}/mesh.db")
+        return self.engine
+
+    @property
+    def store(self) -> Store:
+        """What keeps blocks in it."""
+        return Store(self.open, self.folder / "blocks.json")
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Generator[Database]:
+    made = Database(tmp_path)
+    yield made
+    if made.engine:
+        made.engine.dispose()
+
+
+@asynccontextmanager
+async def running(blocks: Blocks) -> AsyncGenerator[Blocks]:
+    """The blocks, while they follow clock and database."""
+    task = asyncio.create_task(blocks.run())
+    try:
+        yield blocks
+    finally:
+        task.cancel()
+
+
+@pytest.mark.parametrize(
+    "target",
+    [TICKETS, method("acme.support.v1.Tickets/Get"), domain("support"), caller("sam"), caller("sam", "other")],
+    ids=str,
+)
+async def test_a_block_is_there_when_everything_starts_anew(database: Database, target: object) -> None:
+    assert isinstance(target, type(TICKETS))
+    clock = FakeClock()
+    placed = await Blocks(database.store, clock=clock).block(target, "it leaks", by=OPS, until_s=2000.5)
+
+    again = Blocks(database.store, clock=clock)
+
+    assert again.current == {target: placed}
+    assert (placed.reason, placed.by, placed.at_s, placed.until_s) == ("it leaks", OPS, 1000.0, 2000.5)
+
+
+async def test_blocking_in_the_same_words_changes_nothing(database: Database) -> None:
+    blocks = Blocks(database.store, clock=FakeClock())
+    first = await blocks.block(TICKETS, "it leaks", by=OPS)
+
+    same = await blocks.block(TICKETS, "it leaks", by=ANN)
+    other = await blocks.block(TICKETS, "it leaks more", by=ANN)
+
+    assert same is first
+    assert other.id != first.id
+    assert blocks.current == {TICKETS: other}
+    assert [change.block.id for change in await blocks.changes(before=None, limit=9)] == [other.id, first.id]
+
+
+async def test_unblocking_what_is_not_blocked_changes_nothing(database: Database) -> None:
+    blocks = Blocks(database.store, clock=FakeClock())
+    assert await blocks.unblock(TICKETS, by=OPS) is None
+    assert await blocks.changes(before=None, limit=9) == []
+
+
+async def test_who_blocked_and_unblocked_what_and_why_stays_known(database: Database) -> None:
+    clock = FakeClock()
+    blocks = Blocks(database.store, clock=clock)
+    await blocks.block(TICKETS, "it leaks", by=OPS)
+    await clock.pass_(60)
+    await blocks.unblock(TICKETS, by=ANN, reason="mended")
+
+    unblocked, blocked = await Blocks(database.store, clock=clock).changes(before=None, limit=9)
+
+    assert (blocked.action, blocked.by, blocked.at_s, blocked.block.reason) == (Action.BLOCKED, OPS, 1000.0, "it leaks")
+    assert (unblocked.action, unblocked.by, unblocked.at_s) == (Action.UNBLOCKED, ANN, 1060.0)
+    assert (unblocked.reason, unblocked.block.by) == ("mended", OPS)
+    assert await blocks.changes(before=unblocked.number, limit=1) == [blocked]
+
+
+async def test_a_block_ends_when_its_time_has_come_and_not_before(database: Database) -> None:
+    clock = FakeClock()
+    async with running(Blocks(database.store, clock=clock)) as blocks:
+        placed = await blocks.block(TICKETS, "it leaks", by=OPS, until_s=1010.0)
+        await blocks.block(DOCS, "for good", by=OPS)
+        await clock.pass_(10 - POLL_S)
+        await asyncio.sleep(0)
+        assert blocks.current.keys() == {TICKETS, DOCS}
+
+        async def ended() -> None:
+            await clock.pass_(POLL_S)
+            assert blocks.current.keys() == {DOCS}
+
+        await eventually(ended)
+        newest, *_ = await blocks.changes(before=None, limit=1)
+    assert (newest.action, newest.by, newest.block) == (Action.EXPIRED, None, placed)
+
+
+async def test_a_block_whose_time_came_while_the_gateway_was_away_ends_once_it_is_back(database: Database) -> None:
+    clock = FakeClock()
+    await Blocks(database.store, clock=clock).block(TICKETS, "it leaks", by=OPS, until_s=1010.0)
+    clock.stand_still(3600)
+
+    async with running(Blocks(database.store, clock=clock)) as blocks:
+        assert blocks.current.keys() == {TICKETS}
+
+        async def ended() -> None:
+            await clock.pass_(POLL_S)
+            assert not blocks.current
+
+        await eventually(ended)
+
+
+async def test_without_its_database_a_gateway_starts_with_the_blocks_of_the_copy(database: Database) -> None:
+    clock = FakeClock()
+    placed = await Blocks(database.store, clock=clock).block(TICKETS, "it leaks", by=OPS, until_s=1010.0)
+    database.away = True
+
+    async with running(Blocks(database.store, clock=clock)) as blocks:
+        assert blocks.current == {TICKETS: placed}
+        assert "connection refused" in blocks.error
+        with pytest.raises(BlocksNotKeptError, match="connection refused"):
+            await blocks.block(DOCS, "it leaks", by=OPS)
+        with pytest.raises(BlocksNotKeptError, match="connection refused"):
+            await blocks.unblock(TICKETS, by=OPS)
+        # Its end cannot be kept: it stays.
+        await clock.pass_(60)
+        await asyncio.to_thread(lambda: None)
+        await clock.pass_(1)
+        assert blocks.current == {TICKETS: placed}
+
+        database.away = False
+
+        async def back() -> None:
+            await clock.pass_(POLL_S)
+            assert blocks.error == ""
+            assert not blocks.current
+
+        await eventually(back)
+        await blocks.block(DOCS, "it leaks", by=OPS)
+
+
+async def test_without_database_and_copy_no_gateway_starts(database: Database) -> None:
+    database.away = True
+    with pytest.raises(BlocksLostError, match=r"connection refused.*no copy of what is blocked at"):
+        Blocks(database.store, clock=FakeClock())
+
+
+@pytest.mark.parametrize("content", ["", "{", "[{}]", '[{"id": "a"}]', "\0"])
+async def test_a_copy_that_cannot_be_read_is_not_taken_for_an_empty_one(database: Database, content: str) -> None:
+    (database.folder / "blocks.json").write_text(content)
+    with pytest.raises(BlocksLostError, match="cannot be read"):
+        Blocks(database.store, clock=FakeClock())
+
+
+async def test_a_file_that_is_no_database_is_told_and_the_copy_holds(tmp_path: Path) -> None:
+    clock = FakeClock()
+    first = blocks_in(tmp_path, clock)
+    placed = await first.block(TICKETS, "it leaks", by=OPS)
+    for each in tmp_path.glob("mesh.db*"):
+        each.write_bytes(b"no database at all, and long enough to be looked at" * 100)
+
+    again = blocks_in(tmp_path, clock)
+
+    assert again.current == {TICKETS: placed}
+    assert "not a database" in again.error
+
+
+async def test_blocks_that_a_lost_database_had_are_put_back(database: Database) -> None:
+    clock = FakeClock()
+    blocks = Blocks(database.store, clock=clock)
+    placed = await blocks.block(TICKETS, "it leaks", by=OPS)
+    await blocks.block(DOCS, "it leaks", by=OPS)
+    await blocks.unblock(DOCS, by=OPS)
+    assert database.engine
+    database.engine.dispose()
+    database.engine = None
+    for each in database.folder.glob("mesh.db*"):
+        each.unlink()
+
+    again = Blocks(database.store, clock=clock)
+
+    assert again.current == {TICKETS: placed}
+    assert [change.block for change in await again.changes(before=None, limit=9)] == [placed]
+
+
+async def test_an_old_copy_brings_no_ended_block_back(database: Database) -> None:
+    clock = FakeClock()
+    blocks = Blocks(database.store, clock=clock)
+    await blocks.block(TICKETS, "it leaks", by=OPS)
+    old = (database.folder / "blocks.json").read_bytes()
+    await blocks.unblock(TICKETS, by=OPS)
+    (database.folder / "blocks.json").write_bytes(old)
+
+    assert not Blocks(database.store, clock=clock).current
+    assert json.loads((database.folder / "blocks.json").read_bytes()) == []
+
+
+async def test_what_cannot_be_kept_is_not_blocked_now_nor_after_a_restart(database: Database) -> None:
+    clock = FakeClock()
+    blocks = Blocks(database.store, clock=clock)
+    assert database.engine
+    with database.engine.begin() as connection:
+        connection.execute(text("DROP TABLE block_changes"))
+
+    with pytest.raises(BlocksNotKeptError):
+        await blocks.block(TICKETS, "it leaks", by=OPS)
+
+    assert not blocks.current
+    assert json.loads((database.folder / "blocks.json").read_bytes()) == []
+
+
+async def test_a_copy_that_cannot_be_written_hinders_no_block(database: Database) -> None:
+    (database.folder / "blocks.json").mkdir()
+    store = Store(database.open, database.folder / "nowhere" / "blocks.json")
+    blocks = Blocks(store, clock=FakeClock())
+
+    placed = await blocks.block(TICKETS, "it leaks", by=OPS)
+
+    assert Blocks(store, clock=FakeClock()).current == {TICKETS: placed}
+
+
+async def test_what_another_gateway_keeps_is_taken_up(database: Database) -> None:
+    clock = FakeClock()
+    async with running(Blocks(database.store, clock=clock)) as ours:
+        theirs = Blocks(database.store, clock=clock)
+        placed = await theirs.block(TICKETS, "it leaks", by=OPS)
+
+        async def seen(expected: dict[object, object]) -> None:
+            await clock.pass_(POLL_S)
+            assert ours.current == expected
+
+        await eventually(lambda: seen({TICKETS: placed}))
+        await theirs.unblock(TICKETS, by=OPS)
+        await eventually(lambda: seen({}))
+
+
+async def test_who_watches_hears_of_each_change(database: Database) -> None:
+    blocks = Blocks(database.store, clock=FakeClock())
+    async with aclosing(blocks.watch()) as watch:
+        assert await anext(watch) == {}
+        placed = await blocks.block(TICKETS, "it leaks", by=OPS)
+        assert await anext(watch) == {TICKETS: placed}
+        await blocks.unblock(TICKETS, by=OPS)
+        assert await anext(watch) == {}
+
+
+async def test_many_at_once_are_all_kept(database: Database) -> None:
+    clock = FakeClock()
+    blocks = Blocks(database.store, clock=clock)
+    targets = [caller(f"s{number}") for number in range(40)]
+    await asyncio.gather(*(blocks.block(target, "a bot", by=OPS) for target in targets))
+    await asyncio.gather(*(blocks.unblock(target, by=OPS) for target in targets[::2]))
+
+    assert blocks.current.keys() == Blocks(database.store, clock=clock).current.keys() == set(targets[1::2])
+    assert all(target.kind is Kind.CALLER for target in blocks.current)
