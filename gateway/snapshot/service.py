@@ -30,7 +30,8 @@ HEALTH_TIMEOUT_S = 3
 HEALTH_MISSES = 3
 # Of a tool that was healthy when last asked, and that was never called.
 UNCALLED_INTERVAL_S = 30
-MAX_CONNECTIONS = 1024
+# Each client that calls the tool has its own (docs/adr/014): as many as the mesh port takes by default.
+MAX_CONNECTIONS = 10_000
 # A read is tried once more. Enough at once for an endpoint that dies with its
 # calls; beyond that a fifth of the calls in flight, lest retries bury a tool.
 RETRIES = 1
@@ -54,6 +55,9 @@ def cluster(tool: Tool, *, over_tls: bool = False, part: Part | None = None) -> 
         type="EDS",
         eds_cluster_config={"eds_config": ADS},
         connect_timeout={"seconds": CONNECT_TIMEOUT_S},
+        # A malformed call can make a tool end the connection it came by, and with it the calls beside it: these are the
+        # same caller's, then.
+        connection_pool_per_downstream_connection=True,
         lb_policy="LEAST_REQUEST",
         # Never call endpoints known to be down because all are; and tell the
         # workers at once: Envoy gathers changes for a second, in which it would

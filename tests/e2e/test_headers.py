@@ -65,10 +65,9 @@ def test_repeated_headers_do_not_slip_past_the_strip(mesh: RunningMesh) -> None:
 async def test_token_and_envoys_own_headers_reach_no_tool(mesh: RunningMesh) -> None:
     forwarded = (("x-forwarded-for", "8.8.8.8"), ("x-forwarded-proto", "https"), ("x-request-id", "mine"))
     async with open_channel(mesh.address) as channel:
-        metadata = (*mesh.bearer(READER), *ENVOYS, *forwarded, ("llmesh-delegation", "forged"), ("x-own", "kept"))
+        metadata = (*mesh.bearer(READER), *ENVOYS, *forwarded, ("x-own", "kept"))
         who = await EchoStub(channel).WhoAmI(pb.WhoAmIRequest(), metadata=metadata)
     assert "authorization" not in who.metadata_keys
-    assert "llmesh-delegation" not in who.metadata_keys
     assert not {key for key, _ in ENVOYS} & {*who.metadata_keys}
     assert "x-forwarded-for" not in who.metadata_keys
     assert "x-own" in who.metadata_keys
