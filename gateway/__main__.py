@@ -13,7 +13,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
 from pathlib import Path
@@ -27,7 +27,7 @@ from sqlalchemy import Engine
 from gateway.blocks.blocks import Blocks
 from gateway.blocks.store import BlocksLostError
 from gateway.blocks.store import Store as BlockStore
-from gateway.catalog import CatalogBoard
+from gateway.catalog import CatalogBoard, Tool
 from gateway.certificates import Certificates, read_port, read_tools
 from gateway.clock import Clock, SystemClock
 from gateway.config import Config
@@ -45,8 +45,12 @@ from gateway.operations.server import serve_operations
 from gateway.operations.status import Facts
 from gateway.policy import PolicyError, PolicyFiles, is_loopback
 from gateway.reading.reflect import Limits
+from gateway.records.ingest import Ingest
+from gateway.records.judgement import Judge
+from gateway.records.store import Records
 from gateway.services.blocks import Blocking
 from gateway.services.platform import platform_tools
+from gateway.services.records import RecordServicer
 from gateway.services.serve import Permissions, serve
 from gateway.services.tokens import Tokens
 from gateway.services.visible import View
@@ -89,6 +93,7 @@ def read_config(home: str, mesh_file: str) -> Config:
         operations=read.operations,
         traces=read.traces,
         limits=read.limits,
+        records=read.records,
         database=read.database,
     )
 
@@ -127,6 +132,18 @@ def traces_of(config: Config) -> Traces | None:
 def database_of(config: Config, home: Home) -> Callable[[], Engine]:
     """What opens the database of what must last, once it can be opened."""
     return cache(lambda: open_database(config.database or f"sqlite:///{home.database}"))
+
+
+def ingest_of(config: Config, home: Home, judge: Judge, database: Callable[[], Engine], *, clock: Clock) -> Ingest:
+    """What makes records of the call log."""
+    days = config.records.keep_days
+    return Ingest(home.call_log, lambda: Records(database()), judge, keep_days=days, clock=clock)
+
+
+def judge_of(shown: CatalogBoard, platform: Sequence[Tool], blocks: Blocks) -> Judge:
+    """What judges calls of the tools that are shown, and of the platform's own."""
+    own = {tool.service: tool for tool in platform}
+    return Judge(lambda name: own.get(name) or shown.current.tools.get(name), lambda: blocks.current)
 
 
 def print_bootstrap(config: Config) -> None:
@@ -178,7 +195,8 @@ async def run(config: Config) -> None:
     platform = platform_tools(f"unix:{home.services_socket}")
     certificates = Certificates(config.tls, config.tool_tls, home)
     quotas, keys = stated(config.limits), Keys(home, clock)
-    blocks = Blocks(BlockStore(database_of(config, home), home.blocks), clock=clock)
+    database = database_of(config, home)
+    blocks = Blocks(BlockStore(database, home.blocks), clock=clock)
     control = Control(
         *(found, shown, publisher, policies, platform),
         keys=keys,
@@ -197,7 +215,13 @@ async def run(config: Config) -> None:
         credentials=certificates.credentials,
     )
 
-    control.on_policy = discovery.recheck
+    ingest = ingest_of(config, home, judge_of(shown, platform, blocks), database, clock=clock)
+
+    def follow_policy() -> None:
+        discovery.recheck()
+        ingest.in_force(control.loaded)
+
+    control.on_policy = follow_policy
     control.on_broken = lambda service, words: discovery.refuse(service, "INTERNAL", words)
     control.on_mended = discovery.accept
 
@@ -207,7 +231,7 @@ async def run(config: Config) -> None:
     doors, succeeds = Doors(home), bool(os.environ.get(SUCCEEDS))
     if not succeeds:
         check_alone(home)
-    watched = Watched(shown, control, discovery, publisher, policies, leases, certificates)
+    watched = Watched(shown, control, discovery, publisher, policies, leases, certificates, ingest)
     operations = _operations(config, watched, owner_of=owner_of, mesh_file=mesh_file, clock=clock)
     permissions = Permissions(control.permitted, control.foreseen, owner_of)
     blocking = Blocking(
@@ -217,10 +241,15 @@ async def run(config: Config) -> None:
         issuers=lambda: [issuer.name for issuer in control.loaded.policy.issuers.issuers],
         clock=clock,
     )
+    services = serve(
+        *(home, shown, leases),
+        permissions=permissions,
+        blocking=blocking,
+        others=[RecordServicer(ingest, clock=clock)],
+    )
     stopping = _told_to_stop()
-    serving = serve(home, shown, leases, permissions=permissions, blocking=blocking)
     async with (
-        serving as view,
+        services as view,
         operations,
         serve_envoy(home, publisher, _tokens(config, keys, view)),
         asyncio.TaskGroup() as tasks,
@@ -228,7 +257,7 @@ async def run(config: Config) -> None:
         opening = tasks.create_task(doors.open(shown, succeeds=succeeds))
         running = [
             tasks.create_task(_without_end(part))
-            for part in (leases.run(), discovery.run(), control.run(clock), blocks.run())
+            for part in (leases.run(), discovery.run(), control.run(clock), blocks.run(), ingest.run())
         ]
         log.info("gateway started", extra={"home": str(home.path)})
         await stopping.wait()
@@ -256,6 +285,7 @@ def _operations(
         owner_of=owner_of,
         mesh_file_fault=lambda: mesh_file.problem,
         addresses=addresses,
+        ingest=watched.ingest,
     )
     metrics = Metrics(watched)
     return serve_operations(Home(config.home), metrics=metrics, facts=facts, clock=clock)

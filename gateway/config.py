@@ -11,7 +11,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gateway.policy import is_loopback
-from llmesh.mesh_file import LimitSettings, TlsSettings, ToolTlsSettings, TraceSettings
+from llmesh.mesh_file import LimitSettings, RecordSettings, TlsSettings, ToolTlsSettings, TraceSettings
 
 
 class Config(BaseModel):
@@ -30,6 +30,7 @@ class Config(BaseModel):
     operations: str = Field("", description="the operations port, IP:port; none if empty")
     traces: TraceSettings | None = Field(None, description="where traces of calls go")
     limits: LimitSettings = Field(LimitSettings(), description="what nobody may exceed")
+    records: RecordSettings = Field(RecordSettings(), description="how long decision records are kept")
     database: str = Field("", description="SQLAlchemy URL of what must last; none: SQLite in the mesh directory")
 
     @model_validator(mode="after")

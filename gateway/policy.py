@@ -14,8 +14,9 @@ import json
 import logging
 from collections.abc import AsyncGenerator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from gateway.clock import Clock
 from gateway.published_keys import KeysError, PublishedKeys
@@ -39,10 +40,11 @@ class PolicyError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A policy in force, and who owns which packages."""
+    """A policy in force, and who owns which packages. rules: texts that the bundle is made of, by file name."""
 
     policy: Policy
     ownership: Ownership
+    rules: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 class PolicyFiles:
@@ -234,7 +236,7 @@ class PolicyFiles:
             build({}, policy)
         except (ValueError, TypeError) as error:
             raise PolicyError(f"issuers.yaml: Envoy cannot be told what it says: {error}") from error
-        return Loaded(policy, ownership)
+        return Loaded(policy, ownership, MappingProxyType({"mesh.yaml": texts["mesh.yaml"], **domains}))
 
 
 @functools.lru_cache(maxsize=2)

@@ -197,6 +197,12 @@ class LogSettings(Entry):
     keep: int = Field(default=5, ge=1, description="how many earlier files are kept")
 
 
+class RecordSettings(Entry):
+    """How long decision records are kept."""
+
+    keep_days: float = Field(default=30.0, gt=0, le=36_500, description="after which a record is deleted")
+
+
 class TraceSettings(Entry):
     """Where traces of calls go."""
 
@@ -229,6 +235,7 @@ class MeshFile(Entry):
     traces: TraceSettings | None = Field(None, description="where traces of calls go; none: calls are not traced")
     limits: LimitSettings = Field(LimitSettings(), description="what nobody may exceed")
     logs: LogSettings = Field(LogSettings(), description="how long logs are kept")
+    records: RecordSettings = Field(RecordSettings(), description="how long decision records are kept")
     database: str = Field("", description="SQLAlchemy URL of what must last; none: SQLite in the mesh directory")
 
     @property

@@ -24,7 +24,7 @@ _CONTENT_TYPE = r"application/grpc(\+[a-z0-9.]+)?"
 # Longer ones are no tool's: a service's name has at most 255 bytes.
 MAX_PATH_BYTES = 512
 _PATH = "[^?#]+"
-CONTENT, METHOD, MALFORMED_PATH, TIMEOUT = "edge/content-type", "edge/method", "edge/path", "edge/timeout"
+CONTENT, METHOD, MALFORMED_PATH, TIMEOUT = POLICIES = ("edge/content-type", "edge/method", "edge/path", "edge/timeout")
 
 
 def strip() -> dict[str, Untyped]:

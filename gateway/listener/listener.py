@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 
 from gateway.listener import edge
 from gateway.listener.call_log import call_log as json_call_log
+from gateway.listener.call_log import start_log
 from gateway.listener.floods import refuse_floods
 from gateway.listener.quotas import limit_calls, limit_classes
 from gateway.listener.replies import local_replies
@@ -91,9 +92,9 @@ def _manager(call_log: str, traces: Traces | None, limits: LimitSettings) -> Mes
             "rds_config_source": ADS,
             "scoped_rds": {"scoped_rds_config_source": ADS},
         },
-        http_filters=_filters(limits),
+        http_filters=_filters(limits, start_log(call_log, traced=traces is not None)),
         local_reply_config={"mappers": local_replies(limits)},
-        access_log=[json_call_log(call_log)],
+        access_log=[json_call_log(call_log, traced=traces is not None)],
         tracing=tracing(traces) if traces else None,
     )
 
@@ -118,7 +119,7 @@ def http2_options() -> dict[str, Untyped]:
     }
 
 
-def _filters(limits: LimitSettings) -> list[dict[str, Untyped]]:
+def _filters(limits: LimitSettings, starts: dict[str, Untyped]) -> list[dict[str, Untyped]]:
     return [
         {"name": "llmesh.edge", "typed_config": pack(edge.refuse_no_calls())},
         {"name": "llmesh.clean_rest", "typed_config": pack(edge.clean_rest())},
@@ -132,11 +133,17 @@ def _filters(limits: LimitSettings) -> list[dict[str, Untyped]]:
         *limit_classes(limits),
         hold_to_sizes(),
         {"name": DELEGATE, "typed_config": pack(delegate(XDS_CLUSTER)), "disabled": True},
-        {
-            "name": "envoy.filters.http.router",
-            "typed_config": pack(make("envoy.extensions.filters.http.router.v3.Router", suppress_envoy_headers=True)),
-        },
+        {"name": "envoy.filters.http.router", "typed_config": pack(_router(starts))},
     ]
+
+
+def _router(starts: dict[str, Untyped]) -> Message:
+    return make(
+        "envoy.extensions.filters.http.router.v3.Router",
+        suppress_envoy_headers=True,
+        upstream_log=[starts],
+        upstream_log_options={"flush_upstream_log_on_upstream_stream": True},
+    )
 
 
 def _floods(refused_tokens_per_s: int) -> list[dict[str, Untyped]]:

@@ -21,6 +21,7 @@ from gateway.certificates import Certificates
 from gateway.control import Control
 from gateway.discovery.discovery import Discovery
 from gateway.policy import PolicyFiles
+from gateway.records.ingest import Ingest
 from gateway.sources.lease import Leases
 from gateway.tally import Tally
 from gateway.xds.messages import ENVOY_VERSION
@@ -62,6 +63,11 @@ FIGURES: Mapping[str, Figure] = {
     "llmesh_resources_refused": Figure("gauge", "Resources whose newest version Envoy refuses now."),
     "llmesh_policy_loads": Figure("counter", "Times that the policy files were right."),
     "llmesh_policy_load_errors": Figure("counter", "Times that the policy files were refused."),
+    "llmesh_records": Figure("counter", "Decision records made of the call log."),
+    "llmesh_records_failures": Figure("counter", "Times that the call log could not be read, or no record kept."),
+    "llmesh_records_unread_bytes": Figure("gauge", "Bytes of the call log of which no records are made yet."),
+    "llmesh_records_broken_lines": Figure("counter", "Lines of the call log that nothing could be made of."),
+    "llmesh_records_disputed": Figure("counter", "Calls that ended otherwise than any policy known says."),
     "llmesh_policy_refused": Figure("gauge", "1 while the policy in force is not what the files say."),
     "llmesh_certificates_refused": Figure("gauge", "1 while a certificate in force is not what its file says."),
     "llmesh_process_runs": Figure(
@@ -95,6 +101,7 @@ class Watched:
     policies: PolicyFiles
     leases: Leases
     certificates: Certificates
+    ingest: Ingest
 
 
 class Metrics:
@@ -113,7 +120,7 @@ class Metrics:
 
     def _series(self, *, envoy_answers: bool) -> Mapping[str, Series]:
         control, discovery, publisher = self._watched.control, self._watched.discovery, self._watched.publisher
-        policies, catalog = self._watched.policies, self._watched.shown.current
+        policies, catalog, ingest = self._watched.policies, self._watched.shown.current, self._watched.ingest
         versions = (version("ll-mesh"), ".".join(map(str, ENVOY_VERSION)))
         return {
             "llmesh_build_info": {versions: 1},
@@ -134,6 +141,11 @@ class Metrics:
             "llmesh_resources_refused": {(): len(publisher.refusals)},
             "llmesh_policy_loads": {(): policies.loads},
             "llmesh_policy_load_errors": {(): policies.load_errors},
+            "llmesh_records": {(): ingest.made},
+            "llmesh_records_failures": {(): ingest.failures},
+            "llmesh_records_unread_bytes": {(): ingest.unread_bytes},
+            "llmesh_records_broken_lines": {(): ingest.broken_lines},
+            "llmesh_records_disputed": {(): ingest.disputed},
             "llmesh_policy_refused": {(): bool(policies.error)},
             "llmesh_certificates_refused": {(): bool(self._watched.certificates.error)},
         }

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from gateway.catalog import Catalog, CatalogBoard, State
 from gateway.control import Control
 from gateway.policy import PolicyFiles
+from gateway.records.ingest import Ingest
 from gateway.xds.publish import Publisher
 
 
@@ -19,7 +20,7 @@ class Facts:
     """Where a gateway's status comes from.
 
     mesh_file_fault: why the mesh file is not taken up; None if it is.
-    addresses: what else it names; empty ones are left out.
+    addresses: what else it names; empty ones are left out. ingest: what keeps the records.
     """
 
     shown: CatalogBoard
@@ -29,6 +30,7 @@ class Facts:
     owner_of: Callable[[str], str | None]
     mesh_file_fault: Callable[[], str | None]
     addresses: Mapping[str, str]
+    ingest: Ingest
 
 
 def status(facts: Facts) -> dict[str, object]:
@@ -44,6 +46,12 @@ def status(facts: Facts) -> dict[str, object]:
             "stale_keys": facts.policies.stale_keys,
         },
         "mesh_file": {"error": facts.mesh_file_fault() or ""},
+        "records": {
+            "error": facts.ingest.fault,
+            "unread_bytes": facts.ingest.unread_bytes,
+            "lost": facts.ingest.lost,
+            "disputed": facts.ingest.disputed,
+        },
         "catalog": {
             "version": catalog.version,
             "tools": len(catalog.tools),

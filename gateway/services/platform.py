@@ -1,4 +1,4 @@
-"""The mesh's own services as tools: catalog, reflection and health.
+"""The mesh's own services as tools: catalog, records, reflection and health.
 
 They stand in the catalog like any tool, so rules, visibility and routing need
 no special case for them.
@@ -24,6 +24,7 @@ from governance.ownership import PLATFORM
 from llmesh.api.blocks.v1 import blocks_pb2
 from llmesh.api.catalog.v1 import catalog_pb2
 from llmesh.api.options.v1 import options_pb2 as options
+from llmesh.api.records.v1 import records_pb2
 from llmesh.reflection import V1, V1ALPHA, v1_file
 
 # A stream that watches is silent for as long as nothing changes.
@@ -56,6 +57,7 @@ def platform_tools(address: str) -> tuple[Tool, ...]:
 def _owned() -> Iterator[_Own]:
     yield _Own("llmesh.api.blocks.v1.BlockService", _closure(blocks_pb2.DESCRIPTOR.name))
     yield _Own("llmesh.api.catalog.v1.CatalogService", _closure(catalog_pb2.DESCRIPTOR.name))
+    yield _Own("llmesh.api.records.v1.RecordService", _closure(records_pb2.DESCRIPTOR.name))
     yield _Own(
         "grpc.health.v1.Health",
         _closure(health_pb2.DESCRIPTOR.name),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -39,9 +39,17 @@ class Permissions:
 
 @asynccontextmanager
 async def serve(
-    home: Home, board: CatalogBoard, leases: Leases, *, permissions: Permissions, blocking: Blocking
+    home: Home,
+    board: CatalogBoard,
+    leases: Leases,
+    *,
+    permissions: Permissions,
+    blocking: Blocking,
+    others: Sequence[object] = (),
 ) -> AsyncGenerator[View]:
     """Serve services and registry, at this process's own sockets, for as long as the block lasts.
+
+    others: servicers that do not read the catalog.
 
     The view is what the services answer from. The platform's own tools are in
     it whether or not the board has them.
@@ -56,6 +64,7 @@ async def serve(
             MeshHealthServicer(view),
             MeshReflectionServicer(view, contracts),
             BlockServicer(view, blocking),
+            *others,
             address=f"unix:{home.own(home.services_socket)}",
             drain_limit_s=_DRAIN_LIMIT_S,
         )

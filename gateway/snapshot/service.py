@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import timedelta
 from typing import Any as Untyped
 
@@ -17,8 +17,11 @@ from gateway.snapshot.quotas import turned_on
 from gateway.snapshot.sizes import bounded, held_to
 from gateway.xds.messages import make, pack
 from governance.residue import Residue
+from llmesh.api.options.v1 import options_pb2 as options
 
 CALL_ID = "x-llmesh-call-id"
+# Says, of a call of a method that changes something or streams, that its start is to be logged.
+STARTS = "x-llmesh-logs-start"
 CONNECT_TIMEOUT_S = 2
 # Of a connection over TLS: calls under way end as they would, new ones go over another.
 TLS_CONNECTION_S = 600
@@ -224,11 +227,20 @@ def _route(tool: Tool, method: Method, residue: Residue, cluster: str, quotas: C
         },
         "metadata": _packed(refusals.route_metadata(residue, sizes=held_to(method))),
     }
+    if headers := list(_added(method)):
+        route["request_headers_to_add"] = headers
+    return route
+
+
+def _added(method: Method) -> Iterator[dict[str, Untyped]]:
+    """What a route adds to a call's headers."""
     if method.idle is None:
         # A caller that states no deadline: the tool still learns how long it has.
         header = {"key": "grpc-timeout", "value": f"{_milliseconds(method.deadline)}m"}
-        route["request_headers_to_add"] = [{"header": header, "append_action": "ADD_IF_ABSENT"}]
-    return route
+        yield {"header": header, "append_action": "ADD_IF_ABSENT"}
+    if method.effect != options.EFFECT_READ or method.client_streaming or method.server_streaming:
+        # Read off a header this costs other calls next to nothing; no caller can say it.
+        yield {"header": {"key": STARTS, "value": "1"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
 
 
 def _action(method: Method, cluster: str) -> dict[str, Untyped]:

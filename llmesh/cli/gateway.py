@@ -70,6 +70,15 @@ class MeshFile(_Part):
     error: str
 
 
+class Records(_Part):
+    """The decision records. error: why none are kept at present. lost: whether some calls have none for good."""
+
+    error: str = ""
+    unread_bytes: int = 0
+    lost: bool = False
+    disputed: int = 0
+
+
 class Facts(_Part):
     """Everything the gateway tells."""
 
@@ -78,6 +87,7 @@ class Facts(_Part):
     versions: Versions
     policy: Policy
     mesh_file: MeshFile
+    records: Records = Records()
     catalog: CatalogFacts
     endpoints: dict[str, int]
     held: list[str]
@@ -141,6 +151,7 @@ def print_gateway(console: Console, told: Told | None) -> None:
     if facts.mesh_file.error:
         said = f"the mesh file is refused, the endpoints it last named stay in force: {facts.mesh_file.error}"
         console.print(Text(said, style="red"))
+    _print_records(console, facts.records)
     console.print(f"policy: {facts.policy.digest[:DIGEST_SHOWN]}")
     for words in facts.policy.stale_keys:
         console.print(Text(f"{words}; those from before are in force", style="red"))
@@ -158,6 +169,20 @@ def print_gateway(console: Console, told: Told | None) -> None:
             rows.add_row(*map(Text, (each.resource, _whose(each), each.words)))
         console.print()
         console.print(rows)
+
+
+def _print_records(console: Console, records: Records) -> None:
+    """What is wrong with the records, where something is."""
+    behind = f", {records.unread_bytes} bytes of the call log behind" if records.unread_bytes else ""
+    said = [f"no records are kept{behind}, calls go on: {records.error}"] if records.error else []
+    if records.lost:
+        said.append("records are missing: the call log was put aside and deleted before it was read")
+    if records.disputed:
+        said.append(
+            f"{_several(records.disputed, 'call')} ended otherwise than the rules say: the gateway's log says which"
+        )
+    for each in said:
+        console.print(Text(each, style="red"))
 
 
 def _whose(refused: Refused | Nack) -> str:

@@ -45,12 +45,14 @@ async def told() -> Told:
     control: Untyped = SimpleNamespace(
         loaded=SimpleNamespace(policy=SimpleNamespace(bundle=SimpleNamespace(digest="d" * 64)))
     )
+    ingest: Untyped = SimpleNamespace(fault="database or disk is full", unread_bytes=7, lost=False, disputed=1)
     owners = {SERVICE: "support", "acme.eng.v1.Evil": "engineering"}
     facts = Facts(
         *(board, control, publisher, policies),
         owner_of=owners.get,
         mesh_file_fault=lambda: "mesh.yaml:7: `operatons` is not a key here",
         addresses={"operations": "127.0.0.1:8701", "traces": ""},
+        ingest=ingest,
     )
     return Told(status(facts), "1.40.0")
 
@@ -83,6 +85,12 @@ async def test_keys_that_could_not_be_fetched_again_are_told_with_their_url(told
 
 async def test_a_mesh_file_that_is_not_taken_up_is_told_with_the_place(told: Told) -> None:
     assert "mesh.yaml:7: `operatons` is not a key here" in shown(told)
+
+
+async def test_records_that_cannot_be_kept_are_told_with_what_is_unread(told: Told) -> None:
+    text = shown(told)
+    assert "no records are kept, 7 bytes of the call log behind, calls go on: database or disk is full" in text
+    assert "1 call ended otherwise than the rules say" in text
 
 
 async def test_it_tells_versions_policy_catalog_and_endpoints(told: Told) -> None:

@@ -1,0 +1,156 @@
+"""What the rules said of a call that is over: by the bundle in force at the time, for the caller as it was logged.
+
+Envoy decides by one boolean a method and does not know which rule permitted.
+Here the same residue is interpreted once more, off the path of calls.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from gateway.blocks.words import Block, Kind, Target
+from gateway.catalog import Tool
+from gateway.records.logged import DELEGATION, Logged, Outcome
+from gateway.snapshot.build import facts
+from governance import words
+from governance.bundle import Bundle
+from governance.decide import decide
+from governance.residue import Residue, specialise
+
+__all__ = ["Judge", "Judgement"]
+
+log = logging.getLogger(__name__)
+
+# Bundles that are known with the times at which they came.
+BUNDLES = 32
+# So long after a bundle came, calls may still have been decided by the one before it, or by it a little earlier.
+TURNS_WITHIN_US = 30_000_000
+# Methods, and callers of each, of which is known what was decided.
+MAX_METHODS = 50_000
+MAX_CALLERS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the rules say of a call.
+
+    rule: which one decided, "block/ID" for a block; empty where none permits,
+    or it is not known. bundle: digest of the one that says so; empty where no
+    rule was asked, or no bundle that is known says what became of the call.
+    shadow: (rule id, "allow" or "deny") of the rules in mode shadow that held.
+    """
+
+    bundle: str = ""
+    rule: str = ""
+    shadow: tuple[tuple[str, str], ...] = ()
+
+
+UNJUDGED = Judgement()
+_DECIDED = {Outcome.ALLOWED: words.Outcome.ALLOW, Outcome.DENIED: words.Outcome.DENY}
+
+
+@dataclass(frozen=True, slots=True)
+class _Method:
+    """One method under one bundle, and what was decided of it so far. tool: what it was made of."""
+
+    tool: Tool
+    residue: Residue
+    decisions: dict[tuple[words.Caller, str], words.Decision] = field(
+        default_factory=dict[tuple[words.Caller, str], words.Decision]
+    )
+
+    def decision(self, caller: words.Caller, address: str) -> words.Decision:
+        """What the rules say to the caller, who comes from there."""
+        known = self.decisions.get((caller, address))
+        if known is None:
+            if len(self.decisions) >= MAX_CALLERS:
+                self.decisions.clear()
+            known = self.decisions[caller, address] = decide(self.residue, caller, words.Context(address))
+        return known
+
+
+class Judge:
+    """Judges calls of the tools that are on the mesh. Of one thread, but for `in_force`."""
+
+    def __init__(
+        self, tool: Callable[[str], Tool | None], blocks: Callable[[], Mapping[Target, Block]] = dict[Target, Block]
+    ) -> None:
+        """tool: the one of a name that is on the mesh now; None if none is. blocks: those in force."""
+        self._tool = tool
+        self._blocks = blocks
+        self._bundles: deque[tuple[int, Bundle]] = deque(maxlen=BUNDLES)
+        # By bundle, service, method and contract.
+        self._methods: dict[tuple[str, str, str, str], _Method] = {}
+        # Calls that ended otherwise than any bundle that is known says.
+        self.disputed = 0
+
+    def in_force(self, since_us: int, bundle: Bundle) -> None:
+        """The bundle is in force from then on."""
+        self._bundles.append((since_us, bundle))
+
+    def judge(self, logged: Logged) -> Judgement:
+        """What the rules say of the call."""
+        if logged.outcome is Outcome.BLOCKED:
+            return Judgement(rule=self._block(logged))
+        wanted = _DECIDED.get(logged.outcome)
+        if wanted is None or logged.rule == DELEGATION:
+            return UNJUDGED
+        asked = False
+        for bundle in self._at(logged.time_us):
+            method = self._method(bundle, logged)
+            if method is None:
+                continue
+            asked = True
+            decision = method.decision(logged.caller, logged.address)
+            if decision.outcome is wanted and logged.rule in ("", decision.rule):
+                shadow = tuple((each.rule, each.outcome.value) for each in decision.shadows)
+                return Judgement(bundle.digest, decision.rule, shadow)
+        if asked:
+            self.disputed += 1
+            log.error("a call ended otherwise than the rules say", extra={"call_id": logged.call_id})
+        return UNJUDGED
+
+    def _block(self, logged: Logged) -> str:
+        """Which block it was, in the order of snapshot/blocks.py; empty if that has ended since."""
+        caller, blocks = logged.caller, self._blocks()
+        actor, called = self._tool(caller.actor), self._tool(logged.service)
+        stops = (
+            Target(Kind.TOOL, caller.actor),
+            Target(Kind.DOMAIN, actor.domain if actor else ""),
+            Target(Kind.CALLER, caller.subject, caller.issuer),
+            Target(Kind.METHOD, f"{logged.service}/{logged.method}"),
+            Target(Kind.TOOL, logged.service),
+            Target(Kind.DOMAIN, called.domain if called else ""),
+        )
+        return next((f"block/{blocks[target].id}" for target in stops if target in blocks), "")
+
+    def _at(self, time_us: int) -> Iterator[Bundle]:
+        """The bundle in force at a time, then those that came or went about then: Envoy takes a change tool by tool."""
+        near: list[Bundle] = []
+        until_us: int | None = None
+        for since_us, bundle in reversed(self._bundles):
+            ended = until_us is not None and until_us <= time_us
+            if since_us <= time_us and not ended:
+                yield bundle
+            elif since_us <= time_us + TURNS_WITHIN_US and (until_us is None or until_us >= time_us - TURNS_WITHIN_US):
+                near.append(bundle)
+            until_us = since_us
+        yield from near
+
+    def _method(self, bundle: Bundle, logged: Logged) -> _Method | None:
+        """None if the mesh has no such method, and had none when it was last asked for it."""
+        key = (bundle.digest, logged.service, logged.method, logged.contract)
+        known = self._methods.get(key)
+        tool = self._tool(logged.service)
+        if tool is None or tool.contract.digest != logged.contract or (known and known.tool is tool):
+            return known
+        method = next((method for method in tool.methods if method.name == logged.method), None)
+        if method is None:
+            return None
+        if len(self._methods) >= MAX_METHODS:
+            self._methods.clear()
+        made = self._methods[key] = _Method(tool, specialise(bundle, facts(tool, method)))
+        return made
