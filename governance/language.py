@@ -25,6 +25,9 @@ LABELS = Field("tool", "labels")
 
 _ADDRESSED = ("_==_", "_!=_", "@in", "startsWith", "endsWith", "contains")
 
+# Conditions of `?:` within each other. What is left of a rule once a tool is known holds each condition twice.
+MAX_CONDITIONS = 4
+
 _INSTEAD = {
     "matches": "use startsWith, endsWith, contains or ==",
     "_[_]": "only `tool.labels[...]` can be indexed; use `in` for lists",
@@ -67,6 +70,10 @@ def _compile(text: str) -> Expression:
     expression = _translate(checked.expr, {entry.key: entry.value for entry in checked.reference_map})
     _check_shapes(expression)
     _check_context(expression)
+    if _conditions_of(expression) > MAX_CONDITIONS:
+        raise LanguageError(
+            f"conditions of `?:` stand within each other more than {MAX_CONDITIONS} deep; use `&&`, `||` and `!`"
+        )
     return expression
 
 
@@ -179,6 +186,17 @@ def _check_context(expression: Expression) -> None:
             )
         case _:
             pass
+
+
+def _conditions_of(expression: Expression) -> int:
+    """How many conditions of `?:` the deepest part of an expression stands in."""
+    match expression:
+        case Call("_?_:_", (condition, *chosen)):
+            return max(1 + _conditions_of(condition), *map(_conditions_of, chosen))
+        case Call(_, arguments):
+            return max(map(_conditions_of, arguments), default=0)
+        case _:
+            return 0
 
 
 def _is_whole(value: Value) -> bool:

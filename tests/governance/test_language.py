@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from governance.expression import Call, Const, Field
-from governance.language import LanguageError, compile_rule
+from governance.language import MAX_CONDITIONS, LanguageError, compile_rule
 from llmesh.api.options.v1 import options_pb2 as options
 
 
@@ -76,6 +76,25 @@ def test_a_wrong_expression_is_shown_with_a_caret(text: str, column: int) -> Non
 def test_a_rule_nested_without_end_is_refused() -> None:
     with pytest.raises(LanguageError, match="recursion limit"):
         compile_rule("(" * 500 + "true" + ")" * 500)
+
+
+def chosen_by(conditions: int, *, within: str = "({} ? caller.domain == 'b' : caller.domain == 'c')") -> str:
+    text = "caller.domain == 'a'"
+    for _ in range(conditions):
+        text = within.format(text)
+    return text
+
+
+def test_a_rule_that_would_grow_without_bound_is_refused() -> None:
+    assert compile_rule(chosen_by(MAX_CONDITIONS))
+
+    for text in (chosen_by(MAX_CONDITIONS + 1), f"!(tool.hidden && {chosen_by(MAX_CONDITIONS + 1)})"):
+        with pytest.raises(LanguageError, match="within each other more than 4 deep; use `&&`"):
+            compile_rule(text)
+
+
+def test_alternatives_may_stand_within_each_other() -> None:
+    assert compile_rule(chosen_by(12, within="(caller.domain == 'b' ? tool.hidden : {})"))
 
 
 def test_effects_have_names() -> None:
