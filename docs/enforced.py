@@ -220,6 +220,31 @@ LIMITS: Mapping[str, Held | NotHeld] = {
         (f"{E2E}/test_callers_that_attack_bounds.py::test_further_connections_than_there_may_be_are_closed",),
     ),
 }
+# What can be blocked, and what is kept of calls -> what holds it.
+BLOCKS: Mapping[str, Held | NotHeld] = {
+    "a tool": Held(
+        "Envoy, `llmesh.blocks`",
+        (
+            f"{XDS}/test_blocks.py::test_a_blocked_tool_stops_no_other",
+            f"{XDS}/test_blocks.py::test_a_blocked_tool_calls_nobody",
+        ),
+    ),
+    "a method": Held("Envoy, `llmesh.blocks`", (f"{XDS}/test_blocks.py::test_a_blocked_method_stops_no_other",)),
+    "a domain": Held(
+        "Envoy, `llmesh.blocks`", (f"{XDS}/test_blocks.py::test_a_blocked_domain_stops_its_packages_alone",)
+    ),
+    "a caller": Held(
+        "Envoy, `llmesh.blocks`",
+        (f"{XDS}/test_blocks.py::test_a_blocked_caller_is_stopped_everywhere_and_nobody_else_is",),
+    ),
+    "until when": Held(
+        "gateway", ("tests/gateway/blocks/test_blocks.py::test_a_block_ends_when_its_time_has_come_and_not_before",)
+    ),
+    "one record of each call": Held(
+        "Envoy writes the call log, the gateway reads it",
+        ("tests/gateway/records/test_ingest.py::test_a_gateway_that_begins_anew_reads_on_where_the_last_one_was",),
+    ),
+}
 # How Envoy, or what is given to it, would let through what must not pass -> the test that tries it on what we emit.
 TRAPS_TRIED: Mapping[str, tuple[str, ...]] = {
     "`checked_condition` of a policy is taken, and ignored": (
@@ -280,6 +305,11 @@ TRAPS_TRIED: Mapping[str, tuple[str, ...]] = {
     "more callers than there are buckets empty each other's": (
         f"{XDS}/test_quotas.py::test_as_many_callers_as_there_is_room_for_empty_nobodys_bucket",
     ),
+    "a removed list of blocks counts as one that blocks all, and a path may be spelled past it": (
+        f"{XDS}/test_blocks.py::test_what_is_unblocked_goes_on",
+        f"{XDS}/test_blocks.py::test_no_spelling_of_a_path_reaches_a_blocked_tool",
+        f"{XDS}/test_blocks.py::test_a_block_of_one_domain_frees_no_tool_of_another_from_the_other_blocks",
+    ),
     "an option newer than the gateway reads as unset": (
         f"{SHEET}::test_an_effect_that_we_do_not_know_is_destructive",
         f"{SHEET}::test_a_cost_and_a_stage_that_we_do_not_know_are_the_worst",
@@ -318,10 +348,7 @@ def enforced(generated: str) -> str:
     for title, about, held in _SECTIONS:
         parts += [f"## {title}", about, table(("what", "where", "shown by"), _held(held))]
     unheld = [
-        (name, each.instead)
-        for held in (OPTIONS, RULES, ISSUERS, LIMITS)
-        for name, each in held.items()
-        if isinstance(each, NotHeld)
+        (name, each.instead) for _, _, held in _SECTIONS for name, each in held.items() if isinstance(each, NotHeld)
     ]
     parts += [
         "## How it would fail open",
@@ -341,12 +368,13 @@ _SECTIONS: tuple[tuple[str, str, Mapping[str, Held | NotHeld]], ...] = (
     ("Rules", "As the policy files state them.", RULES),
     ("Issuers", "As `issuers.yaml` states them.", ISSUERS),
     ("Limits", "As the mesh file states them.", LIMITS),
+    ("Blocks and records", "As `llmesh block` states them, and as `llmesh audit` tells them.", BLOCKS),
 )
 
 
 def named_tests() -> Iterable[str]:
     """Every test that the page names, as "FILE::NAME"."""
-    for held in (OPTIONS, RULES, ISSUERS, LIMITS):
+    for _, _, held in _SECTIONS:
         for each in held.values():
             yield from each.tests if isinstance(each, Held) else ()
     for tests in TRAPS_TRIED.values():
@@ -354,7 +382,12 @@ def named_tests() -> Iterable[str]:
 
 
 def _held(held: Mapping[str, Held | NotHeld]) -> Iterable[tuple[str, str, str]]:
-    return ((f"`{name}`", each.where, _links(each.tests)) for name, each in held.items() if isinstance(each, Held))
+    return ((_shown(name), each.where, _links(each.tests)) for name, each in held.items() if isinstance(each, Held))
+
+
+def _shown(name: str) -> str:
+    """What can be written stands in backticks."""
+    return name if " " in name else f"`{name}`"
 
 
 def _links(tests: Iterable[str]) -> str:

@@ -109,12 +109,13 @@ def applying(where: str) -> Texts:
 
 def narrowing() -> Iterator[Texts]:
     """Domains' files that would change what the mesh permits, if they could."""
-    editors, cleared = _one("one", "permit", "'editor' in caller.roles"), "'pii' in caller.clearances"
+    cleared = "'pii' in caller.clearances"
+    of_mesh = _mesh(_one("one", "permit", "'editor' in caller.roles"), _one("two", "forbid", "'robot' in caller.roles"))
     for default in ("inherit", "deny"):
         for rules in ([], [_one("own", "permit", cleared)], [_one("own", "forbid", cleared)], [EVERYBODY]):
             head = f"version: 1\ndomain: support\ndefault: {default}\n"
             own = head + "".join(["rules:\n", *rules] if rules else [])
-            yield Texts(_mesh(editors), {"domains/support.yaml": own})
+            yield Texts(of_mesh, {"domains/support.yaml": own})
 
 
 EVERYBODY = "- {id: z, effect: permit, reason: all may}\n"
