@@ -15,8 +15,8 @@ import signal
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import NoReturn
 
 import grpc.aio
@@ -30,7 +30,7 @@ from gateway.blocks.store import Store as BlockStore
 from gateway.catalog import CatalogBoard, Tool
 from gateway.certificates import Certificates, read_port, read_tools
 from gateway.clock import Clock, SystemClock
-from gateway.config import Config
+from gateway.config import Config, read_config
 from gateway.control import Control
 from gateway.database import open_database
 from gateway.discovery.discovery import Discovery
@@ -68,34 +68,12 @@ from llmesh.certificates import CertificateError
 from llmesh.document import DocumentError
 from llmesh.home import SUCCEEDS, Home, HomeError
 from llmesh.log import configure_logging
-from llmesh.mesh_file import join_host_port, read_mesh_file, split_host_port
+from llmesh.mesh_file import join_host_port, split_host_port
 
 log = logging.getLogger("gateway")
 
 # What Envoy takes up for all tools at once.
 FILTERS = (VERIFY, CALLER, BLOCKS)
-
-
-def read_config(home: str, mesh_file: str) -> Config:
-    """The settings. Raises DocumentError, HomeError or pydantic's ValidationError."""
-    path = Path(mesh_file).absolute()
-    read = read_mesh_file(path)
-    policies = path.parent / read.policies
-    return Config(
-        home=Home.find(home).path,
-        mesh_file=path,
-        host=read.host,
-        port=read.port,
-        address=read.address,
-        tls=read.tls,
-        tool_tls=read.tool_tls,
-        policies=policies,
-        operations=read.operations,
-        traces=read.traces,
-        limits=read.limits,
-        records=read.records,
-        database=read.database,
-    )
 
 
 def policy_files(config: Config) -> PolicyFiles:
@@ -171,40 +149,47 @@ def print_bootstrap(config: Config) -> None:
     print(json_format.MessageToJson(message, descriptor_pool=pool(), preserving_proto_field_name=True))  # noqa: T201
 
 
-async def run(config: Config) -> None:
-    """Run the gateway until SIGTERM or SIGINT."""
-    home = Home(config.home).create()
-    clock = SystemClock()
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a gateway is made of. Nothing of it runs yet."""
+
+    home: Home
+    clock: Clock
+    shown: CatalogBoard
+    policies: PolicyFiles
+    publisher: Publisher
+    certificates: Certificates
+    keys: Keys
+    blocks: Blocks
+    control: Control
+    leases: Leases
+    mesh_file: FileSource
+    discovery: Discovery
+    ingest: Ingest
+
+    def owner_of(self, service: str) -> str | None:
+        """The domain that owns a service's package; None if none does."""
+        return self.control.loaded.ownership.domain_of(service.rpartition(".")[0])
+
+
+def make_parts(config: Config) -> Parts:
+    """The parts, joined. Raises HomeError, PolicyError, CertificateError or BlocksLostError."""
+    home, clock = Home(config.home).create(), SystemClock()
     found, shown = CatalogBoard(), CatalogBoard()
-    leases = Leases(home.leases, clock=clock)
     policies = policy_files(config)
-
-    def refused(name: str, words: str) -> None:
-        if name in FILTERS:
-            policies.refuse(name, words)
-        else:
-            discovery.refuse(service_of(name), "ENVOY_REFUSED", words)
-
-    def accepted(name: str) -> None:
-        if name in FILTERS:
-            policies.accept(name)
-        else:
-            discovery.accept(service_of(name))
-
-    publisher = Publisher(on_refused=refused, on_accepted=accepted)
+    publisher = _publisher(policies, lambda: discovery)
     platform = platform_tools(f"unix:{home.services_socket}")
-    certificates = Certificates(config.tls, config.tool_tls, home)
-    quotas, keys = stated(config.limits), Keys(home, clock)
+    certificates, keys = Certificates(config.tls, config.tool_tls, home), Keys(home, clock)
     database = database_of(config, home)
     blocks = Blocks(BlockStore(database, home.blocks), clock=clock)
     control = Control(
         *(found, shown, publisher, policies, platform),
         keys=keys,
         certificates=certificates,
-        quotas=quotas,
+        quotas=stated(config.limits),
         blocks=blocks,
     )
-    mesh_file = FileSource(config.mesh_file, clock=clock)
+    mesh_file, leases = FileSource(config.mesh_file, clock=clock), Leases(home.leases, clock=clock)
     discovery = Discovery(
         found,
         [mesh_file, leases],
@@ -214,8 +199,34 @@ async def run(config: Config) -> None:
         clock=clock,
         credentials=certificates.credentials,
     )
-
     ingest = ingest_of(config, home, judge_of(shown, platform, blocks), database, clock=clock)
+    _follow(control, discovery, ingest)
+    return Parts(
+        *(home, clock, shown, policies, publisher, certificates, keys, blocks, control),
+        *(leases, mesh_file, discovery, ingest),
+    )
+
+
+def _publisher(policies: PolicyFiles, discovery: Callable[[], Discovery]) -> Publisher:
+    """What tells Envoy what to serve, and whoever it is of what Envoy refuses."""
+
+    def refused(name: str, words: str) -> None:
+        if name in FILTERS:
+            policies.refuse(name, words)
+        else:
+            discovery().refuse(service_of(name), "ENVOY_REFUSED", words)
+
+    def accepted(name: str) -> None:
+        if name in FILTERS:
+            policies.accept(name)
+        else:
+            discovery().accept(service_of(name))
+
+    return Publisher(on_refused=refused, on_accepted=accepted)
+
+
+def _follow(control: Control, discovery: Discovery, ingest: Ingest) -> None:
+    """Have discovery and the records told of policies, and discovery of tools that cannot be compiled."""
 
     def follow_policy() -> None:
         discovery.recheck()
@@ -225,41 +236,29 @@ async def run(config: Config) -> None:
     control.on_broken = lambda service, words: discovery.refuse(service, "INTERNAL", words)
     control.on_mended = discovery.accept
 
-    def owner_of(service: str) -> str | None:
-        return control.loaded.ownership.domain_of(_package(service))
 
-    doors, succeeds = Doors(home), bool(os.environ.get(SUCCEEDS))
+async def run(config: Config) -> None:
+    """Run the gateway until SIGTERM or SIGINT."""
+    parts = make_parts(config)
+    doors, succeeds = Doors(parts.home), bool(os.environ.get(SUCCEEDS))
     if not succeeds:
-        check_alone(home)
-    watched = Watched(shown, control, discovery, publisher, policies, leases, certificates, ingest)
-    operations = _operations(config, watched, owner_of=owner_of, mesh_file=mesh_file, clock=clock)
-    permissions = Permissions(control.permitted, control.foreseen, owner_of)
-    blocking = Blocking(
-        blocks,
-        control.enforce_blocks,
-        domains=lambda: control.loaded.ownership.domains,
-        issuers=lambda: [issuer.name for issuer in control.loaded.policy.issuers.issuers],
-        clock=clock,
-    )
-    services = serve(
-        *(home, shown, leases),
-        permissions=permissions,
-        blocking=blocking,
-        others=[RecordServicer(ingest, clock=clock)],
-    )
+        check_alone(parts.home)
     stopping = _told_to_stop()
     async with (
-        services as view,
-        operations,
-        serve_envoy(home, publisher, _tokens(config, keys, view)),
+        _services(parts) as view,
+        _operations(config, parts),
+        serve_envoy(parts.home, parts.publisher, _tokens(config, parts.keys, view)),
         asyncio.TaskGroup() as tasks,
     ):
-        opening = tasks.create_task(doors.open(shown, succeeds=succeeds))
+        opening = tasks.create_task(doors.open(parts.shown, succeeds=succeeds))
         running = [
             tasks.create_task(_without_end(part))
-            for part in (leases.run(), discovery.run(), control.run(clock), blocks.run(), ingest.run())
+            for part in (
+                *(parts.leases.run(), parts.discovery.run(), parts.control.run(parts.clock)),
+                *(parts.blocks.run(), parts.ingest.run()),
+            )
         ]
-        log.info("gateway started", extra={"home": str(home.path)})
+        log.info("gateway started", extra={"home": str(parts.home.path)})
         await stopping.wait()
         doors.close()
         for task in (opening, *running):
@@ -275,30 +274,44 @@ def _told_to_stop() -> asyncio.Event:
     return stopping
 
 
-def _operations(
-    config: Config, watched: Watched, *, owner_of: Callable[[str], str | None], mesh_file: FileSource, clock: Clock
-) -> AbstractAsyncContextManager[None]:
-    """The gateway's side of the operations port."""
-    addresses = {"operations": config.operations, "traces": config.traces.otlp if config.traces else ""}
-    facts = Facts(
-        *(watched.shown, watched.control, watched.publisher, watched.policies),
-        owner_of=owner_of,
-        mesh_file_fault=lambda: mesh_file.problem,
-        addresses=addresses,
-        ingest=watched.ingest,
+def _services(parts: Parts) -> AbstractAsyncContextManager[View]:
+    """The mesh's own services, and what they answer from."""
+    control = parts.control
+    blocking = Blocking(
+        parts.blocks,
+        control.enforce_blocks,
+        domains=lambda: control.loaded.ownership.domains,
+        issuers=lambda: [issuer.name for issuer in control.loaded.policy.issuers.issuers],
+        clock=parts.clock,
     )
-    metrics = Metrics(watched)
-    return serve_operations(Home(config.home), metrics=metrics, facts=facts, clock=clock)
+    return serve(
+        *(parts.home, parts.shown, parts.leases),
+        permissions=Permissions(control.permitted, control.foreseen, parts.owner_of),
+        blocking=blocking,
+        others=[RecordServicer(parts.ingest, clock=parts.clock)],
+    )
+
+
+def _operations(config: Config, parts: Parts) -> AbstractAsyncContextManager[None]:
+    """The gateway's side of the operations port."""
+    watched = Watched(
+        *(parts.shown, parts.control, parts.discovery, parts.publisher),
+        *(parts.policies, parts.leases, parts.certificates, parts.ingest),
+    )
+    facts = Facts(
+        *(parts.shown, parts.control, parts.publisher, parts.policies),
+        owner_of=parts.owner_of,
+        mesh_file_fault=lambda: parts.mesh_file.problem,
+        addresses={"operations": config.operations, "traces": config.traces.otlp if config.traces else ""},
+        ingest=parts.ingest,
+    )
+    return serve_operations(parts.home, metrics=Metrics(watched), facts=facts, clock=parts.clock)
 
 
 async def _without_end(part: Coroutine[None, None, None]) -> None:
     """Run a part of the gateway. One that ends, however, takes the gateway with it, which is then started anew."""
     await part
     raise RuntimeError(f"a part of the gateway ended: {part.__qualname__}")
-
-
-def _package(service: str) -> str:
-    return service.rpartition(".")[0]
 
 
 def _tokens(config: Config, keys: Keys, view: View) -> Tokens:

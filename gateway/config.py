@@ -11,7 +11,15 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gateway.policy import is_loopback
-from llmesh.mesh_file import LimitSettings, RecordSettings, TlsSettings, ToolTlsSettings, TraceSettings
+from llmesh.home import Home
+from llmesh.mesh_file import (
+    LimitSettings,
+    RecordSettings,
+    TlsSettings,
+    ToolTlsSettings,
+    TraceSettings,
+    read_mesh_file,
+)
 
 
 class Config(BaseModel):
@@ -38,3 +46,25 @@ class Config(BaseModel):
         if self.tls is None and not is_loopback(self.host):
             raise ValueError(f"`{self.host}` is reachable from other machines: the mesh port needs `tls` there")
         return self
+
+
+def read_config(home: str, mesh_file: str) -> Config:
+    """The settings. Raises DocumentError, HomeError or pydantic's ValidationError."""
+    path = Path(mesh_file).absolute()
+    read = read_mesh_file(path)
+    policies = path.parent / read.policies
+    return Config(
+        home=Home.find(home).path,
+        mesh_file=path,
+        host=read.host,
+        port=read.port,
+        address=read.address,
+        tls=read.tls,
+        tool_tls=read.tool_tls,
+        policies=policies,
+        operations=read.operations,
+        traces=read.traces,
+        limits=read.limits,
+        records=read.records,
+        database=read.database,
+    )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gateway.__main__ import look_limits, read_config
+from gateway.__main__ import look_limits
+from gateway.config import read_config
 from gateway.reading.reflect import Limits
 
 STATED = """
