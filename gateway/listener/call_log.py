@@ -1,6 +1,6 @@
 """The call log: a line of JSON at a call's end, for some at its start too, without anything of its contents.
 
-The decision records are made of it (gateway/records/record.py). Each field
+The decision records are made of it (gateway/records/logged.py). Each field
 costs every call; what is read off a header is the cheapest.
 """
 
