@@ -288,7 +288,7 @@ def _services(parts: Parts) -> AbstractAsyncContextManager[View]:
         *(parts.home, parts.shown, parts.leases),
         permissions=Permissions(control.permitted, control.foreseen, parts.owner_of),
         blocking=blocking,
-        others=[RecordServicer(parts.ingest, clock=parts.clock)],
+        others=lambda view: [RecordServicer(parts.ingest, view, clock=parts.clock)],
     )
 
 

@@ -116,7 +116,7 @@ class Filter:
     own: Caller | None = None
     caller: str = ""
     tool: str = ""
-    outcome: Outcome | None = None
+    outcomes: frozenset[Outcome] = frozenset()
     since_us: int = 0
 
     def conditions(self) -> Iterable[ColumnElement[bool]]:
@@ -132,8 +132,8 @@ class Filter:
             yield columns.service == service
             if method:
                 yield columns.method == method
-        if self.outcome is not None:
-            yield columns.outcome == int(self.outcome)
+        if self.outcomes:
+            yield columns.outcome.in_(sorted(self.outcomes))
         if self.since_us:
             yield columns.time_us >= self.since_us
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -14,20 +15,22 @@ from gateway.records.logged import Outcome
 from gateway.records.store import TREE_MAX, Filter, Record, Records
 from gateway.services.caller import current_caller
 from gateway.services.paging import batches, last_of, page_token
+from gateway.services.readable import Readable
+from gateway.services.visible import View
 from gateway.services.watches import Watches
-from governance.ownership import PLATFORM
 from governance.words import Caller
 from llmesh.api.policy.v1 import facts_pb2 as policy_pb
 from llmesh.api.records.v1 import records_pb2 as pb
 from llmesh.api.records.v1.records_pb2_grpc import RecordServiceServicer as Base
-from llmesh.errors import NotFound, Unavailable
+from llmesh.errors import Denied, NotFound, Unavailable
 
 _PAGE_SIZE = 100
 # As often as there can be something new.
 WATCH_EVERY_S = 0.2
 WATCHED_AT_ONCE = 1000
 RETRY_AFTER_S = 5.0
-AUDITOR, OWNER = "auditor", "owner"
+# Questions at once; others of the gateway's threads are not theirs to take.
+_QUESTIONS_AT_ONCE = 4
 _OUTCOMES = {outcome: pb.Outcome.Value(f"OUTCOME_{outcome.name}") for outcome in Outcome}
 _WOULD = {"allow": pb.OUTCOME_ALLOWED, "deny": pb.OUTCOME_DENIED}
 
@@ -46,83 +49,92 @@ class Kept(Protocol):
 class RecordServicer(Base):
     """Lists, follows and joins records. What the rules let in, it still shows only what is the caller's to read."""
 
-    def __init__(self, kept: Kept, *, clock: Clock) -> None:
-        """Nobody watches yet."""
+    def __init__(self, kept: Kept, view: View, *, clock: Clock) -> None:
+        """Nobody watches yet. view: what callers may see of the catalog."""
         self._kept = kept
+        self._view = view
         self._clock = clock
         self._watches = Watches()
+        self._threads = ThreadPoolExecutor(_QUESTIONS_AT_ONCE, "questions-of-records")
 
     async def ListRecords(self, request: pb.ListRecordsRequest, context: object) -> pb.ListRecordsResponse:
-        """A page of records, the newest first."""
-        wanted, listing = _wanted(request.filter), f"records {request.filter.SerializeToString(deterministic=True)!r}"
-        before = last_of(request.page_token, listing=listing)
+        """A page of records, the newest first. Raises Denied for a tool that acts for its caller, as all do."""
+        readable, listing = self._readable(), f"records {request.filter.SerializeToString(deterministic=True)!r}"
+        last = last_of(request.page_token, listing=listing)
         size = request.page_size or _PAGE_SIZE
-        found = await self._ask(
-            lambda records: records.before(wanted, before=int(before) if before else None, limit=size + 1)
-        )
+        found = await self._found(request.filter, readable, before=int(last) if last else None, limit=size + 1)
         page = next(batches(map(record_message, found[:size])), list[pb.Record]())
         more = page_token(str(found[len(page) - 1].id), listing=listing) if len(found) > len(page) else ""
         return pb.ListRecordsResponse(records=page, next_page_token=more)
 
     async def GetTree(self, request: pb.GetTreeRequest, context: object) -> pb.GetTreeResponse:
         """A call and all below it; NotFound if the caller may not read of it."""
-        caller = current_caller()
+        readable = self._readable()
         found = await self._ask(lambda records: records.tree(request.call_id, limit=TREE_MAX + 1))
-        if not found or not _may_read(found[0], caller):
+        if not found or readable.told(found[0]) is None:
             message = f"there is no record of a call `{request.call_id}` that you may read"
             raise NotFound(message, resource=("call", request.call_id))
-        readable = [record for record in found if _may_read(record, caller)]
-        page = next(batches(map(record_message, readable[:TREE_MAX])), list[pb.Record]())
-        return pb.GetTreeResponse(records=page, truncated=len(page) < len(readable))
+        told = [record for record in map(readable.told, found) if record]
+        page = next(batches(map(record_message, told[:TREE_MAX])), list[pb.Record]())
+        return pb.GetTreeResponse(records=page, truncated=len(page) < len(told))
 
     async def WatchRecords(
         self, request: pb.WatchRecordsRequest, context: object
     ) -> AsyncIterator[pb.WatchRecordsResponse]:
         """Each record that is made from now on."""
-        wanted = _wanted(request.filter)
-        with self._watches.one_more(current_caller()):
+        readable = self._readable()
+        wanted, outcome = readable.wanted(request.filter), request.filter.outcome
+        with self._watches.one_more(readable.caller):
             last = await self._ask(lambda records: records.newest())
             yield pb.WatchRecordsResponse()
             while True:
-                after = partial(_after, wanted, last)
-                for found in await self._ask(after):
-                    last = found.id
-                    yield pb.WatchRecordsResponse(records=[record_message(found)])
+                found, last = await self._ask(partial(_after, wanted, last))
+                for record in found:
+                    if told := readable.told(record, outcome=outcome):
+                        yield pb.WatchRecordsResponse(records=[record_message(told)])
                 await self._clock.sleep(WATCH_EVERY_S)
+
+    def _readable(self) -> Readable:
+        """What the caller may read. Raises Denied for a tool that acts for its caller."""
+        caller = current_caller()
+        if caller.actor:
+            message = f"`{caller.actor}` may not read its caller's records: the caller has to ask, with their own token"
+            raise Denied(message, reason="ACTS_FOR_CALLER")
+        return Readable(self._view, caller)
+
+    async def _found(
+        self, asked: pb.RecordFilter, readable: Readable, *, before: int | None, limit: int
+    ) -> list[Record]:
+        """The newest so many as the caller reads them, newest first; only those before an id, if one is given."""
+        wanted, found, more = readable.wanted(asked), list[Record](), True
+        while more and len(found) < limit:
+            kept = await self._ask(partial(_before, wanted, before, limit))
+            more = len(kept) == limit
+            before = kept[-1].id if kept else before
+            found += [told for record in kept if (told := readable.told(record, outcome=asked.outcome))]
+        return found[:limit]
 
     async def _ask(self, question: Callable[[Records], T]) -> T:
         records = self._kept.records
         try:
             if records is not None:
-                return await asyncio.to_thread(question, records)
+                return await asyncio.get_running_loop().run_in_executor(self._threads, question, records)
         except SQLAlchemyError as err:
             raise Unavailable("the records cannot be read now", retry_after_s=RETRY_AFTER_S) from err
         raise Unavailable("the records cannot be read yet", retry_after_s=RETRY_AFTER_S)
 
 
-def _after(wanted: Filter, after: int, records: Records) -> list[Record]:
-    return records.after(wanted, after=after, limit=WATCHED_AT_ONCE)
+def _before(wanted: Filter, before: int | None, limit: int, records: Records) -> list[Record]:
+    return records.before(wanted, before=before, limit=limit)
 
 
-def _sees_all(caller: Caller) -> bool:
-    """Whether the caller is an auditor. A tool that acts for one is none."""
-    return not caller.actor and (AUDITOR in caller.roles or (caller.domain == PLATFORM and OWNER in caller.roles))
-
-
-def _may_read(record: Record, caller: Caller) -> bool:
-    made_by = record.logged.caller
-    return _sees_all(caller) or (made_by.issuer, made_by.subject) == (caller.issuer, caller.subject)
-
-
-def _wanted(asked: pb.RecordFilter) -> Filter:
-    caller = current_caller()
-    return Filter(
-        own=None if _sees_all(caller) else caller,
-        caller=asked.caller,
-        tool=asked.tool,
-        outcome=Outcome(asked.outcome) if asked.outcome else None,
-        since_us=asked.since.ToMicroseconds() if asked.HasField("since") else 0,
-    )
+def _after(wanted: Filter, after: int, records: Records) -> tuple[list[Record], int]:
+    """The first that are wanted after an id, and the id up to which these are all."""
+    # Asked first: one made in between is found, or looked for the next time.
+    newest = records.newest()
+    found = records.after(wanted, after=after, limit=WATCHED_AT_ONCE)
+    last = found[-1].id if found else after
+    return found, last if len(found) == WATCHED_AT_ONCE else max(last, newest)
 
 
 def record_message(record: Record) -> pb.Record:

@@ -45,11 +45,11 @@ async def serve(
     *,
     permissions: Permissions,
     blocking: Blocking,
-    others: Sequence[object] = (),
+    others: Callable[[View], Sequence[object]] = lambda _: (),
 ) -> AsyncGenerator[View]:
     """Serve services and registry, at this process's own sockets, for as long as the block lasts.
 
-    others: servicers that do not read the catalog.
+    others: further servicers, of what callers may see.
 
     The view is what the services answer from. The platform's own tools are in
     it whether or not the board has them.
@@ -64,7 +64,7 @@ async def serve(
             MeshHealthServicer(view),
             MeshReflectionServicer(view, contracts),
             BlockServicer(view, blocking),
-            *others,
+            *others(view),
             address=f"unix:{home.own(home.services_socket)}",
             drain_limit_s=_DRAIN_LIMIT_S,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -20,6 +20,7 @@ from gateway.clock import SystemClock
 from gateway.database import open_database
 from gateway.services.blocks import Blocking
 from gateway.services.serve import Permissions, serve
+from gateway.services.visible import View
 from gateway.sources.lease import Leases
 from governance.contract import sheet
 from governance.contract.digest import digest
@@ -207,15 +208,22 @@ class Mesh:
 
 
 @asynccontextmanager
-async def mesh(*tools: Tool, reports: Iterable[Report] = ()) -> AsyncGenerator[Mesh]:
-    """Serve these tools for as long as the block lasts."""
+async def mesh(
+    *tools: Tool, reports: Iterable[Report] = (), others: Callable[[View], Sequence[object]] = lambda _: ()
+) -> AsyncGenerator[Mesh]:
+    """Serve these tools, and others beside the services, for as long as the block lasts."""
     with TemporaryDirectory(prefix="mesh") as folder:
         home, board = Home(Path(folder)).create(), CatalogBoard()
         permissions, clock = Permissions(permitted, foreseen, owner_of), SystemClock()
         blocks = Blocks(Store(cache(lambda: open_database(f"sqlite:///{home.database}")), home.blocks), clock=clock)
         blocking = Blocking(blocks, _enforced, domains=lambda: DOMAINS, issuers=lambda: ["test"], clock=clock)
         async with (
-            serve(home, board, Leases(home.leases, clock=clock), permissions=permissions, blocking=blocking),
+            serve(
+                *(home, board, Leases(home.leases, clock=clock)),
+                permissions=permissions,
+                blocking=blocking,
+                others=others,
+            ),
             grpc.aio.insecure_channel(f"unix:{home.own(home.services_socket)}") as services,
             grpc.aio.insecure_channel(f"unix:{home.own(home.registry_socket)}") as registry,
         ):
