@@ -49,7 +49,7 @@ def _add(app: typer.Typer, point: EntryPoint, *, wanted: bool) -> None:
     group = _group(app, point.name)
     if group is None:
         app.add_typer(offered, name=point.name, rich_help_panel="More")
-    else:
+    elif group is not offered:
         group.registered_commands += offered.registered_commands
         group.registered_groups += offered.registered_groups
 

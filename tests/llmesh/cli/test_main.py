@@ -29,7 +29,7 @@ def test() -> None:
 @pytest.fixture
 def joined(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two groups of a package that is installed, and one of a package that cannot be loaded."""
-    points = [EntryPoint(name, f"{__name__}:theirs", join.ENTRY_POINTS) for name in ("policy", "contract")]
+    points = [EntryPoint(name, f"{__name__}:theirs", join.ENTRY_POINTS) for name in ("ledger", "contract")]
     points.append(EntryPoint("broken", "no.such.module:commands", join.ENTRY_POINTS))
 
     def entry_points(*, group: str) -> list[EntryPoint]:
@@ -89,7 +89,7 @@ def test_completion_is_offered(command: Command, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.usefixtures("joined")
 def test_a_package_brings_a_group_of_its_own(command: Command) -> None:
-    assert command("policy", "test").out == "tried\n"
+    assert command("ledger", "test").out == "tried\n"
     assert " policy " in command("--help").out
 
 
