@@ -90,7 +90,7 @@ def test_completion_is_offered(command: Command, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.usefixtures("joined")
 def test_a_package_brings_a_group_of_its_own(command: Command) -> None:
     assert command("ledger", "test").out == "tried\n"
-    assert " policy " in command("--help").out
+    assert " ledger " in command("--help").out
 
 
 @pytest.mark.usefixtures("joined")
