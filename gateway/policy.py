@@ -29,7 +29,7 @@ from llmesh.home import Home, write_atomically
 
 log = logging.getLogger(__name__)
 
-POLL_S = 0.5
+POLL_S = 0.25
 # A disk that is slower than this is left to itself.
 DISK_WAIT_S = 0.5
 
