@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from gateway.blocks.words import Block, Kind, Target
 from gateway.catalog import Tool
@@ -18,6 +18,7 @@ from gateway.snapshot.build import facts
 from governance import words
 from governance.bundle import Bundle
 from governance.decide import decide
+from governance.expression import fields_of
 from governance.residue import Residue, specialise
 
 __all__ = ["Judge", "Judgement"]
@@ -28,9 +29,9 @@ log = logging.getLogger(__name__)
 BUNDLES = 32
 # So long after a bundle came, calls may still have been decided by the one before it, or by it a little earlier.
 TURNS_WITHIN_US = 30_000_000
-# Methods, and callers of each, of which is known what was decided.
+# Methods under a bundle that are known, and decisions, those of all methods together.
 MAX_METHODS = 50_000
-MAX_CALLERS = 1_000
+MAX_DECISIONS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,24 +53,21 @@ UNJUDGED = Judgement()
 _DECIDED = {Outcome.ALLOWED: words.Outcome.ALLOW, Outcome.DENIED: words.Outcome.DENY}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Method:
-    """One method under one bundle, and what was decided of it so far. tool: what it was made of."""
+    """One method under one bundle. tool: what it was made of. by_address: whether a rule asks where a call is from."""
 
     tool: Tool
     residue: Residue
-    decisions: dict[tuple[words.Caller, str], words.Decision] = field(
-        default_factory=dict[tuple[words.Caller, str], words.Decision]
-    )
+    by_address: bool
 
-    def decision(self, caller: words.Caller, address: str) -> words.Decision:
-        """What the rules say to the caller, who comes from there."""
-        known = self.decisions.get((caller, address))
-        if known is None:
-            if len(self.decisions) >= MAX_CALLERS:
-                self.decisions.clear()
-            known = self.decisions[caller, address] = decide(self.residue, caller, words.Context(address))
-        return known
+
+def _method_of(tool: Tool, residue: Residue) -> _Method:
+    kinds = (residue.permits, residue.forbids, residue.domain_permits or ())
+    shadows = (residue.shadow_permits, residue.shadow_forbids, residue.shadow_domain_permits)
+    clauses = (clause for kind in (*kinds, *shadows) for clause in kind)
+    by_address = any(each.root == "context" for clause in clauses for each in fields_of(clause.when))
+    return _Method(tool, residue, by_address)
 
 
 class Judge:
@@ -84,6 +82,8 @@ class Judge:
         self._bundles: deque[tuple[int, Bundle]] = deque(maxlen=BUNDLES)
         # By bundle, service, method and contract.
         self._methods: dict[tuple[str, str, str, str], _Method] = {}
+        # By method, caller and address; empty where no rule asks for it.
+        self._decisions: dict[tuple[_Method, words.Caller, str], words.Decision] = {}
         # Calls that ended otherwise than any bundle that is known says.
         self.disputed = 0
 
@@ -104,7 +104,7 @@ class Judge:
             if method is None:
                 continue
             asked = True
-            decision = method.decision(logged.caller, logged.address)
+            decision = self._decision(method, logged)
             if decision.outcome is wanted and logged.rule in ("", decision.rule):
                 shadow = tuple((each.rule, each.outcome.value) for each in decision.shadows)
                 return Judgement(bundle.digest, decision.rule, shadow)
@@ -112,6 +112,16 @@ class Judge:
             self.disputed += 1
             log.error("a call ended otherwise than the rules say", extra={"call_id": logged.call_id})
         return UNJUDGED
+
+    def _decision(self, method: _Method, logged: Logged) -> words.Decision:
+        address = logged.address if method.by_address else ""
+        key = (method, logged.caller, address)
+        known = self._decisions.get(key)
+        if known is None:
+            if len(self._decisions) >= MAX_DECISIONS:
+                self._decisions.clear()
+            known = self._decisions[key] = decide(method.residue, logged.caller, words.Context(address))
+        return known
 
     def _block(self, logged: Logged) -> str:
         """Which block it was, in the order of snapshot/blocks.py; empty if that has ended since."""
@@ -152,5 +162,6 @@ class Judge:
             return None
         if len(self._methods) >= MAX_METHODS:
             self._methods.clear()
-        made = self._methods[key] = _Method(tool, specialise(bundle, facts(tool, method)))
+            self._decisions.clear()
+        made = self._methods[key] = _method_of(tool, specialise(bundle, facts(tool, method)))
         return made
