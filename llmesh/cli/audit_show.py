@@ -12,6 +12,7 @@ from rich.tree import Tree
 
 from llmesh.api.records.v1 import records_pb2 as pb
 from llmesh.cli.show import table
+from llmesh.log import printable
 
 COLOURS = {
     pb.OUTCOME_ALLOWED: "green",
@@ -52,13 +53,14 @@ def _cells(record: pb.Record) -> list[Text]:
     took = "" if start else f"{record.latency.ToMilliseconds()} ms"
     return [
         Text(_shown(record.time.ToDatetime())),
-        Text(record.call_id, style="dim"),
-        Text(_who(record)),
-        Text(f"{record.service}/{record.method}"),
+        Text(printable(record.call_id), style="dim"),
+        Text(printable(_who(record))),
+        # What a caller wrote, where there is no such method.
+        Text(printable(f"{record.service}/{record.method}")),
         Text(f"{outcome} (start)" if start else outcome, style=COLOURS.get(record.outcome, "red")),
         Text(code),
         Text(took),
-        Text(_why(record)),
+        Text(printable(_why(record))),
     ]
 
 
