@@ -17,7 +17,8 @@ _GRPC_TIMEOUT = "[0-9]{1,8}[HMSmun]"
 _ASKED_TIMEOUT = "x-llmesh-asked-timeout"
 # Names that a caller may not send. `_` is a letter of metadata keys like any
 # other, so keys that have it pass; but some libraries of tools read it as `-`.
-_NOT_THE_CALLERS = "(x[-_](llmesh|envoy|forwarded)[-_]|x[-_]request[-_]id).*"
+# `llmesh-delegation` itself is for verifying to judge.
+_NOT_THE_CALLERS = "(x[-_](llmesh|envoy|forwarded)[-_]|x[-_]request[-_]id).*|llmesh_delegation"
 # Names that some libraries read as the call's id.
 _LIKE_CALL_ID = "x(-llmesh-call_|-llmesh_call[-_]|_llmesh[-_]call[-_])id"
 _CONTENT_TYPE = r"application/grpc(\+[a-z0-9.]+)?"

@@ -109,7 +109,9 @@ async def test_what_a_caller_may_not_say_reaches_no_tool_in_trailers_either(edge
 
 async def test_a_name_with_underscores_that_reads_like_one_of_the_meshs_reaches_no_tool(edge: Edge) -> None:
     spelt = ("x_llmesh_subject", "x-llmesh_roles", "x_llmesh-domain", "x_envoy_retry_on", "x_forwarded_for")
-    answer = await edge.call(GET, *((name, "root") for name in (*spelt, "x_request_id")), ("own_key", "kept"))
+    answer = await edge.call(
+        GET, *((name, "root") for name in (*spelt, "x_request_id", "llmesh_delegation")), ("own_key", "kept")
+    )
 
     assert answer.get("grpc-status") == "0"
     assert "root" not in dict(edge.tool.headers).values()
