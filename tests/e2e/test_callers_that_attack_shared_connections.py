@@ -1,4 +1,4 @@
-"""Callers share Envoy's connections to a tool: what one of them sends wrongly must not stay there for the others.
+"""Calls share Envoy's connections to a tool: what one caller sends wrongly must not stay there for the others.
 
 Each test also takes the cures away and sees the harm, so that it would see it come back.
 """
@@ -30,6 +30,7 @@ HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC"
 FILTER, REWRITE, TABLE = "the edge's filter", "the route's cap", "no table of headers"
+OWN = "own connections"
 ROUNDS, AFTER_EACH = 3, 20
 
 
@@ -69,6 +70,12 @@ def with_table(cluster: Untyped) -> None:
     cluster.typed_extension_protocol_options[HTTP_OPTIONS].value = pack(options)["value"]
 
 
+def shared(cluster: Untyped) -> None:
+    """Let Envoy send all callers' calls by one connection, as it does by default, and as behind a proxy."""
+    assert cluster.connection_pool_per_downstream_connection
+    cluster.connection_pool_per_downstream_connection = False
+
+
 def without_rewrite(routes: Untyped) -> None:
     """Let deadlines pass as they are."""
     for host in routes.virtual_hosts:
@@ -98,6 +105,8 @@ async def cured_by(monkeypatch: pytest.MonkeyPatch, *cures: str) -> AsyncGenerat
         resources = build({SERVICE: running.tool(SERVICE)}, policy_of())
         if TABLE not in cures:
             resources = changed(resources, CLUSTER, "envoy.config.cluster.v3.Cluster", with_table)
+        if OWN not in cures:
+            resources = changed(resources, CLUSTER, "envoy.config.cluster.v3.Cluster", shared)
         if REWRITE not in cures:
             resources = changed(resources, ROUTES, "envoy.config.route.v3.RouteConfiguration", without_rewrite)
         await running.publish_resources(resources)
@@ -105,7 +114,7 @@ async def cured_by(monkeypatch: pytest.MonkeyPatch, *cures: str) -> AsyncGenerat
 
 
 async def after(running: Mesh, attack: Attack, *, rounds: int = ROUNDS, each: int = AFTER_EACH) -> Counter[str]:
-    """What becomes of good calls after bad ones, all by the same connection to the tool: code -> calls."""
+    """What becomes of good calls after another caller's bad ones: code -> calls."""
 
     def calls() -> Counter[str]:
         found: Counter[str] = Counter()
@@ -122,7 +131,7 @@ async def after(running: Mesh, attack: Attack, *, rounds: int = ROUNDS, each: in
     return await asyncio.to_thread(calls)
 
 
-@pytest.mark.parametrize("cures", [(FILTER, REWRITE, TABLE), (FILTER,), (REWRITE,), (TABLE,)], ids=" and ".join)
+@pytest.mark.parametrize("cures", [(FILTER, REWRITE, TABLE, OWN), (FILTER,), (REWRITE,), (TABLE,), (OWN,)], ids=" and ".join)
 async def test_a_malformed_deadline_harms_no_later_call(
     monkeypatch: pytest.MonkeyPatch, cures: tuple[str, ...]
 ) -> None:
@@ -137,8 +146,9 @@ async def test_without_any_cure_a_malformed_deadline_fails_the_calls_of_others(m
     assert found["13"] >= 4, found
 
 
-async def test_an_unknown_encoding_harms_no_later_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with cured_by(monkeypatch, FILTER, REWRITE, TABLE) as running:
+@pytest.mark.parametrize("cure", [TABLE, OWN])
+async def test_an_unknown_encoding_harms_no_later_call(monkeypatch: pytest.MonkeyPatch, cure: str) -> None:
+    async with cured_by(monkeypatch, FILTER, REWRITE, cure) as running:
         assert await after(running, ENCODING) == {"0": ROUNDS * AFTER_EACH}
 
 

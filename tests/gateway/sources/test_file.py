@@ -111,7 +111,7 @@ async def test_a_file_that_no_longer_names_most_endpoints_holds_them_for_a_while
 
 
 async def test_an_address_that_went_is_forgotten(tmp_path: Path) -> None:
-    path, clock = tmp_path / "mesh.yaml", FakeClock()
+    path, draft, clock = tmp_path / "mesh.yaml", tmp_path / "mesh.yaml.new", FakeClock()
     path.write_text(GOOD)
     seen, task = await following(FileSource(path, clock=clock).watch())
 
@@ -123,7 +123,8 @@ async def test_an_address_that_went_is_forgotten(tmp_path: Path) -> None:
     try:
         await eventually(told)
         for port in range(40001, 40021):
-            path.write_text(GOOD.replace("50051", str(port)))
+            draft.write_text(GOOD.replace("50051", str(port)))
+            draft.replace(path)
             assert await eventually(told) == {f"127.0.0.1:{port}"}
         gc.collect()
         known = {each.address for each in gc.get_objects() if isinstance(each, Endpoint) and ":400" in each.address}
