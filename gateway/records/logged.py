@@ -142,12 +142,14 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _MATCHED = "rbac_access_denied_matched_policy["
 _NO_TOKEN = "jwt_authn_access_denied"  # noqa: S105 Envoy's word
-# What Envoy says of an answer that one of our scripts gave: caller.lua, delegation.lua or floods.lua.
+# What Envoy says of an answer that one of our scripts gave: caller.lua, delegation.lua, floods.lua or sizes.lua.
 _SCRIPT = "lua_response"
 _BY_SCRIPT: Mapping[int, Outcome] = {
     code_pb2.PERMISSION_DENIED: Outcome.DENIED,
     code_pb2.UNAUTHENTICATED: Outcome.UNAUTHENTICATED,
     code_pb2.RESOURCE_EXHAUSTED: Outcome.LIMITED,
+    # A message that is larger than its contract says.
+    code_pb2.INVALID_ARGUMENT: Outcome.LIMITED,
 }
 # Stands in the place of a rule for a call that a tool may not make for its caller.
 DELEGATION = "delegation"
