@@ -131,7 +131,9 @@ async def after(running: Mesh, attack: Attack, *, rounds: int = ROUNDS, each: in
     return await asyncio.to_thread(calls)
 
 
-@pytest.mark.parametrize("cures", [(FILTER, REWRITE, TABLE, OWN), (FILTER,), (REWRITE,), (TABLE,), (OWN,)], ids=" and ".join)
+@pytest.mark.parametrize(
+    "cures", [(FILTER, REWRITE, TABLE, OWN), (FILTER,), (REWRITE,), (TABLE,), (OWN,)], ids=" and ".join
+)
 async def test_a_malformed_deadline_harms_no_later_call(
     monkeypatch: pytest.MonkeyPatch, cures: tuple[str, ...]
 ) -> None:
