@@ -47,7 +47,8 @@ MESSAGES = (
     answered("more declared than a tool takes", Request(SOON, body=b"\0\0\x50\0\0abc"), 4),
     # The tool says so, or its reset is first.
     Case("4 GiB declared", Request(body=b"\0\xff\xff\xff\xffabc"), End.FAILED),
-    answered("compressed by nothing that is named", Request(body=_flagged(gzip.compress(b""))), 13, "no encoding"),
+    # The tool says so too, or Envoy must end the caller's connection to it (docs/adr/014).
+    Case("compressed by nothing that is named", Request(body=_flagged(gzip.compress(b""))), End.FAILED),
     answered("an unknown flag", Request(body=_flagged(b"", 0xFF)), 0),
     answered("two messages where one is due", Request(body=GOOD + GOOD), 0),
     answered("bytes after the message", Request(body=GOOD + b"\0\0"), 0),
@@ -55,14 +56,10 @@ MESSAGES = (
     answered("text that is not UTF-8", Request(body=grpc_frame(b"\x0a\x02\xff\xfe")), 3, NO_MESSAGE),
     answered("a field longer than its message", Request(body=grpc_frame(b"\x0a\xff\xff\xff\xff\x0f")), 3, NO_MESSAGE),
     answered("groups within groups", Request(body=grpc_frame(b"\x1b" * 10_000)), 3, NO_MESSAGE),
-    answered("gzip that is none", Request(GZIP, body=_flagged(b"no gzip")), 13, "Decompression failed"),
-    answered(
-        "gzip cut short", Request(GZIP, body=_flagged(gzip.compress(b"\0" * 100)[:-9])), 13, "Decompression failed"
-    ),
+    Case("gzip that is none", Request(GZIP, body=_flagged(b"no gzip")), End.FAILED),
+    Case("gzip cut short", Request(GZIP, body=_flagged(gzip.compress(b"\0" * 100)[:-9])), End.FAILED),
     answered("a gzip bomb", Request(GZIP, body=_flagged(BOMB)), 3, NO_MESSAGE),
-    answered(
-        "an encoding nobody knows", Request({b"grpc-encoding": b"llzip"}, body=_flagged(b"x")), 13, "grpc-encoding"
-    ),
+    Case("an encoding nobody knows", Request({b"grpc-encoding": b"llzip"}, body=_flagged(b"x")), End.FAILED),
     malformed("a field of accepted encodings with DEL", Request({b"grpc-accept-encoding": b"\x7f,,,;q=1e9"})),
 )
 NO_TIMEOUT = "grpc-timeout is malformed: expected 1 to 8 digits and one of H M S m u n"
@@ -160,7 +157,7 @@ FIELDS = (
     malformed("a value with LF", Request(added=[(b"x-own", b"x\nroot")])),
     malformed("a value with NUL", Request(added=[(b"x-own", b"x\0root")])),
     answered("a value with spaces around", Request(added=[(b"x-own", b" x ")]), 0),
-    answered("a binary value that is no base64", Request(added=[(b"x-own-bin", b"!!!!")]), 13, "base64"),
+    Case("a binary value that is no base64", Request(added=[(b"x-own-bin", b"!!!!")]), End.FAILED),
     malformed("connection: close", Request(added=[(b"connection", b"close")])),
     malformed("connection: upgrade", Request(added=[(b"connection", b"upgrade"), (b"upgrade", b"h2c")])),
     malformed("transfer-encoding: chunked", Request(added=[(b"transfer-encoding", b"chunked")])),
