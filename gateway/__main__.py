@@ -32,6 +32,7 @@ from gateway.certificates import Certificates, read_port, read_tools
 from gateway.clock import Clock, SystemClock
 from gateway.config import Config, read_config
 from gateway.control import Control
+from gateway.cuts import Cuts
 from gateway.database import open_database
 from gateway.discovery.discovery import Discovery
 from gateway.doors import Doors, check_alone
@@ -280,6 +281,7 @@ def _services(parts: Parts) -> AbstractAsyncContextManager[View]:
     blocking = Blocking(
         parts.blocks,
         control.enforce_blocks,
+        cut=Cuts(parts.shown, credentials=parts.certificates.credentials).cut,
         domains=lambda: control.loaded.ownership.domains,
         issuers=lambda: [issuer.name for issuer in control.loaded.policy.issuers.issuers],
         clock=parts.clock,

@@ -23,6 +23,7 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2  # pyright: ignore[reportMissingTypeStubs]: it has stubs, but no py.typed
 
+from llmesh._calls import CallsInFlight
 from llmesh._delegation import DELEGATION_KEY, Meshes
 from llmesh._sizes import Sizes
 from llmesh._tracing import answering as answering_span
@@ -48,33 +49,6 @@ T = TypeVar("T")
 # An error's details need the rest of gRPC's 8 KiB.
 _PROVENANCE_OF_ERROR_MAX_BYTES = 2048
 _VIOLATIONS_MAX = 32
-
-
-class CallsInFlight:
-    """The tools' calls that are being answered: what a drain waits for."""
-
-    def __init__(self) -> None:
-        """Start with none."""
-        self._count = 0
-        self._none = asyncio.Event()
-        self._none.set()
-
-    def count(self) -> None:
-        """Count the call of this task until gRPC has sent all of its answer, which is when the task ends."""
-        task = asyncio.current_task()
-        assert task is not None, "gRPC answers each call in a task"  # noqa: S101
-        self._count += 1
-        self._none.clear()
-        task.add_done_callback(self._end)
-
-    def _end(self, _: object) -> None:
-        self._count -= 1
-        if not self._count:
-            self._none.set()
-
-    async def wait_for_none(self) -> None:
-        """Return when no call is being answered."""
-        await self._none.wait()
 
 
 def wrap_handler(
@@ -251,7 +225,7 @@ class _Answering:
         call = self._call(context, metadata)
         answer(call)
         if self._calls is not None:
-            self._calls.count()
+            self._calls.count(call)
         span = answering_span(call, metadata) if self._calls is not None else None
         started_s = time.monotonic()
         outcome = "CANCELLED"
@@ -262,6 +236,12 @@ class _Answering:
         except grpc.aio.AbortError:
             outcome = "ABORTED_BY_TOOL"
             raise
+        except asyncio.CancelledError:
+            error = self._calls.ended() if self._calls else None
+            if error is None:
+                raise
+            outcome = error.code.name
+            await _abort(context, status_from_error(error), provenance="")
         # The one place that catches everything: nothing of an unknown error may reach the caller.
         except Exception as err:  # noqa: BLE001
             status = _tell(err, call)

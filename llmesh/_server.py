@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Self
 
 import grpc
 
+from llmesh._calls import CallServicer, CallsInFlight
 from llmesh._delegation import Meshes
-from llmesh._edge import CallsInFlight, UnknownMethods
+from llmesh._edge import UnknownMethods
 from llmesh._health import HealthServicer
 from llmesh._lease import Lease
 from llmesh._services import ServeError, compile_rules, find_services, wrap_services
@@ -206,9 +207,9 @@ class Server:
         await self.stop()
 
     def _standard_services(self) -> dict[str, dict[str, Handler]]:
-        """Reflection and health of what is served."""
+        """Reflection and health of what is served, and what the gateway alone asks for, which nobody finds by them."""
         listed = (*self._tools, _HEALTH, V1, V1ALPHA)
-        standard = find_services((self._health, reflect(listed)))
+        standard = find_services((self._health, reflect(listed), CallServicer(self._calls)))
         return {**standard, V1: standard[V1ALPHA]}
 
 

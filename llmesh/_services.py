@@ -12,8 +12,9 @@ import grpc
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor import ServiceDescriptor
 
+from llmesh._calls import CallsInFlight
 from llmesh._delegation import Meshes
-from llmesh._edge import CallsInFlight, wrap_handler
+from llmesh._edge import wrap_handler
 from llmesh._sizes import sizes_of
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from gateway.blocks.blocks import Blocks, BlocksNotKeptError
 from gateway.blocks.words import Action, Block, Change, Kind, Target, Who
 from gateway.clock import Clock
+from gateway.cuts import Cut
 from gateway.services.caller import current_caller
 from gateway.services.paging import batches, last_of, page_token
 from gateway.services.visible import View
@@ -31,12 +32,13 @@ _RETRY_AFTER_S = 1.0
 class Blocking:
     """What blocks need of the gateway.
 
-    enforce: have Envoy stop what is blocked now; whether it does. domains,
-    issuers: names of those that the policies have.
+    enforce: have Envoy stop what is blocked now; whether it does. cut: end the
+    calls that are open. domains, issuers: names of those that the policies have.
     """
 
     blocks: Blocks
     enforce: Callable[[], Awaitable[bool]]
+    cut: Callable[[Block], Awaitable[Cut]]
     domains: Callable[[], Iterable[str]]
     issuers: Callable[[], Iterable[str]]
     clock: Clock
@@ -60,13 +62,16 @@ class BlockServicer(BlockServiceServicer):
         until_s = request.until.ToNanoseconds() / 1e9 if request.HasField("until") else None
         if until_s is not None and until_s <= self._blocking.clock.unix_s():
             raise _wrong("until", "has passed already; leave it out to block without an end")
-        if request.cut:
-            raise _wrong("cut", "is not possible: calls that are open go on to their end")
         try:
             block = await self._blocks.block(target, request.reason, by=who, until_s=until_s)
         except BlocksNotKeptError as error:
             raise Unavailable(f"nothing was blocked: {error}", retry_after_s=_RETRY_AFTER_S) from error
-        return pb.BlockResponse(block=_block_message(block), in_force=await self._blocking.enforce())
+        in_force = await self._blocking.enforce()
+        # Last, so that no call begins that would not be ended.
+        cut = await self._blocking.cut(block) if request.cut else Cut()
+        return pb.BlockResponse(
+            block=_block_message(block), in_force=in_force, calls_ended=cut.ended, not_cut=sorted(cut.deaf)
+        )
 
     async def Unblock(self, request: pb.UnblockRequest, context: object) -> pb.UnblockResponse:
         """Let the target go on."""

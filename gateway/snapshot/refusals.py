@@ -109,19 +109,18 @@ def undelegated() -> status_pb2.Status:
 
 def blocked(block: Block, as_what: str = "") -> status_pb2.Status:
     """What whoever is stopped by a block reads. as_what: what the target is to the call, if not what is called."""
-    reason = _shortened(block.reason)
-    ends = None if block.until_s is None else datetime.fromtimestamp(block.until_s, UTC)
-    until = ends.strftime("%Y-%m-%dT%H:%M:%SZ") if ends else ""
+    info = block_info(block)
     what = " ".join(filter(None, (str(block.target), as_what)))
-    return _status(
-        code_pb2.PERMISSION_DENIED,
-        f"{what} is blocked{f' until {until}' if until else ''}: {reason}",
-        error_details_pb2.ErrorInfo(
-            reason="BLOCKED",
-            domain=ERROR_DOMAIN,
-            metadata={"block": block.id, "reason": reason, **({"until": until} if until else {})},
-        ),
-    )
+    until = f" until {info.metadata['until']}" if "until" in info.metadata else ""
+    return _status(code_pb2.PERMISSION_DENIED, f"{what} is blocked{until}: {info.metadata['reason']}", info)
+
+
+def block_info(block: Block) -> error_details_pb2.ErrorInfo:
+    """The facts of a block, for programs."""
+    facts = {"block": block.id, "reason": _shortened(block.reason)}
+    if block.until_s is not None:
+        facts["until"] = datetime.fromtimestamp(block.until_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return error_details_pb2.ErrorInfo(reason="BLOCKED", domain=ERROR_DOMAIN, metadata=facts)
 
 
 def matched(policy: str) -> str:

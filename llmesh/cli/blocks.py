@@ -57,6 +57,8 @@ def block(
 
     It holds until `llmesh unblock`, or the time that --until names; restarts do not end it.
     """
+    from rich.markup import escape
+
     from llmesh import catalog
     from llmesh.api.blocks.v1 import blocks_pb2 as pb
     from llmesh.cli.session import open_session
@@ -71,6 +73,10 @@ def block(
         return
     ends = f" until {_shown_time(answer.block.until)}" if answer.block.HasField("until") else ""
     say(f"blocked{ends}: [bold]{_shown(answer.block.target)}[/]{_soon(in_force=answer.in_force)}")
+    if cut:
+        say(f"open calls that were ended: {answer.calls_ended}")
+    for where in answer.not_cut:
+        say(f"[yellow]not cut[/]: calls that are open at {escape(where)} go on; to end them, restart what serves there")
 
 
 def unblock(

@@ -173,3 +173,27 @@ async def test_a_stream_that_is_open_goes_on_and_no_new_one_begins(mesh: Running
             late = EchoStub(channel).Bidi(metadata=mesh.bearer())
             assert await late.code() is grpc.StatusCode.PERMISSION_DENIED
         stream.cancel()
+
+
+@pytest.mark.parametrize("kind", ["tool", "domain", "caller"])
+async def test_open_streams_end_at_once_where_they_are_cut(mesh: RunningMesh, kind: str) -> None:
+    async with open_channel(mesh.address) as channel:
+        streams = [EchoStub(channel).Bidi(metadata=mesh.bearer(caller)) for caller in (READER, OWNER)]
+        for stream in streams:
+            await stream.write(pb.BidiRequest(text="a"))
+            assert await stream.read() == pb.BidiResponse(text="a")
+        theirs, others = streams
+        stub, metadata = BlockServiceStub(channel), mesh.bearer(OPS)
+        request = blocks.BlockRequest(target=TARGETS[kind], reason="it leaks", cut=True)
+        placed = await stub.Block(request, metadata=metadata, timeout=30)
+
+        assert await theirs.code() is grpc.StatusCode.PERMISSION_DENIED
+        assert "it leaks" in (await theirs.details() or "")
+        assert placed.calls_ended == (1 if kind == "caller" else 2)
+        assert not placed.not_cut
+        if kind == "caller":
+            await others.write(pb.BidiRequest(text="b"))
+            assert await others.read() == pb.BidiResponse(text="b")
+            others.cancel()
+        await stub.Unblock(blocks.UnblockRequest(target=TARGETS[kind]), metadata=metadata, timeout=30)
+    await eventually(lambda: answers(mesh), within_s=BACK_WITHIN_S)

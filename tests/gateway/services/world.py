@@ -17,6 +17,7 @@ from gateway.blocks.blocks import Blocks
 from gateway.blocks.store import Store
 from gateway.catalog import CatalogBoard, Contract, Endpoint, Method, Report, Tool
 from gateway.clock import SystemClock
+from gateway.cuts import Cuts
 from gateway.database import open_database
 from gateway.services.blocks import Blocking
 from gateway.services.serve import Permissions, serve
@@ -216,7 +217,9 @@ async def mesh(
         home, board = Home(Path(folder)).create(), CatalogBoard()
         permissions, clock = Permissions(permitted, foreseen, owner_of), SystemClock()
         blocks = Blocks(Store(cache(lambda: open_database(f"sqlite:///{home.database}")), home.blocks), clock=clock)
-        blocking = Blocking(blocks, _enforced, domains=lambda: DOMAINS, issuers=lambda: ["test"], clock=clock)
+        blocking = Blocking(
+            blocks, _enforced, cut=Cuts(board).cut, domains=lambda: DOMAINS, issuers=lambda: ["test"], clock=clock
+        )
         async with (
             serve(
                 *(home, board, Leases(home.leases, clock=clock)),

@@ -153,7 +153,8 @@ class BlockRequest(_message.Message):
     """
     cut: _builtins.bool
     """Whether calls that are open end at once too. Otherwise they go on to
-    their end, which for a stream is at most its maximum duration.
+    their end, which for a stream is at most its maximum duration. The servers
+    of the tools end them, if they are served by the SDK.
     """
     allow_unknown: _builtins.bool
     """Whether to stop what the mesh does not know now, such as a tool that is to
@@ -194,23 +195,35 @@ class BlockResponse(_message.Message):
 
     BLOCK_FIELD_NUMBER: _builtins.int
     IN_FORCE_FIELD_NUMBER: _builtins.int
+    CALLS_ENDED_FIELD_NUMBER: _builtins.int
+    NOT_CUT_FIELD_NUMBER: _builtins.int
     in_force: _builtins.bool
     """Whether calls are refused already; otherwise they are once Envoy, which did
     not answer in time, has heard of it.
     """
+    calls_ended: _builtins.int
+    """How many open calls were ended."""
     @_builtins.property
     def block(self) -> Global___Block:
         """The block."""
+
+    @_builtins.property
+    def not_cut(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Addresses at which open calls may go on, though `cut` was asked for: what
+        serves there cannot be told. To end those calls, restart it.
+        """
 
     def __init__(
         self,
         *,
         block: Global___Block | None = ...,
         in_force: _builtins.bool = ...,
+        calls_ended: _builtins.int = ...,
+        not_cut: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["block", b"block"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "in_force", b"in_force"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "calls_ended", b"calls_ended", "in_force", b"in_force", "not_cut", b"not_cut"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

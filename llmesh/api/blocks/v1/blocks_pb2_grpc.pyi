@@ -42,8 +42,8 @@ class BlockServiceStub:
     PERMISSION_DENIED and an ErrorInfo of reason BLOCKED, which tells the reason
     given here. A target that is blocked already is blocked in the new words;
     in the same words, nothing changes.
-    INVALID_ARGUMENT with BadRequest: no such name, an end that has passed, a
-    cut that cannot be made, or a service of the mesh itself.
+    INVALID_ARGUMENT with BadRequest: no such name, an end that has passed, the
+    caller itself, or a service of the mesh itself.
     NOT_FOUND: the mesh knows no such target, and `allow_unknown` is unset.
     UNAVAILABLE: the block could not be kept, and nothing is blocked.
     """
@@ -72,8 +72,8 @@ class BlockServiceAsyncStub(BlockServiceStub):
     PERMISSION_DENIED and an ErrorInfo of reason BLOCKED, which tells the reason
     given here. A target that is blocked already is blocked in the new words;
     in the same words, nothing changes.
-    INVALID_ARGUMENT with BadRequest: no such name, an end that has passed, a
-    cut that cannot be made, or a service of the mesh itself.
+    INVALID_ARGUMENT with BadRequest: no such name, an end that has passed, the
+    caller itself, or a service of the mesh itself.
     NOT_FOUND: the mesh knows no such target, and `allow_unknown` is unset.
     UNAVAILABLE: the block could not be kept, and nothing is blocked.
     """
@@ -105,8 +105,8 @@ class BlockServiceServicer(metaclass=_abc_1.ABCMeta):
         PERMISSION_DENIED and an ErrorInfo of reason BLOCKED, which tells the reason
         given here. A target that is blocked already is blocked in the new words;
         in the same words, nothing changes.
-        INVALID_ARGUMENT with BadRequest: no such name, an end that has passed, a
-        cut that cannot be made, or a service of the mesh itself.
+        INVALID_ARGUMENT with BadRequest: no such name, an end that has passed, the
+        caller itself, or a service of the mesh itself.
         NOT_FOUND: the mesh knows no such target, and `allow_unknown` is unset.
         UNAVAILABLE: the block could not be kept, and nothing is blocked.
         """

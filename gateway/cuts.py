@@ -1,0 +1,118 @@
+"""Ending calls that are open: what serves them is asked to, since Envoy ends none (docs/adr/).
+
+A block stops new calls in Envoy, whatever a tool does. Those that it is
+answering already only its own server can end without harm to others; the
+SDK's does, and tells the callers why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from gateway.blocks.words import Block, Kind
+from gateway.catalog import CatalogBoard, Endpoint
+from gateway.reading.calls import Credentials, as_sent, no_credentials, open_channel
+from gateway.reading.refusal import Unreachable
+from gateway.snapshot import refusals
+from llmesh.api.calls.v1 import calls_pb2 as pb
+
+__all__ = ["Cut", "Cuts"]
+
+log = logging.getLogger(__name__)
+
+ANSWER_WITHIN_S = 2.0
+# Asked in one go.
+AT_ONCE = 64
+MESSAGE_BYTES = 4096
+PATH = "/llmesh.api.calls.v1.CallService/EndCalls"
+# What one server can have ended. Nobody vouches for what it says.
+MOST = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How many calls were ended, and addresses of those who could not be asked, where they may go on."""
+
+    ended: int = 0
+    deaf: frozenset[str] = frozenset()
+
+
+class _No(Enum):
+    """Why an endpoint ended no calls: it cannot; or nothing answers there, which has none if it is gone for long."""
+
+    CANNOT = 1
+    AWAY = 2
+
+
+class Cuts:
+    """Asks the tools' servers."""
+
+    def __init__(self, board: CatalogBoard, *, credentials: Credentials = no_credentials) -> None:
+        """board: who serves what. credentials: how to call over TLS."""
+        self._board = board
+        self._credentials = credentials
+        self._turns = asyncio.Semaphore(AT_ONCE)
+
+    async def cut(self, block: Block) -> Cut:
+        """End the open calls that the block stops: those to the target, and those that it makes for others."""
+        tools = self._board.current.tools.values()
+        meant = {tool.service for tool in tools if _is_meant(block, tool.service, tool.domain)}
+        request = _request(block, meant)
+        servers = {endpoint for tool in tools for endpoint in tool.endpoints}
+        answers = dict(zip(servers, await asyncio.gather(*(self._end(each, request) for each in servers)), strict=True))
+        # Calls that a blocked tool makes for others end with it, too; so nobody need restart what it calls.
+        bears = [tool for tool in tools if block.target.kind is Kind.CALLER or tool.service in meant]
+        deaf = {
+            endpoint.address
+            for tool in bears
+            for endpoint in tool.endpoints
+            if answers[endpoint] is _No.CANNOT or (answers[endpoint] is _No.AWAY and endpoint in tool.ready)
+        }
+        cut = Cut(sum(answer for answer in answers.values() if isinstance(answer, int)), frozenset(deaf))
+        log.warning("calls cut", extra={"block": block.id, "ended": cut.ended, "not_cut": sorted(cut.deaf)})
+        return cut
+
+    async def _end(self, endpoint: Endpoint, request: pb.EndCallsRequest) -> int | _No:
+        """How many calls the endpoint ended, or why it did not."""
+        try:
+            async with (
+                self._turns,
+                open_channel(
+                    endpoint.address,
+                    message_bytes=MESSAGE_BYTES,
+                    tls_name=endpoint.tls_name,
+                    credentials=self._credentials,
+                ) as channel,
+            ):
+                ask = channel.unary_unary(PATH, request_serializer=as_sent, response_deserializer=as_sent)
+                answer = await ask(request.SerializeToString(), timeout=ANSWER_WITHIN_S)
+                return min(pb.EndCallsResponse.FromString(answer).ended, MOST)
+        except grpc.aio.AioRpcError as error:
+            return _No.AWAY if error.code() is grpc.StatusCode.UNAVAILABLE else _No.CANNOT
+        except (DecodeError, Unreachable):
+            return _No.CANNOT
+
+
+def _is_meant(block: Block, service: str, domain: str) -> bool:
+    target = block.target
+    return service == target.service or (target.kind is Kind.DOMAIN and domain == target.name)
+
+
+def _request(block: Block, services: Iterable[str]) -> pb.EndCallsRequest:
+    status, info = refusals.blocked(block), refusals.block_info(block)
+    request = pb.EndCallsRequest(message=status.message, reason=info.reason, facts=dict(info.metadata))
+    match block.target.kind:
+        case Kind.METHOD:
+            request.method = block.target.name
+        case Kind.CALLER:
+            request.caller.CopyFrom(pb.Caller(issuer=block.target.issuer, subject=block.target.name))
+        case _:
+            request.services.CopyFrom(pb.Services(names=sorted({*services, block.target.service} - {""})))
+    return request
