@@ -82,6 +82,7 @@ def _sheet(tool: pb.Tool) -> list[tuple[str, str]]:
     ends = f", until {tool.lifecycle.deprecated_from}" if tool.lifecycle.deprecated_from else ""
     instead = f"; instead: {tool.lifecycle.successor}" if tool.lifecycle.successor else ""
     return [
+        ("blocked", _blocked(tool.blocked) if tool.HasField("blocked") else ""),
         ("domain", tool.domain),
         ("owner", ", ".join(filter(None, (tool.product_owner, tool.owner_team)))),
         ("contact", tool.contact),
@@ -98,6 +99,11 @@ def _sheet(tool: pb.Tool) -> list[tuple[str, str]]:
     ]
 
 
+def _blocked(blocked: pb.Blocked) -> str:
+    until = f", until {blocked.until.ToJsonString()}" if blocked.HasField("until") else ""
+    return f"{blocked.reason}{until}"
+
+
 def _promise(tool: pb.Tool) -> str:
     latency_ms = tool.slo.latency_p95.ToMilliseconds()
     latency = f"95 of 100 calls within {latency_ms} ms" if latency_ms else ""
@@ -110,8 +116,9 @@ def _print_method(console: Console, tool: pb.Tool, method: pb.Method) -> None:
     takes = ("stream " if method.client_streaming else "") + method.request_type
     gives = ("stream " if method.server_streaming else "") + method.response_type
     facts = [effect, f"at most {method.deadline.ToSeconds()} s" if method.HasField("deadline") else ""]
+    facts += [f"blocked: {_blocked(method.blocked)}" if method.HasField("blocked") else ""]
     facts += ["needs approval" if method.needs_approval else "", "no rule permits you" if method.denied else ""]
-    console.print(f"\n[bold]{method.name}[/] ({', '.join(filter(None, facts))})  {escape(method.summary)}")
+    console.print(f"\n[bold]{method.name}[/] ({escape(', '.join(filter(None, facts)))})  {escape(method.summary)}")
     console.print(f"  {takes} -> {gives}", style="dim")
     for example in method.examples:
         console.print(f"  {escape(example.summary)}:")
