@@ -237,6 +237,13 @@ BLOCKS: Mapping[str, Held | NotHeld] = {
         "Envoy, `llmesh.blocks`",
         (f"{XDS}/test_blocks.py::test_a_blocked_caller_is_stopped_everywhere_and_nobody_else_is",),
     ),
+    "calls that are open, with `--cut`": Held(
+        "the SDK, for the gateway; a server without it is named",
+        (
+            "tests/e2e/test_blocks.py::test_open_streams_end_at_once_where_they_are_cut",
+            "tests/gateway/test_cuts.py::test_whoever_cannot_be_asked_is_told_of_where_it_matters",
+        ),
+    ),
     "until when": Held(
         "gateway", ("tests/gateway/blocks/test_blocks.py::test_a_block_ends_when_its_time_has_come_and_not_before",)
     ),

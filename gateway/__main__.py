@@ -281,7 +281,11 @@ def _services(parts: Parts) -> AbstractAsyncContextManager[View]:
     blocking = Blocking(
         parts.blocks,
         control.enforce_blocks,
-        cut=Cuts(parts.shown, credentials=parts.certificates.credentials).cut,
+        cut=Cuts(
+            parts.shown,
+            own=platform_tools(f"unix:{parts.home.services_socket}"),
+            credentials=parts.certificates.credentials,
+        ).cut,
         domains=lambda: control.loaded.ownership.domains,
         issuers=lambda: [issuer.name for issuer in control.loaded.policy.issuers.issuers],
         clock=parts.clock,

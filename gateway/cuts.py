@@ -2,14 +2,14 @@
 
 A block stops new calls in Envoy, whatever a tool does. Those that it is
 answering already only its own server can end without harm to others; the
-SDK's does, and tells the callers why.
+SDK's does, and tells the callers why. The gateway's own server is one of them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -17,7 +17,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from gateway.blocks.words import Block, Kind
-from gateway.catalog import CatalogBoard, Endpoint
+from gateway.catalog import CatalogBoard, Endpoint, Tool
 from gateway.reading.calls import Credentials, as_sent, no_credentials, open_channel
 from gateway.reading.refusal import Unreachable
 from gateway.snapshot import refusals
@@ -28,8 +28,10 @@ __all__ = ["Cut", "Cuts"]
 log = logging.getLogger(__name__)
 
 ANSWER_WITHIN_S = 2.0
+# All of them, however many there are: whoever asks for a cut waits for it.
+ALL_WITHIN_S = 10.0
 # Asked in one go.
-AT_ONCE = 64
+AT_ONCE = 256
 MESSAGE_BYTES = 4096
 PATH = "/llmesh.api.calls.v1.CallService/EndCalls"
 # What one server can have ended. Nobody vouches for what it says.
@@ -54,19 +56,26 @@ class _No(Enum):
 class Cuts:
     """Asks the tools' servers."""
 
-    def __init__(self, board: CatalogBoard, *, credentials: Credentials = no_credentials) -> None:
-        """board: who serves what. credentials: how to call over TLS."""
+    def __init__(
+        self,
+        board: CatalogBoard,
+        *,
+        own: Sequence[Tool] = (),
+        credentials: Credentials = no_credentials,
+        all_within_s: float = ALL_WITHIN_S,
+    ) -> None:
+        """board: who serves what. own: the gateway's tools. credentials: how to call over TLS."""
         self._board = board
+        self._own = own
         self._credentials = credentials
+        self._all_within_s = all_within_s
         self._turns = asyncio.Semaphore(AT_ONCE)
 
     async def cut(self, block: Block) -> Cut:
         """End the open calls that the block stops: those to the target, and those that it makes for others."""
-        tools = self._board.current.tools.values()
+        tools = (*self._board.current.tools.values(), *self._own)
         meant = {tool.service for tool in tools if _is_meant(block, tool.service, tool.domain)}
-        request = _request(block, meant)
-        servers = {endpoint for tool in tools for endpoint in tool.endpoints}
-        answers = dict(zip(servers, await asyncio.gather(*(self._end(each, request) for each in servers)), strict=True))
+        answers = await self._ask({endpoint for tool in tools for endpoint in tool.endpoints}, _request(block, meant))
         # Calls that a blocked tool makes for others end with it, too; so nobody need restart what it calls.
         bears = [tool for tool in tools if block.target.kind is Kind.CALLER or tool.service in meant]
         deaf = {
@@ -78,6 +87,18 @@ class Cuts:
         cut = Cut(sum(answer for answer in answers.values() if isinstance(answer, int)), frozenset(deaf))
         log.warning("calls cut", extra={"block": block.id, "ended": cut.ended, "not_cut": sorted(cut.deaf)})
         return cut
+
+    async def _ask(self, servers: Collection[Endpoint], request: pb.EndCallsRequest) -> Mapping[Endpoint, int | _No]:
+        """What each server answered; of those whose turn did not come in time, that they cannot."""
+        if not servers:
+            return {}
+        asked = {asyncio.create_task(self._end(server, request)): server for server in servers}
+        try:
+            done, _ = await asyncio.wait(asked, timeout=self._all_within_s)
+        finally:
+            for task in asked:
+                task.cancel()
+        return {server: task.result() if task in done else _No.CANNOT for task, server in asked.items()}
 
     async def _end(self, endpoint: Endpoint, request: pb.EndCallsRequest) -> int | _No:
         """How many calls the endpoint ended, or why it did not."""
@@ -106,13 +127,19 @@ def _is_meant(block: Block, service: str, domain: str) -> bool:
 
 
 def _request(block: Block, services: Iterable[str]) -> pb.EndCallsRequest:
-    status, info = refusals.blocked(block), refusals.block_info(block)
-    request = pb.EndCallsRequest(message=status.message, reason=info.reason, facts=dict(info.metadata))
+    """What is asked. No tool is told why a caller is blocked: the caller reads it from Envoy, at the next call."""
+    info = refusals.block_info(block)
     match block.target.kind:
-        case Kind.METHOD:
-            request.method = block.target.name
         case Kind.CALLER:
+            del info.metadata["reason"]
+            told = f"{block.target} is blocked: call again to read why"
+            request = pb.EndCallsRequest(message=told)
             request.caller.CopyFrom(pb.Caller(issuer=block.target.issuer, subject=block.target.name))
+        case Kind.METHOD:
+            request = pb.EndCallsRequest(message=refusals.blocked(block).message, method=block.target.name)
         case _:
-            request.services.CopyFrom(pb.Services(names=sorted({*services, block.target.service} - {""})))
+            names = sorted({*services, block.target.service} - {""})
+            request = pb.EndCallsRequest(message=refusals.blocked(block).message, services=pb.Services(names=names))
+    request.reason = info.reason
+    request.facts.update(info.metadata)
     return request

@@ -8,55 +8,75 @@ from collections.abc import Callable
 
 from llmesh.api.calls.v1 import calls_pb2 as pb
 from llmesh.api.calls.v1.calls_pb2_grpc import CallServiceServicer
-from llmesh.call import Call
+from llmesh.call import Call, current_call
 from llmesh.errors import Denied, MeshError
 
 log = logging.getLogger("llmesh.server")
 
 
+class CallInFlight:
+    """One call that is being answered, by the task that answers it."""
+
+    __slots__ = ("call", "standard", "task", "why_ended")
+
+    def __init__(self, call: Call, task: asyncio.Task[object], *, standard: bool) -> None:
+        """standard: of a service that every server has."""
+        self.call = call
+        self.task = task
+        self.standard = standard
+        # None for as long as the mesh has not ended it.
+        self.why_ended: MeshError | None = None
+
+    def end(self, error: MeshError) -> None:
+        """Have it fail with the error."""
+        self.why_ended = error
+        self.task.cancel()
+
+    def check(self) -> None:
+        """Raise why it was ended, if it was: a servicer that goes on all the same sends nothing more."""
+        if self.why_ended is not None:
+            raise self.why_ended
+
+
 class CallsInFlight:
-    """The tools' calls that are being answered."""
+    """The calls that a server is answering."""
 
     def __init__(self) -> None:
         """Start with none."""
-        self._open: dict[asyncio.Task[object], Call] = {}
-        self._ended: dict[asyncio.Task[object], MeshError] = {}
+        self._open: set[CallInFlight] = set()
+        self._waited_for = 0
         self._none = asyncio.Event()
         self._none.set()
 
-    def count(self, call: Call) -> None:
+    def count(self, call: Call, *, standard: bool) -> CallInFlight:
         """Count the call of this task until gRPC has sent all of its answer, which is when the task ends."""
         task = asyncio.current_task()
         assert task is not None, "gRPC answers each call in a task"  # noqa: S101
-        self._open[task] = call
-        self._none.clear()
-        task.add_done_callback(self._forget)
+        counted = CallInFlight(call, task, standard=standard)
+        self._open.add(counted)
+        if not standard:
+            self._waited_for += 1
+            self._none.clear()
+        task.add_done_callback(lambda _: self._forget(counted))
+        return counted
 
-    def _forget(self, task: asyncio.Task[object]) -> None:
-        del self._open[task]
-        self._ended.pop(task, None)
-        if not self._open:
-            self._none.set()
+    def _forget(self, counted: CallInFlight) -> None:
+        self._open.remove(counted)
+        if not counted.standard:
+            self._waited_for -= 1
+            if not self._waited_for:
+                self._none.set()
 
     async def wait_for_none(self) -> None:
-        """Return when no call is being answered."""
+        """Return when no call of a tool is being answered."""
         await self._none.wait()
 
     def end(self, meant: Callable[[Call], bool], error: MeshError) -> int:
-        """Cancel the calls that are meant, each of which then fails with the error; how many."""
-        found = [task for task, call in self._open.items() if meant(call) and task not in self._ended]
-        for task in found:
-            self._ended[task] = error
-            task.cancel()
+        """End the calls that are meant, each of which then fails with the error; how many."""
+        found = [each for each in self._open if each.why_ended is None and meant(each.call)]
+        for each in found:
+            each.end(error)
         return len(found)
-
-    def ended(self) -> MeshError | None:
-        """Why the call of this task, which was cancelled, was; None if end() had no part in it."""
-        task = asyncio.current_task()
-        error = self._ended.get(task) if task else None
-        if task is not None and error is not None:
-            task.uncancel()
-        return error
 
 
 class CallServicer(CallServiceServicer):
@@ -67,7 +87,9 @@ class CallServicer(CallServiceServicer):
         self._calls = calls
 
     async def EndCalls(self, request: pb.EndCallsRequest, context: object) -> pb.EndCallsResponse:
-        """End those that are meant."""
+        """End those that are meant. Only the gateway may ask; whatever comes through the mesh has a call's id."""
+        if current_call().call_id:
+            raise Denied("only the gateway ends calls", reason="NOT_THE_GATEWAY")
         error = Denied(request.message, reason=request.reason, metadata=dict(request.facts))
         ended = self._calls.end(lambda call: _is_meant(request, call), error)
         log.warning("calls ended by the mesh", extra={"count": ended, "why": request.message})

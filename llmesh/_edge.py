@@ -23,7 +23,7 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2  # pyright: ignore[reportMissingTypeStubs]: it has stubs, but no py.typed
 
-from llmesh._calls import CallsInFlight
+from llmesh._calls import CallInFlight, CallsInFlight
 from llmesh._delegation import DELEGATION_KEY, Meshes
 from llmesh._sizes import Sizes
 from llmesh._tracing import answering as answering_span
@@ -57,16 +57,18 @@ def wrap_handler(
     *,
     sizes: Sizes,
     validator: protovalidate.Validator,
-    calls: CallsInFlight | None,
+    calls: CallsInFlight,
     meshes: Meshes,
+    standard: bool,
 ) -> Handler:
     """The handler of one method behind the edge.
 
-    calls counts those being answered; None for the platform's own methods,
-    which no drain waits for and the log tells at debug level only. meshes:
-    what the calls call in turn.
+    calls counts those being answered. meshes: what the calls call in turn.
+    standard: of a service that every server has, for which no drain waits.
     """
-    answering = _Answering(method, handler, sizes=sizes, validator=validator, calls=calls, meshes=meshes)
+    answering = _Answering(
+        method, handler, sizes=sizes, validator=validator, calls=calls, meshes=meshes, standard=standard
+    )
     match bool(handler.request_streaming), bool(handler.response_streaming):
         case False, False:
             return grpc.unary_unary_rpc_method_handler(answering.one)
@@ -129,10 +131,10 @@ class _Messages:
 class _CheckedContext:
     """gRPC's context of a call, as a servicer sees it: messages in and out, provenance with an abort."""
 
-    def __init__(self, context: Context, messages: _Messages, call: Call) -> None:
+    def __init__(self, context: Context, messages: _Messages, in_flight: CallInFlight) -> None:
         self._context = context
         self._messages = messages
-        self._call = call
+        self._in_flight = in_flight
 
     def __getattr__(self, name: str) -> object:
         """All else is gRPC's own."""
@@ -148,14 +150,15 @@ class _CheckedContext:
         return data if data is grpc.aio.EOF else self._messages.read(data)
 
     async def write(self, message: object) -> None:
-        """Send one response."""
+        """Send one response. Raises MeshError if the mesh has ended the call."""
+        self._in_flight.check()
         await self._context.write(self._messages.serialize(message))
 
     async def abort(
         self, code: grpc.StatusCode, details: str = "", trailing_metadata: tuple[Metadatum, ...] = ()
     ) -> Never:
         """End the call with a code; what was cited goes along."""
-        cited = self._call.provenance(limit_bytes=_PROVENANCE_OF_ERROR_MAX_BYTES)
+        cited = self._in_flight.call.provenance(limit_bytes=_PROVENANCE_OF_ERROR_MAX_BYTES)
         await self._context.abort(code, details, _trailing(trailing_metadata or self._sent(), provenance=cited))
 
     async def abort_with_status(self, status: grpc.Status) -> Never:
@@ -176,11 +179,13 @@ class _Answering:
         *,
         sizes: Sizes,
         validator: protovalidate.Validator,
-        calls: CallsInFlight | None,
+        calls: CallsInFlight,
         meshes: Meshes,
+        standard: bool,
     ) -> None:
         self._method = method
         self._calls = calls
+        self._standard = standard
         self._meshes = meshes
         self._request_streaming = bool(handler.request_streaming)
         self._behaviour = cast(
@@ -224,24 +229,24 @@ class _Answering:
         metadata = tuple(context.invocation_metadata() or ())
         call = self._call(context, metadata)
         answer(call)
-        if self._calls is not None:
-            self._calls.count(call)
-        span = answering_span(call, metadata) if self._calls is not None else None
+        in_flight = self._calls.count(call, standard=self._standard)
+        span = None if self._standard else answering_span(call, metadata)
         started_s = time.monotonic()
         outcome = "CANCELLED"
         try:
-            response = await answering(_CheckedContext(context, self._messages, call))
+            response = await answering(_CheckedContext(context, self._messages, in_flight))
+            in_flight.check()
             _send_provenance(context, call)
             outcome = "OK"
         except grpc.aio.AbortError:
             outcome = "ABORTED_BY_TOOL"
             raise
         except asyncio.CancelledError:
-            error = self._calls.ended() if self._calls else None
-            if error is None:
+            if in_flight.why_ended is None:
                 raise
-            outcome = error.code.name
-            await _abort(context, status_from_error(error), provenance="")
+            in_flight.task.uncancel()
+            outcome = in_flight.why_ended.code.name
+            await _abort(context, status_from_error(in_flight.why_ended), provenance="")
         # The one place that catches everything: nothing of an unknown error may reach the caller.
         except Exception as err:  # noqa: BLE001
             status = _tell(err, call)

@@ -140,12 +140,12 @@ class Server:
 
         validator = Validator()
         compile_rules(self._tools, validator)
-        platform = {**self._standard_services(), **self._platform}
+        standard = {**self._standard_services(), **self._platform}
         server = grpc.aio.server(options=_OPTIONS, interceptors=(GatewayOnly(),) if self._place.tls else ())
         server.add_generic_rpc_handlers(
             (
                 *wrap_services(self._tools, validator=validator, calls=self._calls, meshes=self._meshes),
-                *wrap_services(platform, validator=validator, calls=None, meshes=self._meshes),
+                *wrap_services(standard, validator=validator, calls=self._calls, meshes=self._meshes, standard=True),
                 UnknownMethods(),
             )
         )

@@ -85,10 +85,11 @@ def wrap_services(
     services: Mapping[str, Mapping[str, Handler]],
     *,
     validator: protovalidate.Validator,
-    calls: CallsInFlight | None,
+    calls: CallsInFlight,
     meshes: Meshes,
+    standard: bool = False,
 ) -> tuple[grpc.GenericRpcHandler, ...]:
-    """What a gRPC server takes: the services' handlers, each behind the edge."""
+    """What a gRPC server takes: the services' handlers, each behind the edge. standard: every server has them."""
     return tuple(
         grpc.method_handlers_generic_handler(
             service,
@@ -100,6 +101,7 @@ def wrap_services(
                     validator=validator,
                     calls=calls,
                     meshes=meshes,
+                    standard=standard,
                 )
                 for name, handler in methods.items()
             },

@@ -18,6 +18,8 @@ from llmesh import Denied, Mesh
 from llmesh._client import open_channel
 from llmesh.api.blocks.v1 import blocks_pb2 as blocks
 from llmesh.api.blocks.v1.blocks_pb2_grpc import BlockServiceStub
+from llmesh.api.calls.v1 import calls_pb2 as calls
+from llmesh.api.calls.v1.calls_pb2_grpc import CallServiceStub
 from llmesh.api.catalog.v1 import catalog_pb2 as catalog
 from llmesh.api.catalog.v1.catalog_pb2_grpc import CatalogServiceStub
 from llmesh.identity import DevCaller
@@ -188,7 +190,8 @@ async def test_open_streams_end_at_once_where_they_are_cut(mesh: RunningMesh, ki
         placed = await stub.Block(request, metadata=metadata, timeout=30)
 
         assert await theirs.code() is grpc.StatusCode.PERMISSION_DENIED
-        assert "it leaks" in (await theirs.details() or "")
+        # Why a caller is blocked is for the caller alone to read, not for the tools that end its calls.
+        assert ("it leaks" in (await theirs.details() or "")) is (kind != "caller")
         assert placed.calls_ended == (1 if kind == "caller" else 2)
         assert not placed.not_cut
         if kind == "caller":
@@ -197,3 +200,31 @@ async def test_open_streams_end_at_once_where_they_are_cut(mesh: RunningMesh, ki
             others.cancel()
         await stub.Unblock(blocks.UnblockRequest(target=TARGETS[kind]), metadata=metadata, timeout=30)
     await eventually(lambda: answers(mesh), within_s=BACK_WITHIN_S)
+
+
+async def test_what_a_cut_caller_watches_of_the_mesh_ends_too(mesh: RunningMesh) -> None:
+    async with open_channel(mesh.address) as channel:
+        watch = CatalogServiceStub(channel).WatchTools(catalog.WatchToolsRequest(), metadata=mesh.bearer(READER))
+        assert await watch.read()
+        stub, metadata = BlockServiceStub(channel), mesh.bearer(OPS)
+        request = blocks.BlockRequest(target=TARGETS["caller"], reason="it leaks", cut=True)
+        placed = await stub.Block(request, metadata=metadata, timeout=30)
+
+        assert await watch.code() is grpc.StatusCode.PERMISSION_DENIED
+        assert (placed.calls_ended, list(placed.not_cut)) == (1, [])
+        await stub.Unblock(blocks.UnblockRequest(target=TARGETS["caller"]), metadata=metadata, timeout=30)
+    await eventually(lambda: answers(mesh), within_s=BACK_WITHIN_S)
+
+
+async def test_nobody_ends_calls_through_the_mesh(mesh: RunningMesh) -> None:
+    request = calls.EndCallsRequest(message="be gone", reason="BLOCKED", method=f"{ECHO}/Bidi")
+    async with open_channel(mesh.address) as channel:
+        stream = EchoStub(channel).Bidi(metadata=mesh.bearer())
+        await stream.write(pb.BidiRequest(text="a"))
+        assert await stream.read() == pb.BidiResponse(text="a")
+        for caller in (READER, OWNER, OPS):
+            call = CallServiceStub(channel).EndCalls(request, metadata=mesh.bearer(caller), timeout=30)
+            assert await call.code() is grpc.StatusCode.UNIMPLEMENTED
+        await stream.write(pb.BidiRequest(text="b"))
+        assert await stream.read() == pb.BidiResponse(text="b")
+        stream.cancel()

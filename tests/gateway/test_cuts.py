@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 from typing import Any as Untyped
 
 import grpc
@@ -20,15 +20,14 @@ from echo_tool.service import EchoServicer
 
 import llmesh
 from gateway.blocks.words import Target
-from gateway.catalog import CatalogBoard
-from gateway.cuts import MOST, Cut, Cuts
+from gateway.catalog import CatalogBoard, Endpoint
+from gateway.cuts import AT_ONCE, MOST, Cut, Cuts
+from llmesh.api.calls.v1 import calls_pb2 as calls_pb
+from llmesh.api.calls.v1.calls_pb2_grpc import CallServiceStub
 from llmesh.caller import Caller, caller_to_metadata
 from llmesh.status import error_from_rpc
 from tests.envoy import backend_at, tool_of
 from tests.gateway.blocks.world import block, caller, domain, method, tool
-
-if TYPE_CHECKING:
-    from acme.testing.v1.echo_pb2_grpc import EchoAsyncStub
 
 ECHO, OTHER = "acme.testing.v1.Echo", "acme.support.v1.Tickets"
 UNARY = f"{ECHO}/Unary"
@@ -43,33 +42,50 @@ class Waiting(EchoServicer):
     def __init__(self) -> None:
         self.begun = asyncio.Semaphore(0)
         self.go_on = asyncio.Event()
+        # Whether it goes on when it is cancelled, and how often it did.
+        self.stubborn = False
+        self.went_on = 0
 
     async def Unary(self, request: pb.UnaryRequest, context: object) -> pb.UnaryResponse:
-        self.begun.release()
-        await self.go_on.wait()
+        await self._wait()
         return pb.UnaryResponse()
 
     async def Bidi(self, request_iterator: object, context: object) -> AsyncGenerator[pb.BidiResponse]:
         yield pb.BidiResponse(text="begun")
+        await self._wait()
+        yield pb.BidiResponse(text="ended")
+
+    async def _wait(self) -> None:
         self.begun.release()
-        await self.go_on.wait()
+        try:
+            await self.go_on.wait()
+        except asyncio.CancelledError:
+            if not self.stubborn:
+                raise
+            self.went_on += 1
 
 
 @dataclass(slots=True)
 class Serving:
     """A tool by the SDK, whose calls wait, and one without it."""
 
-    echo: EchoAsyncStub
+    channel: grpc.aio.Channel
     waiting: Waiting
-    cuts: Cuts
+    board: CatalogBoard
     foreign: str
+
+    @property
+    def cuts(self) -> Cuts:
+        """What cuts."""
+        return Cuts(self.board)
 
     async def begin(self, *callers: Caller) -> list[Untyped]:
         """A unary call and a stream of each caller's, once the tool is answering them."""
         begun: list[Untyped] = []
+        echo = EchoStub(self.channel)
         for who in callers:
             metadata = caller_to_metadata(who)
-            begun += [self.echo.Unary(pb.UnaryRequest(), metadata=metadata), self.echo.Bidi(metadata=metadata)]
+            begun += [echo.Unary(pb.UnaryRequest(), metadata=metadata), echo.Bidi(metadata=metadata)]
         for _ in begun:
             await asyncio.wait_for(self.waiting.begun.acquire(), 20)
         return begun
@@ -105,7 +121,7 @@ async def serving() -> AsyncGenerator[Serving]:
         ):
             tools = [tool_of(ECHO, address, domain="testing"), tool_of(OTHER, foreign.address, domain="support")]
             await board.post({each.service: each for each in tools}, {})
-            yield Serving(EchoStub(channel), waiting, Cuts(board), foreign.address)
+            yield Serving(channel, waiting, board, foreign.address)
 
 
 @pytest.mark.parametrize(
@@ -185,3 +201,58 @@ async def test_what_a_server_says_that_nobody_vouches_for_harms_nothing(answer: 
 
     assert made.ended <= MOST
     assert made.deaf <= {f"127.0.0.1:{port}"}
+
+
+async def test_no_tool_is_told_why_a_caller_is_blocked(serving: Serving) -> None:
+    unary, _ = await serving.begin(SAM)
+
+    await serving.cuts.cut(block(caller("sam"), "under investigation"))
+
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await unary
+    told = error_from_rpc(error.value)
+    assert told.reason == "BLOCKED"
+    assert told.message == "the caller `sam` of the issuer `corp` is blocked: call again to read why"
+    assert told.metadata == {"block": "b1"}
+
+
+async def test_a_servicer_that_will_not_be_cancelled_sends_nothing_more(serving: Serving) -> None:
+    serving.waiting.stubborn = True
+    unary, stream = await serving.begin(SAM)
+
+    await serving.cuts.cut(block(tool(ECHO)))
+
+    for call in (unary, stream):
+        assert await asyncio.wait_for(code_of(call), 20) is grpc.StatusCode.PERMISSION_DENIED
+    assert serving.waiting.went_on == 2
+
+
+async def test_nobody_who_comes_through_the_mesh_ends_calls(serving: Serving) -> None:
+    calls = await serving.begin(SAM)
+    request = calls_pb.EndCallsRequest(message="be gone", reason="BLOCKED", method=UNARY)
+    end_calls = CallServiceStub(serving.channel).EndCalls
+
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await end_calls(request, metadata=(("x-llmesh-call-id", "c-1"),))
+
+    assert error_from_rpc(error.value).reason == "NOT_THE_GATEWAY"
+    assert await serving.were_cut(calls) == [False, False]
+
+
+async def test_servers_that_do_not_answer_hold_up_no_other(serving: Serving, tmp_path: Path) -> None:
+    silent = [Endpoint(f"unix:{tmp_path}/{number}.sock", "test") for number in range(AT_ONCE + 1)]
+    with ExitStack() as listening:
+        for endpoint in silent:
+            # The system takes connections to it, and nobody answers.
+            server = listening.enter_context(socket.socket(socket.AF_UNIX))
+            server.bind(endpoint.address.removeprefix("unix:"))
+            server.listen()
+        echo = serving.board.current.tools[ECHO]
+        crowd = replace(tool_of(OTHER, ""), endpoints=tuple(silent), ready=frozenset(silent))
+        await serving.board.post({ECHO: echo, OTHER: crowd}, {})
+        calls = await serving.begin(FOR_SAM)
+
+        cut = await asyncio.wait_for(Cuts(serving.board, all_within_s=0.5).cut(block(tool(OTHER))), 20)
+
+    assert cut == Cut(2, frozenset(endpoint.address for endpoint in silent))
+    assert await serving.were_cut(calls) == [True, True]
