@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llmesh.cli import moments
 from llmesh.cli.options import AddressOption, AsOption, HomeOption, JsonOption
 from llmesh.cli.output import console, print_json_line
-from llmesh.problem import Problem
 
 if TYPE_CHECKING:
-    from google.protobuf.timestamp_pb2 import Timestamp
-
     from llmesh.api.records.v1 import records_pb2 as pb
     from llmesh.cli.session import Session
 
@@ -46,7 +45,9 @@ def audit(
     outcome: Annotated[OutcomeName | None, typer.Option("--outcome", help="With this outcome.")] = None,
     since: Annotated[
         str,
-        typer.Option("--since", metavar="TIME|SPAN", help="Of calls since then: 2026-01-31T12:00, or 90s, 5m, 2h, 7d."),
+        typer.Option(
+            "--since", metavar="TIME|SPAN", help="Of calls since then: 90s, 5m, 2h, 7d, or a time by RFC 3339."
+        ),
     ] = "",
     limit: Annotated[int, typer.Option("--limit", min=1, help="The newest so many.")] = 100,
     follow: Annotated[bool, typer.Option("--follow", help="Then each one as it is made, until Ctrl-C.")] = False,
@@ -66,7 +67,7 @@ def audit(
     if outcome:
         wanted.outcome = pb.Outcome.Value(f"OUTCOME_{outcome.name}")
     if since:
-        wanted.since.CopyFrom(_moment(since))
+        wanted.since.CopyFrom(moments.before(since, now=datetime.now(UTC)))
     session = open_session(home, address, name=name)
     if follow:
         _follow(session, wanted, limit=limit, json=json)
@@ -131,24 +132,3 @@ def _follow(session: Session, wanted: pb.RecordFilter, *, limit: int, json: bool
         asyncio.run(within())
     except KeyboardInterrupt:
         raise typer.Exit from None
-
-
-_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-
-
-def _moment(text: str) -> Timestamp:
-    """A time in the past, as a moment or as the span since. Raises Problem."""
-    from datetime import datetime, timedelta
-
-    from google.protobuf.timestamp_pb2 import Timestamp
-
-    try:
-        if text[-1] in _UNITS_S and text[:-1].isdecimal():
-            moment = datetime.now().astimezone() - timedelta(seconds=int(text[:-1]) * _UNITS_S[text[-1]])
-        else:
-            moment = datetime.fromisoformat(text).astimezone()
-        made = Timestamp()
-        made.FromDatetime(moment)
-    except (ValueError, OverflowError) as err:
-        raise Problem(f"`{text}` is no time", "write a moment (2026-01-31T12:00) or a span (90s, 5m, 2h, 7d)") from err
-    return made

@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llmesh.cli import moments
 from llmesh.cli.options import AddressOption, AsOption, HomeOption, JsonOption
 from llmesh.cli.output import console, print_json, say
 from llmesh.problem import Problem
 
 if TYPE_CHECKING:
-    from google.protobuf.timestamp_pb2 import Timestamp
     from rich.table import Table
 
     from llmesh.api.blocks.v1 import blocks_pb2 as pb
-    from llmesh.api.blocks.v1.blocks_pb2_grpc import BlockServiceAsyncStub
-    from llmesh.cli.session import Session
 
-T = TypeVar("T")
-
-TIMEOUT_S = 30.0
-PAGE_SIZE = 1000
-_SPAN = re.compile(r"([1-9][0-9]{0,8})([smhd])")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _TARGET = "TOOL|METHOD|DOMAIN|CALLER"
 
 TargetArgument = Annotated[
@@ -59,19 +50,19 @@ def block(
     """
     from rich.markup import escape
 
-    from llmesh import catalog
+    from llmesh import blocks, catalog
     from llmesh.api.blocks.v1 import blocks_pb2 as pb
     from llmesh.cli.session import open_session
 
     request = pb.BlockRequest(target=_target(target), reason=reason, cut=cut, allow_unknown=unknown)
     if until:
-        request.until.FromDatetime(_time(until, now=datetime.now(UTC)))
+        request.until.CopyFrom(moments.after(until, now=datetime.now(UTC)))
     session = open_session(home, address, name=name)
-    answer = _call(session, lambda stub: stub.Block(request, timeout=TIMEOUT_S))
+    answer = session.run(lambda channel: blocks.block(channel, request))
     if json:
         print_json(catalog.as_json(answer))
         return
-    ends = f" until {_shown_time(answer.block.until)}" if answer.block.HasField("until") else ""
+    ends = f" until {moments.shown(answer.block.until)}" if answer.block.HasField("until") else ""
     say(f"blocked{ends}: [bold]{_shown(answer.block.target)}[/]{_soon(in_force=answer.in_force)}")
     if cut:
         say(f"open calls that were ended: {answer.calls_ended}")
@@ -89,13 +80,13 @@ def unblock(
     json: JsonOption = False,
 ) -> None:
     """Let something go on that was blocked."""
-    from llmesh import catalog
+    from llmesh import blocks, catalog
     from llmesh.api.blocks.v1 import blocks_pb2 as pb
     from llmesh.cli.session import open_session
 
     request = pb.UnblockRequest(target=_target(target), reason=reason)
     session = open_session(home, address, name=name)
-    answer = _call(session, lambda stub: stub.Unblock(request, timeout=TIMEOUT_S))
+    answer = session.run(lambda channel: blocks.unblock(channel, request))
     if json:
         print_json(catalog.as_json(answer))
     elif answer.HasField("block"):
@@ -116,54 +107,20 @@ def list_blocks(
     json: JsonOption = False,
 ) -> None:
     """List what is blocked, and why."""
-    from llmesh import catalog
+    from llmesh import blocks, catalog
     from llmesh.cli.session import open_session
 
     session = open_session(home, address, name=name)
     if history:
-        changes = _call(session, lambda stub: _changes(stub, limit))
+        changes = session.run(lambda channel: blocks.list_changes(channel, limit=limit))
         shown, found = {"changes": [catalog.as_json(one) for one in changes]}, _history_table(changes)
     else:
-        blocks = _call(session, _blocks)
-        shown, found = {"blocks": [catalog.as_json(one) for one in blocks]}, _blocks_table(blocks)
+        known = session.run(blocks.list_blocks)
+        shown, found = {"blocks": [catalog.as_json(one) for one in known]}, _blocks_table(known)
     if json:
         print_json(shown)
     else:
         console().print(found if found.row_count else "nothing that you may know of is blocked")
-
-
-def _call(session: Session, work: Callable[[BlockServiceAsyncStub], Awaitable[T]]) -> T:
-    from llmesh.api.blocks.v1.blocks_pb2_grpc import BlockServiceStub
-
-    return session.run(lambda channel: work(BlockServiceStub(channel)))
-
-
-async def _blocks(stub: BlockServiceAsyncStub) -> Sequence[pb.Block]:
-    from llmesh.api.blocks.v1 import blocks_pb2 as pb
-
-    found: list[pb.Block] = []
-    token = ""
-    while True:
-        page = await stub.ListBlocks(pb.ListBlocksRequest(page_size=PAGE_SIZE, page_token=token), timeout=TIMEOUT_S)
-        found += page.blocks
-        token = page.next_page_token
-        if not token:
-            return found
-
-
-async def _changes(stub: BlockServiceAsyncStub, limit: int) -> Sequence[pb.Change]:
-    from llmesh.api.blocks.v1 import blocks_pb2 as pb
-
-    found: list[pb.Change] = []
-    token = ""
-    while len(found) < limit:
-        asked = pb.ListChangesRequest(page_size=min(PAGE_SIZE, limit - len(found)), page_token=token)
-        page = await stub.ListChanges(asked, timeout=TIMEOUT_S)
-        found += page.changes
-        token = page.next_page_token
-        if not token:
-            break
-    return found
 
 
 def _target(text: str) -> pb.Target:
@@ -182,20 +139,6 @@ def _target(text: str) -> pb.Target:
     return pb.Target(domain=text)
 
 
-def _time(text: str, *, now: datetime) -> datetime:
-    """The moment that a text names. Raises Problem."""
-    span = _SPAN.fullmatch(text)
-    try:
-        if span:
-            return now + timedelta(**{_UNITS[span[2]]: int(span[1])})
-        found = datetime.fromisoformat(text)
-    except (ValueError, OverflowError) as err:
-        raise Problem(f"`{text}` is no time", "say 90s, 30m, 2h, 1d, or a time such as 2026-01-31T18:00:00Z") from err
-    if found.tzinfo is None:
-        raise Problem(f"`{text}` names no time zone", f"say which: {text}Z")
-    return found
-
-
 def _shown(target: pb.Target) -> str:
     from rich.markup import escape
 
@@ -211,21 +154,17 @@ def _soon(*, in_force: bool) -> str:
     return "" if in_force else "; Envoy has not said yet that it knows: see `llmesh status`"
 
 
-def _shown_time(moment: Timestamp) -> str:
-    return moment.ToDatetime(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def _blocks_table(blocks: Iterable[pb.Block]) -> Table:
+def _blocks_table(found: Iterable[pb.Block]) -> Table:
     from rich.markup import escape
 
     from llmesh.cli import show
 
     rows = show.table("what", "since", "until", "by", "why")
-    for one in blocks:
-        until = _shown_time(one.until) if one.HasField("until") else "unblocked"
+    for one in found:
+        until = moments.shown(one.until) if one.HasField("until") else "unblocked"
         by = f"{one.blocked_by.issuer}:{one.blocked_by.subject}"
         rows.add_row(
-            f"[bold]{_shown(one.target)}[/]", _shown_time(one.block_time), until, escape(by), escape(one.reason)
+            f"[bold]{_shown(one.target)}[/]", moments.shown(one.block_time), until, escape(by), escape(one.reason)
         )
     return rows
 
@@ -242,6 +181,6 @@ def _history_table(changes: Iterable[pb.Change]) -> Table:
         by = f"{one.changed_by.issuer}:{one.changed_by.subject}" if one.HasField("changed_by") else ""
         why = one.block.reason if one.action == pb.Change.ACTION_BLOCKED else one.reason
         rows.add_row(
-            _shown_time(one.change_time), action, f"[bold]{_shown(one.block.target)}[/]", escape(by), escape(why)
+            moments.shown(one.change_time), action, f"[bold]{_shown(one.block.target)}[/]", escape(by), escape(why)
         )
     return rows

@@ -29,6 +29,7 @@ OTHER_HOST = "Hostname Verification"
 STEPS = {
     "UNAUTHENTICATED": "sign in again: llmesh login --as NAME --role ROLE",
     "PERMISSION_DENIED": "see who you are: llmesh login; be somebody else: --as NAME",
+    "BLOCKED": "see who stopped it, and until when: llmesh blocks",
     "NOT_BELIEVED": "name the file of the authority that vouches for it: LLMESH_AUTHORITY=FILE",
     "UNREACHABLE": "start a mesh here (llmesh up), or say where it is (--address; https:// where it speaks TLS)",
     "UNAVAILABLE": "see what runs: llmesh status",
@@ -130,6 +131,8 @@ def _step(error: MeshError) -> str:
         return STEPS["NOT_BELIEVED"]
     if error.message.startswith(UNREACHABLE):
         return STEPS["UNREACHABLE"]
+    if error.reason == "BLOCKED":
+        return STEPS["BLOCKED"]
     # What a tool doesn't find is its own; the list of tools helps only with a tool that isn't there.
     kind, _ = getattr(error, "resource", None) or ("", "")
     return STEPS["NO_TOOL"] if kind == "tool" else STEPS.get(error.code.name, "")

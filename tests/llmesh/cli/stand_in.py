@@ -1,4 +1,4 @@
-"""A mesh for the command line to meet: the catalog's answers and the echo tool, on one socket, in a process of its own.
+"""A mesh for the command line to meet: its own services and the echo tool, on one socket, in a process of its own.
 
 Run as a script with the socket's path; prints a line once it serves.
 """
@@ -17,6 +17,8 @@ from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 
 import llmesh
+from llmesh.api.blocks.v1 import blocks_pb2
+from llmesh.api.blocks.v1.blocks_pb2_grpc import BlockServiceServicer
 from llmesh.api.catalog.v1 import catalog_pb2 as pb
 from llmesh.api.catalog.v1.catalog_pb2_grpc import CatalogServiceServicer
 from llmesh.api.options.v1 import options_pb2 as options
@@ -102,6 +104,53 @@ class Catalog(CatalogServiceServicer):
         return pb.ListEndpointsResponse(endpoints=[REFUSED, READY])
 
 
+class Blocks(BlockServiceServicer):
+    """Two are told a page. Who calls is not asked."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[bytes, blocks_pb2.Block] = {}
+        self._changes: list[blocks_pb2.Change] = []
+
+    async def Block(self, request: blocks_pb2.BlockRequest, context: Context) -> blocks_pb2.BlockResponse:
+        if request.target.tool == "acme.X" and not request.allow_unknown:
+            raise llmesh.NotFound("nothing was blocked: the mesh knows no tool `acme.X`", resource=("tool", "acme.X"))
+        made = blocks_pb2.Block(id="b1", target=request.target, reason=request.reason)
+        made.blocked_by.CopyFrom(blocks_pb2.Caller(issuer="dev", subject="[pia]"))
+        made.block_time.FromSeconds(1_800_000_000)
+        if request.HasField("until"):
+            made.until.CopyFrom(request.until)
+        self._blocks[request.target.SerializeToString()] = made
+        self._tell(blocks_pb2.Change.ACTION_BLOCKED, made)
+        deaf = ["[::1]:9000"] if request.cut else []
+        return blocks_pb2.BlockResponse(block=made, in_force=not request.cut, calls_ended=3 * request.cut, not_cut=deaf)
+
+    async def Unblock(self, request: blocks_pb2.UnblockRequest, context: Context) -> blocks_pb2.UnblockResponse:
+        ended = self._blocks.pop(request.target.SerializeToString(), None)
+        if ended:
+            self._tell(blocks_pb2.Change.ACTION_UNBLOCKED, ended, request.reason)
+        return blocks_pb2.UnblockResponse(block=ended, in_force=True)
+
+    def _tell(self, action: blocks_pb2.Change.Action.ValueType, block: blocks_pb2.Block, reason: str = "") -> None:
+        change = blocks_pb2.Change(action=action, block=block, reason=reason, changed_by=block.blocked_by)
+        change.change_time.FromSeconds(1_800_000_000 + len(self._changes))
+        self._changes.insert(0, change)
+
+    async def ListBlocks(
+        self, request: blocks_pb2.ListBlocksRequest, context: Context
+    ) -> blocks_pb2.ListBlocksResponse:
+        at, blocks = int(request.page_token or 0), list(self._blocks.values())
+        more = str(at + 2) if at + 2 < len(blocks) else ""
+        return blocks_pb2.ListBlocksResponse(blocks=blocks[at : at + 2], next_page_token=more)
+
+    async def ListChanges(
+        self, request: blocks_pb2.ListChangesRequest, context: Context
+    ) -> blocks_pb2.ListChangesResponse:
+        at = int(request.page_token or 0)
+        end = at + min(2, request.page_size)
+        more = str(end) if end < len(self._changes) else ""
+        return blocks_pb2.ListChangesResponse(changes=self._changes[at:end], next_page_token=more)
+
+
 class Echo(EchoServicer):
     """Lets nobody erase."""
 
@@ -110,6 +159,8 @@ class Echo(EchoServicer):
         raise llmesh.Denied("only owners erase", rule="mesh/destructive", reason="NO_RULE_PERMITS")
 
     async def Unary(self, request: echo_pb2.UnaryRequest, context: Context) -> echo_pb2.UnaryResponse:
+        if request.text == "blocked":
+            raise llmesh.Denied("the tool is blocked: it leaks", reason="BLOCKED")
         if request.text.startswith("header "):
             sent = {key: str(value) for key, value in context.invocation_metadata() or ()}
             return echo_pb2.UnaryResponse(text=sent.get(request.text.removeprefix("header "), "none"))
@@ -132,7 +183,7 @@ def _collect(file: FileDescriptor, files: dict[str, FileDescriptorProto]) -> Non
 
 
 async def serve(path: str) -> None:
-    async with llmesh.Server(Catalog(), Echo(), address=f"unix:{path}"):
+    async with llmesh.Server(Catalog(), Blocks(), Echo(), address=f"unix:{path}"):
         print("serving", flush=True)  # noqa: T201 what the test waits for
         await asyncio.Event().wait()
 
