@@ -93,7 +93,12 @@ def derive(issuers: Issuers) -> Message:
     limits = f"local MAX_HOPS, MAX_TEXT_BYTES = {delegation.MAX_HOPS}, {delegation.MAX_TEXT_BYTES}\n"
     bindings = f"local ISSUERS = {_lua({issuer.name: _bindings(issuer) for issuer in issuers.issuers})}\n"
     script = f"{limits}{bindings}{_SCRIPT}"
-    return make("envoy.extensions.filters.http.lua.v3.Lua", default_source_code={"inline_string": script})
+    return make(
+        "envoy.extensions.filters.http.lua.v3.Lua",
+        default_source_code={"inline_string": script},
+        # No route asks for what it writes: without this, Envoy would look for the call's route twice.
+        clear_route_cache={"value": False},
+    )
 
 
 def _bindings(issuer: Issuer) -> dict[str, Untyped]:
