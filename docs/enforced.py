@@ -226,7 +226,7 @@ BLOCKS: Mapping[str, Held | NotHeld] = {
         "Envoy, `llmesh.blocks`",
         (
             f"{XDS}/test_blocks.py::test_a_blocked_tool_stops_no_other",
-            f"{XDS}/test_blocks.py::test_a_blocked_tool_calls_nobody",
+            f"{XDS}/test_blocks.py::test_what_is_blocked_calls_nobody_however_far_up_it_acts",
         ),
     ),
     "a method": Held("Envoy, `llmesh.blocks`", (f"{XDS}/test_blocks.py::test_a_blocked_method_stops_no_other",)),

@@ -119,10 +119,10 @@ def ingest_of(config: Config, home: Home, judge: Judge, database: Callable[[], E
     return Ingest(home.call_log, lambda: Records(database()), judge, keep_days=days, clock=clock)
 
 
-def judge_of(shown: CatalogBoard, platform: Sequence[Tool], blocks: Blocks) -> Judge:
+def judge_of(shown: CatalogBoard, platform: Sequence[Tool]) -> Judge:
     """What judges calls of the tools that are shown, and of the platform's own."""
     own = {tool.service: tool for tool in platform}
-    return Judge(lambda name: own.get(name) or shown.current.tools.get(name), lambda: blocks.current)
+    return Judge(lambda name: own.get(name) or shown.current.tools.get(name))
 
 
 def print_bootstrap(config: Config) -> None:
@@ -200,7 +200,7 @@ def make_parts(config: Config) -> Parts:
         clock=clock,
         credentials=certificates.credentials,
     )
-    ingest = ingest_of(config, home, judge_of(shown, platform, blocks), database, clock=clock)
+    ingest = ingest_of(config, home, judge_of(shown, platform), database, clock=clock)
     _follow(control, discovery, ingest)
     return Parts(
         *(home, clock, shown, policies, publisher, certificates, keys, blocks, control),

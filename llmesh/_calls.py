@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from llmesh.api.calls.v1 import calls_pb2 as pb
 from llmesh.api.calls.v1.calls_pb2_grpc import CallServiceServicer
@@ -17,11 +17,12 @@ log = logging.getLogger("llmesh.server")
 class CallInFlight:
     """One call that is being answered, by the task that answers it."""
 
-    __slots__ = ("call", "standard", "task", "why_ended")
+    __slots__ = ("acting", "call", "standard", "task", "why_ended")
 
-    def __init__(self, call: Call, task: asyncio.Task[object], *, standard: bool) -> None:
-        """standard: of a service that every server has."""
+    def __init__(self, call: Call, acting: frozenset[str], task: asyncio.Task[object], *, standard: bool) -> None:
+        """acting: paths of methods that act for the caller. standard: of a service that every server has."""
         self.call = call
+        self.acting = acting
         self.task = task
         self.standard = standard
         # None for as long as the mesh has not ended it.
@@ -48,11 +49,11 @@ class CallsInFlight:
         self._none = asyncio.Event()
         self._none.set()
 
-    def count(self, call: Call, *, standard: bool) -> CallInFlight:
+    def count(self, call: Call, acting: Iterable[str], *, standard: bool) -> CallInFlight:
         """Count the call of this task until gRPC has sent all of its answer, which is when the task ends."""
         task = asyncio.current_task()
         assert task is not None, "gRPC answers each call in a task"  # noqa: S101
-        counted = CallInFlight(call, task, standard=standard)
+        counted = CallInFlight(call, frozenset(acting), task, standard=standard)
         self._open.add(counted)
         if not standard:
             self._waited_for += 1
@@ -71,9 +72,9 @@ class CallsInFlight:
         """Return when no call of a tool is being answered."""
         await self._none.wait()
 
-    def end(self, meant: Callable[[Call], bool], error: MeshError) -> int:
+    def end(self, meant: Callable[[CallInFlight], bool], error: MeshError) -> int:
         """End the calls that are meant, each of which then fails with the error; how many."""
-        found = [each for each in self._open if each.why_ended is None and meant(each.call)]
+        found = [each for each in self._open if each.why_ended is None and meant(each)]
         for each in found:
             each.end(error)
         return len(found)
@@ -91,18 +92,18 @@ class CallServicer(CallServiceServicer):
         if current_call().call_id:
             raise Denied("only the gateway ends calls", reason="NOT_THE_GATEWAY")
         error = Denied(request.message, reason=request.reason, metadata=dict(request.facts))
-        ended = self._calls.end(lambda call: _is_meant(request, call), error)
+        ended = self._calls.end(lambda each: _is_meant(request, each), error)
         log.warning("calls ended by the mesh", extra={"count": ended, "why": request.message})
         return pb.EndCallsResponse(ended=ended)
 
 
-def _is_meant(request: pb.EndCallsRequest, call: Call) -> bool:
-    path = call.method.removeprefix("/")
+def _is_meant(request: pb.EndCallsRequest, one: CallInFlight) -> bool:
+    caller = one.call.caller
+    methods = {path.removeprefix("/") for path in (one.call.method, *one.acting)}
     match request.WhichOneof("calls"):
         case "services":
-            return path.partition("/")[0] in request.services.names or call.caller.actor in request.services.names
+            return any(method.partition("/")[0] in request.services.names for method in methods)
         case "method":
-            return path == request.method
+            return request.method in methods
         case _:
-            asked = request.caller
-            return (call.caller.issuer, call.caller.subject) == (asked.issuer, asked.subject)
+            return (caller.issuer, caller.subject) == (request.caller.issuer, request.caller.subject)

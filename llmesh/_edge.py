@@ -28,7 +28,7 @@ from llmesh._delegation import DELEGATION_KEY, Meshes
 from llmesh._sizes import Sizes
 from llmesh._tracing import answering as answering_span
 from llmesh.call import PROVENANCE_MAX_BYTES, Call, answer
-from llmesh.caller import CALL_ID_KEY, PROVENANCE_KEY, caller_from_metadata, read_metadata
+from llmesh.caller import ACTING_KEY, CALL_ID_KEY, PROVENANCE_KEY, caller_from_metadata, read_metadata
 from llmesh.errors import InvalidCall, MeshError, ToolFailed, Unimplemented, Violation
 from llmesh.log import call_facts
 from llmesh.status import CODES, STATUS_KEY, status_from_error
@@ -229,7 +229,8 @@ class _Answering:
         metadata = tuple(context.invocation_metadata() or ())
         call = self._call(context, metadata)
         answer(call)
-        in_flight = self._calls.count(call, standard=self._standard)
+        acting = (value for key, value in metadata if key.startswith(ACTING_KEY) and isinstance(value, str))
+        in_flight = self._calls.count(call, acting, standard=self._standard)
         span = None if self._standard else answering_span(call, metadata)
         started_s = time.monotonic()
         outcome = "CANCELLED"

@@ -11,10 +11,20 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["CALL_ID_KEY", "PROVENANCE_KEY", "Caller", "caller_from_metadata", "caller_to_metadata", "read_metadata"]
+__all__ = [
+    "ACTING_KEY",
+    "CALL_ID_KEY",
+    "PROVENANCE_KEY",
+    "Caller",
+    "caller_from_metadata",
+    "caller_to_metadata",
+    "read_metadata",
+]
 
 CALL_ID_KEY = "x-llmesh-call-id"
 PROVENANCE_KEY = "x-llmesh-provenance"
+# With 1, 2 and so on behind it: the methods that act for the caller, by their paths, the first one called first.
+ACTING_KEY = "x-llmesh-acting-"
 # What a header holds without loss: printable ASCII, the comma kept for lists.
 _WORD = re.compile(r"[ -+\--~]*")
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any as Untyped
 
+from gateway.snapshot import blocks
 from gateway.snapshot.service import STARTS
 from gateway.xds.messages import make, pack
 
@@ -46,6 +47,8 @@ _END: Mapping[str, str] = MappingProxyType(
         "duration_ms": "%DURATION%",
         "bytes_in": "%BYTES_RECEIVED%",
         "bytes_out": "%BYTES_SENT%",
+        # Which block stopped it; "free" where none did.
+        "block": f"%DYNAMIC_METADATA({blocks.METADATA}:{blocks.STATUS})%",
         "provenance": f"%TRAILER(X-LLMESH-PROVENANCE):{_PROVENANCE_BYTES}%",
         # Of an error that is all trailers.
         "provenance_of_error": f"%RESP(X-LLMESH-PROVENANCE):{_PROVENANCE_BYTES}%",

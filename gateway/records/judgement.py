@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from gateway.blocks.words import Block, Kind, Target
 from gateway.catalog import Tool
 from gateway.records.logged import DELEGATION, Logged, Outcome
 from gateway.snapshot.build import facts
@@ -73,12 +72,9 @@ def _method_of(tool: Tool, residue: Residue) -> _Method:
 class Judge:
     """Judges calls of the tools that are on the mesh. Of one thread, but for `in_force`."""
 
-    def __init__(
-        self, tool: Callable[[str], Tool | None], blocks: Callable[[], Mapping[Target, Block]] = dict[Target, Block]
-    ) -> None:
-        """tool: the one of a name that is on the mesh now; None if none is. blocks: those in force."""
+    def __init__(self, tool: Callable[[str], Tool | None]) -> None:
+        """tool: the one of a name that is on the mesh now; None if none is."""
         self._tool = tool
-        self._blocks = blocks
         self._bundles: deque[tuple[int, Bundle]] = deque(maxlen=BUNDLES)
         # By bundle, service, method and contract.
         self._methods: dict[tuple[str, str, str, str], _Method] = {}
@@ -94,7 +90,7 @@ class Judge:
     def judge(self, logged: Logged) -> Judgement:
         """What the rules say of the call."""
         if logged.outcome is Outcome.BLOCKED:
-            return Judgement(rule=self._block(logged))
+            return Judgement(rule=logged.rule)
         wanted = _DECIDED.get(logged.outcome)
         if wanted is None or logged.rule == DELEGATION:
             return UNJUDGED
@@ -122,20 +118,6 @@ class Judge:
                 self._decisions.clear()
             known = self._decisions[key] = decide(method.residue, logged.caller, words.Context(address))
         return known
-
-    def _block(self, logged: Logged) -> str:
-        """Which block it was, in the order of snapshot/blocks.py; empty if that has ended since."""
-        caller, blocks = logged.caller, self._blocks()
-        actor, called = self._tool(caller.actor), self._tool(logged.service)
-        stops = (
-            Target(Kind.TOOL, caller.actor),
-            Target(Kind.DOMAIN, actor.domain if actor else ""),
-            Target(Kind.CALLER, caller.subject, caller.issuer),
-            Target(Kind.METHOD, f"{logged.service}/{logged.method}"),
-            Target(Kind.TOOL, logged.service),
-            Target(Kind.DOMAIN, called.domain if called else ""),
-        )
-        return next((f"block/{blocks[target].id}" for target in stops if target in blocks), "")
 
     def _at(self, time_us: int) -> Iterator[Bundle]:
         """The bundle in force at a time, then those that came or went about then: Envoy takes a change tool by tool."""

@@ -15,6 +15,7 @@ from google.rpc import code_pb2  # pyright: ignore[reportMissingTypeStubs]
 from gateway.listener.call_log import START
 from gateway.listener.edge import POLICIES
 from gateway.listener.quotas import DETAILS as OVER_QUOTA
+from gateway.snapshot import refusals
 from gateway.snapshot.blocks import BLOCKED
 from governance.words import Caller
 from llmesh.api.records.v1 import records_pb2 as pb
@@ -44,7 +45,7 @@ class Logged:
 
     call_id: empty for what was refused before it had one. time_us: Unix
     microseconds. contract: digest; empty where no route fits. rule: what
-    refused it, as far as the log says; empty for a call that no rule permits,
+    refused it, "block/ID" for a block; empty for a call that no rule permits,
     and for one that was let through. code: google.rpc.Code. details: Envoy's
     words, without addresses; empty where the tool ended it, or outcome and
     rule say it all. address: where from, to be judged by; not kept.
@@ -109,7 +110,7 @@ def _logged(fields: Mapping[str, Untyped]) -> Logged:
         method=method,
         contract=contract,
         outcome=outcome,
-        rule="" if outcome is Outcome.ALLOWED else _rule(outcome, details),
+        rule="" if outcome is Outcome.ALLOWED else _rule(outcome, details, fields.get("block") or ""),
         code=code,
         details=_without_addresses(details),
         latency_ms=0 if start else int(fields["duration_ms"]),
@@ -162,11 +163,17 @@ _LIMITS = (
 )
 
 
-def _rule(outcome: Outcome, details: str) -> str:
+def _rule(outcome: Outcome, details: str, block: str) -> str:
     if details == _SCRIPT and outcome is Outcome.DENIED:
         return DELEGATION
-    # Which block is not said.
-    return "" if outcome is Outcome.BLOCKED else _denied_by(details)
+    return _block(block) if outcome is Outcome.BLOCKED else _denied_by(details)
+
+
+@functools.lru_cache(maxsize=1_000)
+def _block(status: str) -> str:
+    """As rules are named, the block whose status the filter wrote; empty where it wrote none."""
+    found = refusals.block_of(status)
+    return f"block/{found}" if found else ""
 
 
 def _denied_by(details: str) -> str:

@@ -13,8 +13,8 @@ that nothing stops it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any as Untyped
 
 from google.protobuf.message import Message
@@ -23,7 +23,9 @@ from gateway.blocks.words import Block, Kind, Target
 from gateway.snapshot import refusals
 from gateway.snapshot.predicate import predicate
 from gateway.xds.messages import make, pack
+from governance.delegation import MAX_HOPS
 from governance.expression import FALSE, Expression
+from llmesh.caller import ACTING_KEY
 
 BLOCKS, STOPPED = "llmesh.blocks", "llmesh.stopped"
 # Where the first filter writes: metadata of this name, under names that begin so.
@@ -33,9 +35,10 @@ STATUS, MESSAGE = f"{_PREFIX}enforced_effective_policy_id", f"{_PREFIX}shadow_ef
 RESULT = f"{_PREFIX}shadow_engine_result"
 # The action under which the second filter refuses.
 BLOCKED = "blocked"
-# Stands for the texts where the call is to be answered as if there were no such method.
+# Stands for the message where the call is to be answered as if there were no such method.
 UNKNOWN = "unknown"
 _FREE = "free"
+_ACTS = "which calls for you,"
 _RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC"
 
 
@@ -59,6 +62,11 @@ class _Texts:
 
     status: str
     message: str
+
+
+def _texts(block: Block, as_what: str = "") -> _Texts:
+    status = refusals.blocked(block, as_what)
+    return _Texts(refusals.encoded(status), status.message)
 
 
 _Matcher = dict[str, Untyped]
@@ -114,10 +122,12 @@ class _Tree:
         self._free = _action(_FREE, "ALLOW")
 
     def matcher(self) -> _Matcher:
-        """Who calls comes first, the actor and the caller; then what is called, a method before its tool and domain."""
+        """Who calls comes first, the tools that act and the caller; then what is called.
+
+        Of what acts or is called, a method comes before its tool, and that before its domain.
+        """
         steps = (
-            _looked_up("x-llmesh-actor", "exact_match_map", self._actor_tools()),
-            self._actor_domains(),
+            *self._acting(),
             _looked_up("x-llmesh-subject", "exact_match_map", self._callers()),
             _looked_up(":path", "exact_match_map", self._methods()),
             _looked_up(":path", "prefix_match_map", self._services()),
@@ -131,11 +141,18 @@ class _Tree:
     def _of(self, kind: Kind) -> Iterable[Block]:
         return (block for target, block in sorted(self._targets.items()) if target.kind is kind)
 
-    def _actor_tools(self) -> _Matcher:
-        return {block.target.name: self._told(block, "which calls for you,") for block in self._of(Kind.TOOL)}
+    def _acting(self) -> Iterator[_Matcher]:
+        """Whatever stands between the caller and the call, however far up: a token outlives the block of any of it."""
+        methods = {f"/{each.target.name}": self._told(each, _ACTS) for each in self._of(Kind.METHOD)}
+        tools = {f"/{each.target.name}/": self._told(each, _ACTS) for each in self._of(Kind.TOOL)}
+        for hop in range(1, MAX_HOPS + 1):
+            acts = f"{ACTING_KEY}{hop}"
+            yield _looked_up(acts, "exact_match_map", methods)
+            yield _looked_up(acts, "prefix_match_map", tools)
+            yield self._acting_domains(acts)
 
-    def _actor_domains(self) -> _Matcher:
-        """A list, as whoever is in none of these goes on. In a tree, as below, a prefix that frees ends it all."""
+    def _acting_domains(self, acts: str) -> _Matcher:
+        """A list, as whatever is in none of these goes on. In a tree, as below, a prefix that frees ends it all."""
         owners = self._surroundings.packages
         matchers: list[_Matcher] = []
         for block in self._of(Kind.DOMAIN):
@@ -144,7 +161,7 @@ class _Tree:
             others = owners.keys() - own
             for package in own:
                 foreign = sorted(other for other in others if other.startswith(f"{package}."))
-                matchers.append({"predicate": _actor_within(package, but=foreign), "on_match": told})
+                matchers.append({"predicate": _within(acts, package, but=foreign), "on_match": told})
         return {"matcher_list": {"matchers": matchers}} if matchers else {}
 
     def _callers(self) -> _Matcher:
@@ -176,7 +193,7 @@ class _Tree:
         service = block.target.service
         if service in self._surroundings.shown:
             return self._told(block)
-        told, unknown = self._told(block), self._action(_Texts(UNKNOWN, UNKNOWN))
+        told, unknown = self._told(block), self._action(replace(_texts(block), message=UNKNOWN))
         methods = {
             f"/{service}/{method}": {
                 "matcher": {
@@ -192,8 +209,7 @@ class _Tree:
         return {"matcher": {**_looked_up(":path", "exact_match_map", methods), "on_no_match": unknown}}
 
     def _told(self, block: Block, as_what: str = "") -> _Matcher:
-        status = refusals.blocked(block, as_what)
-        return self._action(_Texts(refusals.encoded(status), status.message))
+        return self._action(_texts(block, as_what))
 
     def _action(self, texts: _Texts) -> _Matcher:
         return _action(texts.message if self._message else texts.status, self._found)
@@ -204,10 +220,10 @@ def _looked_up(header: str, how: str, found: Mapping[str, Untyped]) -> _Matcher:
     return {"matcher_tree": {"input": _value_of(header), how: {"map": found}}} if found else {}
 
 
-def _actor_within(package: str, *, but: Collection[str]) -> _Matcher:
-    """Whether the tool that calls is of a package, and not of one of those below it."""
+def _within(acts: str, package: str, *, but: Collection[str]) -> _Matcher:
+    """Whether the method that acts is of a package, and not of one of those below it."""
     within, *others = (
-        {"single_predicate": {"input": _value_of("x-llmesh-actor"), "value_match": {"prefix": f"{each}."}}}
+        {"single_predicate": {"input": _value_of(acts), "value_match": {"prefix": f"/{each}."}}}
         for each in (package, *but)
     )
     return {"and_matcher": {"predicate": [within, *({"not_matcher": each} for each in others)]}} if others else within

@@ -65,6 +65,8 @@ local function delegated(handle, headers)
   headers:replace("x-llmesh-parent", claims.parent)
   local path = claims.path
   handle:streamInfo():dynamicMetadata():set("llmesh.caller", "path", path)
+  -- For what is blocked, which is looked up by headers.
+  for hop, method in ipairs(path) do headers:replace("x-llmesh-acting-" .. hop, method) end
   return {
     issuer = claims.issuer, subject = claims.sub, roles = claims.roles, domain = claims.domain,
     clearances = claims.clearances, actor = path[#path]:match("^/([^/]*)"),

@@ -16,7 +16,7 @@ from typing import Any as Untyped
 
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2  # pyright: ignore[reportMissingTypeStubs]
 
 from gateway.blocks.words import Block
@@ -121,6 +121,17 @@ def block_info(block: Block) -> error_details_pb2.ErrorInfo:
     if block.until_s is not None:
         facts["until"] = datetime.fromtimestamp(block.until_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return error_details_pb2.ErrorInfo(reason="BLOCKED", domain=ERROR_DOMAIN, metadata=facts)
+
+
+def block_of(text: str) -> str:
+    """The id of the block of which an encoded status tells; empty where it tells of none."""
+    try:
+        status = status_pb2.Status.FromString(base64.b64decode(text, validate=True))
+        info = error_details_pb2.ErrorInfo()
+        told = any(detail.Unpack(info) for detail in status.details)
+    except (ValueError, DecodeError):
+        return ""
+    return info.metadata["block"] if told else ""
 
 
 def matched(policy: str) -> str:

@@ -24,7 +24,7 @@ from gateway.catalog import CatalogBoard, Endpoint
 from gateway.cuts import AT_ONCE, MOST, Cut, Cuts
 from llmesh.api.calls.v1 import calls_pb2 as calls_pb
 from llmesh.api.calls.v1.calls_pb2_grpc import CallServiceStub
-from llmesh.caller import Caller, caller_to_metadata
+from llmesh.caller import ACTING_KEY, Caller, caller_to_metadata
 from llmesh.status import error_from_rpc
 from tests.envoy import backend_at, tool_of
 from tests.gateway.blocks.world import block, caller, domain, method, tool
@@ -33,7 +33,10 @@ ECHO, OTHER = "acme.testing.v1.Echo", "acme.support.v1.Tickets"
 UNARY = f"{ECHO}/Unary"
 SAM, ANN = Caller(issuer="corp", subject="sam"), Caller(issuer="corp", subject="ann")
 OTHER_SAM = Caller(issuer="other", subject="sam")
-FOR_SAM = Caller(issuer="corp", subject="sam", actor=OTHER)
+BETWEEN = "acme.testing.v1.Between"
+# OTHER asked BETWEEN, which asks ECHO.
+FOR_SAM = Caller(issuer="corp", subject="sam", actor=BETWEEN)
+ACTING = ((f"{ACTING_KEY}1", f"/{OTHER}/Ask"), (f"{ACTING_KEY}2", f"/{BETWEEN}/Ask"))
 
 
 class Waiting(EchoServicer):
@@ -84,7 +87,7 @@ class Serving:
         begun: list[Untyped] = []
         echo = EchoStub(self.channel)
         for who in callers:
-            metadata = caller_to_metadata(who)
+            metadata = (*caller_to_metadata(who), *(ACTING if who.actor else ()))
             begun += [echo.Unary(pb.UnaryRequest(), metadata=metadata), echo.Bidi(metadata=metadata)]
         for _ in begun:
             await asyncio.wait_for(self.waiting.begun.acquire(), 20)
@@ -128,10 +131,12 @@ async def serving() -> AsyncGenerator[Serving]:
     ("target", "cut"),
     [
         pytest.param(tool(ECHO), [True] * 8, id="a tool: all of its calls"),
-        pytest.param(tool(OTHER), [False] * 6 + [True] * 2, id="a tool: those that it makes"),
+        pytest.param(tool(BETWEEN), [False] * 6 + [True] * 2, id="a tool: those that it makes"),
+        pytest.param(tool(OTHER), [False] * 6 + [True] * 2, id="a tool: those that come of it, however far down"),
         pytest.param(domain("testing"), [True] * 8, id="a domain: all calls of its tools"),
         pytest.param(domain("support"), [False] * 6 + [True] * 2, id="a domain: those that its tools make"),
         pytest.param(method(UNARY), [True, False] * 4, id="a method: its own"),
+        pytest.param(method(f"{OTHER}/Ask"), [False] * 6 + [True] * 2, id="a method: those that come of it"),
         pytest.param(caller("sam"), [True, True, False, False, False, False, True, True], id="a caller: theirs"),
         pytest.param(tool(f"{ECHO}X"), [False] * 8, id="another tool: none"),
         pytest.param(domain("test"), [False] * 8, id="another domain: none"),

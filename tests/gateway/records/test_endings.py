@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 
 import grpc
 import pytest
 
-from gateway.blocks.words import Block, Target
 from gateway.records.ingest import Ingest
 from gateway.records.judgement import Judge
 from gateway.records.logged import Outcome
@@ -50,7 +49,6 @@ class Recorded:
     mesh: Mesh
     kept: Kept
     ingest: Ingest
-    blocks: dict[Target, Block] = field(default_factory=dict[Target, Block])
 
     async def of(self, call_id: str, count: int = 1) -> list[Record]:
         """The call's records, once there are so many."""
@@ -99,11 +97,10 @@ async def recorded() -> AsyncGenerator[Recorded]:
         ]
         await running.publish(*tools, policy=policy_of(BUNDLE), quotas=["medium"])
         kept = Kept(running.folder)
-        blocks: dict[Target, Block] = {}
-        judge = Judge({tool.service: tool for tool in tools}.get, lambda: blocks)
+        judge = Judge({tool.service: tool for tool in tools}.get)
         judge.in_force(0, BUNDLE)
         ingest = Ingest(kept.path, kept.open, judge, keep_days=30, clock=kept.clock)
-        yield Recorded(running, kept, ingest, blocks)
+        yield Recorded(running, kept, ingest)
         assert ingest.disputed == 0
         assert ingest.broken_lines == 0
         if kept.engine:
@@ -167,14 +164,16 @@ async def test_a_token_that_is_not_believed_leaves_no_caller(recorded: Recorded,
     assert record.judgement.bundle == ""
 
 
-async def test_a_blocked_call_names_the_block(recorded: Recorded) -> None:
+async def test_a_blocked_call_names_the_block_though_it_has_ended_since(recorded: Recorded) -> None:
     stop = block(caller("sam"))
-    recorded.blocks[stop.target] = stop
     tools, policy = recorded.mesh.served or ({}, policy_of())
     bearing = Bearing(lambda tool: residues(tool, BUNDLE))
-    resources = blocking(build(tools, policy, quotas=["medium"]), bearing.resource(recorded.blocks, tools, {}))
-    await recorded.mesh.publish_resources(resources)
-    [record] = await recorded.call(f"/{TICKETS}/Get")
+    resources = build(tools, policy, quotas=["medium"])
+    await recorded.mesh.publish_resources(blocking(resources, bearing.resource({stop.target: stop}, tools, {})))
+    answer = await recorded.mesh.call(f"/{TICKETS}/Get")
+    await recorded.mesh.publish_resources(blocking(resources, bearing.resource({}, tools, {})))
+
+    [record] = await recorded.of(answer.metadata["x-llmesh-call-id"])
     assert (record.logged.outcome, record.judgement.rule) == (Outcome.BLOCKED, "block/b1")
     assert record.logged.caller.subject == "sam"
 

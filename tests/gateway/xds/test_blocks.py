@@ -14,13 +14,14 @@ from gateway.blocks.words import Block, Target
 from gateway.catalog import Tool
 from gateway.snapshot.bearing import Bearing
 from gateway.snapshot.blocks import BLOCKS, METADATA
-from gateway.snapshot.build import EXTENSION, Resource, Resources, blocking, build, residues
-from gateway.snapshot.caller import CALLER
-from gateway.xds.messages import make, message_type, pack, serialize
+from gateway.snapshot.build import Resource, Resources, blocking, build, residues
+from gateway.xds.messages import make, pack, serialize
 from governance.bundle import parse_bundle
+from governance.delegation import MAX_HOPS
 from governance.issuers import parse_issuers
-from tests.envoy import ISSUERS, Mesh, bearer, mesh, method_of, policy_of, token
+from tests.envoy import ISSUERS, Mesh, Metadata, bearer, mesh, method_of, policy_of, token
 from tests.gateway.blocks.world import block, caller, domain, method, tool
+from tests.gateway.xds.delegation import carrying, minted
 from tests.governance.rules import mesh as mesh_file
 from tests.governance.rules import rule
 
@@ -195,32 +196,63 @@ async def test_the_most_particular_of_several_blocks_is_told(stopping: Stopping)
     assert await reason(f"/{TICKETS_X}/Get", sub="ann") == "of the domain"
 
 
-@pytest.mark.parametrize("target", [tool(TICKETS), domain("support")], ids=["tool", "domain"])
-async def test_a_blocked_tool_calls_nobody(stopping: Stopping, target: Target) -> None:
-    acting = with_actor(stopping.resources, TICKETS)
-    stopping.resources = acting
+def for_sam(service: str, *acting: str) -> Metadata:
+    """What methods that act for sam call a service with."""
+    return carrying(minted(path=[f"/{method}" for method in acting], methods=[f"/{service}/Get"]))
+
+
+@pytest.mark.parametrize("acting", [[TICKETS], [VIPER, TICKETS], [VIPER, TICKETS, VIP], [TICKETS, VIP, VIPER]], ids=len)
+@pytest.mark.parametrize("target", [tool(TICKETS), method(f"{TICKETS}/Ask"), domain("support")], ids=str)
+async def test_what_is_blocked_calls_nobody_however_far_up_it_acts(
+    stopping: Stopping, target: Target, acting: list[str]
+) -> None:
     await stopping.block(block(target))
-    answer = await stopping.mesh.call(f"/{DOCS}/Get")
+    metadata = for_sam(DOCS, *(f"{service}/Ask" for service in acting))
+
+    answer = await stopping.mesh.call(f"/{DOCS}/Get", metadata)
 
     assert answer.info.reason == "BLOCKED"
     assert "calls for you" in answer.message
+    await stopping.block()
+    assert (await stopping.mesh.call(f"/{DOCS}/Get", metadata)).code is grpc.StatusCode.OK
 
-    stopping.resources = with_actor(stopping.resources, TICKETS_X if target == tool(TICKETS) else VIPER)
+
+@pytest.mark.parametrize("hop", range(MAX_HOPS))
+async def test_a_blocked_tool_is_found_at_each_hop(stopping: Stopping, hop: int) -> None:
+    await stopping.block(block(tool(TICKETS)))
+    acting = [f"acme.engineering.v1.Hop{number}/Ask" for number in range(MAX_HOPS)]
+    acting[hop] = f"{TICKETS}/Ask"
+
+    assert (await stopping.mesh.call(f"/{DOCS}/Get", for_sam(DOCS, *acting))).info.reason == "BLOCKED"
+
+
+@pytest.mark.parametrize(
+    ("target", "acting"),
+    [
+        (tool(TICKETS), f"{TICKETS_X}/Ask"),
+        (method(f"{TICKETS}/Ask"), f"{TICKETS}/AskAll"),
+        (domain("support"), f"{VIPER}/Ask"),
+        (domain("support"), f"{VIP}/Ask"),
+    ],
+    ids=str,
+)
+async def test_what_is_not_blocked_goes_on_to_call_others(stopping: Stopping, target: Target, acting: str) -> None:
     await stopping.block(block(target))
-    assert not await stopping.stops(DOCS)
+    assert (await stopping.mesh.call(f"/{DOCS}/Get", for_sam(DOCS, acting))).code is grpc.StatusCode.OK
 
 
 @pytest.mark.parametrize("actor", [VIPER, VIP, DOCS, "acme.support.vipers.v1.Desk"])
 async def test_a_block_of_one_domain_frees_no_tool_of_another_from_the_other_blocks(
     stopping: Stopping, actor: str
 ) -> None:
-    stopping.resources = with_actor(stopping.resources, actor)
     elsewhere = [block(domain("elsewhere")), block(domain("support"))]
     packages = {**PACKAGES, "acme.support.vipers": "vip", "acme.elsewhere": "elsewhere"}
 
     async def stops(service: str, *others: Block) -> bool:
         await stopping.block(*elsewhere, *others, packages=packages)
-        return await stopping.stops(service)
+        answer = await stopping.mesh.call(f"/{service}/Get", for_sam(service, f"{actor}/Ask"))
+        assert answer.info.reason in ("", "BLOCKED")
+        return answer.info.reason == "BLOCKED"
 
     assert await stops(TICKETS)
     assert not await stops(VIP)
@@ -230,26 +262,13 @@ async def test_a_block_of_one_domain_frees_no_tool_of_another_from_the_other_blo
     assert await stops(VIP, block(domain("vip")))
 
 
-def with_actor(resources: Resources, actor: str) -> Resources:
-    """The resources where every caller is one for whom that tool calls."""
-    extension: Untyped = message_type("envoy.config.core.v3.TypedExtensionConfig")
-    config = extension.FromString(resources[EXTENSION][CALLER].value)
-    script_type: Untyped = message_type("envoy.extensions.filters.http.lua.v3.Lua")
-    lua = script_type.FromString(config.typed_config.value)
-    script: str = lua.default_source_code.inline_string
-    changed = [each for each in script.splitlines() if "x-llmesh-actor" in each]
-    assert len(changed) == 1
-    lua.default_source_code.inline_string = script.replace(changed[0], f'headers:replace("x-llmesh-actor", "{actor}")')
-    config.typed_config.value = serialize(lua)
-    return {**resources, EXTENSION: {**resources[EXTENSION], CALLER: Resource(actor, serialize(config))}}
-
-
 async def test_a_client_cannot_say_that_it_is_somebody_else(stopping: Stopping) -> None:
     await stopping.block(block(caller("sam")), block(tool(TICKETS)))
     said = {
         "x-llmesh-subject": "ann",
         "x-llmesh-issuer": "other",
         "x-llmesh-actor": DOCS,
+        "x-llmesh-acting-1": f"/{DOCS}/Ask",
         "X-LLMESH-SUBJECT": "ann",
         "x-envoy-original-path": f"/{DOCS}/Get",
     }

@@ -12,9 +12,13 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey
 
+from gateway.blocks.words import Target
+from gateway.snapshot.bearing import Bearing
+from gateway.snapshot.build import blocking, build, residues
 from governance.delegation import Delegation
 from governance.words import Caller
 from tests.envoy import KEY, KEYS, Mesh, bearer, token
+from tests.gateway.blocks.world import block, caller, domain, method, tool
 from tests.gateway.xds.delegation import A, B, C, carrying, delegated, minted, three_tools
 
 UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
@@ -111,3 +115,27 @@ async def test_a_tool_that_acts_gets_no_token_for_more_than_it_was_given(running
 
     assert (given["x-llmesh-roles"], given["x-llmesh-actor"]) == ("reader", B)
     assert given["x-llmesh-parent"] == seen["x-llmesh-call-id"]
+
+
+@pytest.mark.parametrize(
+    "target",
+    [caller("sam"), tool(B), method(f"{B}/Ask"), tool(A), method(f"{A}/Ask"), domain("support")],
+    ids=["the caller", "the tool that acts", "its method", "a tool further up", "its method too", "their domain"],
+)
+async def test_a_stolen_token_is_useless_past_a_block(running: Mesh, target: Target) -> None:
+    assert running.served
+    of_a = await delegated(running, f"/{A}/Ask")
+    of_b = await delegated(running, f"/{B}/Ask", carrying(of_a))
+    assert (await running.call(f"/{C}/Get", carrying(of_b))).code is grpc.StatusCode.OK
+    tools, policy = running.served
+    resources, bearing = build(tools, policy), Bearing(lambda tool: residues(tool, policy.bundle))
+
+    for blocked in ({target: block(target)}, {}):
+        in_force = bearing.resource(blocked, tools, {"acme.support": "support"})
+        await running.publish_resources(blocking(resources, in_force))
+        # As often as the thief likes, and for whatever the token was good.
+        answers = [await running.call(f"/{C}/Get", carrying(of_b)) for _ in range(2)]
+        answers.append(await running.call(f"/{C}/Get", carrying(of_a)))
+        stopped = [answer.info.reason == "BLOCKED" for answer in answers]
+        above = target in (caller("sam"), tool(A), method(f"{A}/Ask"), domain("support"))
+        assert stopped == ([True, True, above] if blocked else [False] * 3)

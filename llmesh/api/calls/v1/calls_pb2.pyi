@@ -54,14 +54,16 @@ class EndCallsRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     FACTS_FIELD_NUMBER: _builtins.int
     method: _builtins.str
-    """Calls of one method, as "service/Method"."""
+    """Calls of one method, as "service/Method", and calls that it has a part in."""
     message: _builtins.str
     """What the callers are told."""
     reason: _builtins.str
     """The reason of their ErrorInfo."""
     @_builtins.property
     def services(self) -> Global___Services:
-        """Calls of methods of some services, and calls that those make for others."""
+        """Calls of methods of some services, and calls that those have a part in, as
+        what acts for the caller, however far up.
+        """
 
     @_builtins.property
     def caller(self) -> Global___Caller:
