@@ -2,18 +2,22 @@
 
 Each tool is an echo. It runs what `llmesh up` runs, but is as patient with what hangs as it is told, and less with
 what is open through an Envoy that leaves, starts the gateway of odd_gateway.py, and stands between Envoy and the
-gateway: while HOME/cut exists, there is no connection between them.
+gateway: while HOME/cut exists, there is no connection between them. The wall clock of a tool is off by what
+HOME/NAME.clock says, in seconds with a sign.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+
+from libfaketime import get_reload_information  # pyright: ignore[reportMissingTypeStubs] it has none
 
 from llmesh.home import Home
 from llmesh.supervisor import plan
@@ -33,7 +37,21 @@ def programs(home: Home, mesh_file: Path, tools: list[str], *, patience_s: float
     envoy = plan.envoy(home)
     envoy = replace(envoy, argv=tuple("5" if each == str(plan.OPEN_STREAMS_S) else each for each in envoy.argv))
     echoes = [plan.tool(home, name, argv=(sys.executable, "-m", "echo_tool"), cwd=ECHO_FOLDER) for name in tools]
-    return [replace(each, patience_s=patience_s) for each in (gateway, envoy, *echoes)]
+    settable = [with_clock(home, each) for each in echoes]
+    return [replace(each, patience_s=patience_s) for each in (gateway, envoy, *settable)]
+
+
+def with_clock(home: Home, program: Program) -> Program:
+    """The program by a wall clock that can be set; what measures how long something takes goes on as it did.
+
+    Not for Envoy, which hangs at its start with the library that does this.
+    """
+    clock = home.path / f"{program.name}.clock"
+    clock.write_text("+0")
+    preloaded = {name: value for name, value in get_reload_information()[1].items() if os.environ.get(name) != value}
+    settings = {"FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_CACHE_DURATION": "1"}
+    del preloaded["FAKETIME_NO_CACHE"]
+    return replace(program, env={**program.env, **preloaded, **settings})
 
 
 @asynccontextmanager

@@ -91,6 +91,16 @@ class Supervised:
             path.unlink()
 
     @contextmanager
+    def clock_set(self, name: str, step_s: int) -> Generator[None]:
+        """The wall clock of a tool is off for as long as the block lasts."""
+        clock = self.mesh.home.path / f"{name}.clock"
+        clock.write_text(f"{step_s:+}")
+        try:
+            yield
+        finally:
+            clock.write_text("+0")
+
+    @contextmanager
     def full_disk(self, *names: str) -> Generator[None]:
         """No file of these processes can grow for as long as the block lasts: writes fail as on a full disk."""
         limits = {self.child(name).pid: resource.prlimit(self.child(name).pid, resource.RLIMIT_FSIZE) for name in names}

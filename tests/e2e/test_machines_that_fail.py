@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 from typing import cast
@@ -236,6 +237,23 @@ async def test_a_wall_clock_that_is_set_ends_no_lease(mesh: Supervised, step_s: 
             await load.more()
     assert load.failures == {}
     assert log.read_text().count("lease ran out") == before
+
+
+async def told(log: Path, step_s: int) -> None:
+    """The clock of whoever writes a log is off by so much."""
+    at = datetime.fromisoformat(json.loads(log.read_text().splitlines()[-1])["time"])
+    assert abs((at - datetime.now(UTC)).total_seconds() - step_s) < DAY_S / 2
+
+
+@pytest.mark.parametrize("step_s", [DAY_S, -DAY_S], ids=["forward", "back"])
+@pytest.mark.usefixtures("channel")
+async def test_a_tools_wall_clock_that_is_set_fails_no_call(mesh: Supervised, step_s: int) -> None:
+    async with mesh.traffic(*EVERY, "catalog") as load:
+        with mesh.clock_set("one", step_s):
+            await eventually(lambda: told(mesh.mesh.home.logs / "one.log", step_s))
+            await load.more()
+        await load.more()
+    assert load.failures == {}
 
 
 async def test_a_mesh_file_that_loses_most_of_its_endpoints_is_reported_and_they_are_held(
