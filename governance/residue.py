@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from governance.bundle import Bundle
 from governance.expression import (
@@ -32,7 +33,7 @@ from governance.expression import (
 from governance.rule import Clause, Rule
 from governance.words import Tool
 
-# Clauses kept of one rule: it may read what each tool has for itself.
+# Clauses kept of one rule: it may read what each tool has for itself. And wholes that are kept of all residues.
 MAX_KEPT = 4096
 # Nothing is permitted to nobody.
 SOMEBODY: Expression = Call("_!=_", (Field("caller", "subject"), Const("")))
@@ -57,13 +58,20 @@ class Residue:
     @property
     def expression(self) -> Expression:
         """The whole as one total boolean over caller and context."""
-        domain = TRUE if self.domain_permits is None else any_of(*(clause.when for clause in self.domain_permits))
-        return all_of(
-            SOMEBODY,
-            any_of(*(clause.when for clause in self.permits)),
-            *(negation(clause.when) for clause in self.forbids),
-            domain,
-        )
+        return _total(self.permits, self.forbids, self.domain_permits)
+
+
+@lru_cache(maxsize=MAX_KEPT)
+def _total(
+    permits: tuple[Clause, ...], forbids: tuple[Clause, ...], domain_permits: tuple[Clause, ...] | None
+) -> Expression:
+    domain = TRUE if domain_permits is None else any_of(*(clause.when for clause in domain_permits))
+    return all_of(
+        SOMEBODY,
+        any_of(*(clause.when for clause in permits)),
+        *(negation(clause.when) for clause in forbids),
+        domain,
+    )
 
 
 def specialise(bundle: Bundle, tool: Tool) -> Residue:

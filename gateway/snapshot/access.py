@@ -8,6 +8,7 @@ call that is refused already: without them the same calls are.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any as Untyped
 
 from google.protobuf.message import Message
@@ -16,17 +17,25 @@ from gateway.snapshot.predicate import predicate
 from gateway.xds.messages import make, pack
 from governance.expression import FALSE, Expression
 from governance.residue import Residue
+from governance.rule import Clause
 
 PERMIT = "permit"
+# What is held as it was made: most methods of a domain share theirs, and an edit leaves most rules as they were.
+# Rules are type-checked, so that no two of them are equal to Python (`1 == True`) and not the same.
+KEPT_RULES = 4_096
 
 _RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC"
 
 
 def rules(residue: Residue) -> dict[str, Untyped]:
     """The per-route RBAC that decides, as an Any."""
-    allowed = residue.expression
+    return _rules(residue.expression, residue.forbids)
+
+
+@lru_cache(maxsize=KEPT_RULES)
+def _rules(allowed: Expression, forbids: tuple[Clause, ...]) -> dict[str, Untyped]:
     matchers = [] if allowed == FALSE else [_matcher(allowed, PERMIT, "ALLOW")]
-    matchers += [_matcher(clause.when, clause.rule, "DENY") for clause in residue.forbids]
+    matchers += [_matcher(clause.when, clause.rule, "DENY") for clause in forbids]
     decided = make(_RBAC, matcher={"matcher_list": {"matchers": matchers}}) if matchers else deny_all()
     return pack(make("envoy.extensions.filters.http.rbac.v3.RBACPerRoute", rbac=decided))
 

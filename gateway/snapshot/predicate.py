@@ -11,6 +11,7 @@ or not: whoever permits also demands a subject, which does not hold then.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any as Untyped
 
 from gateway.xds.messages import make, pack
@@ -23,6 +24,9 @@ _TEXTS = {"_==_": "exact", "startsWith": "prefix", "endsWith": "suffix", "contai
 _METHODS = ("startsWith", "endsWith", "contains")
 # Holds for every text but the empty one.
 _SOME_TEXT = {"safe_regex": {"regex": "(?s).+"}}
+
+# Tests that are held as they were made; most rules ask the same of many tools.
+KEPT_TESTS = 16_384
 
 Predicate = dict[str, Untyped]
 
@@ -41,6 +45,7 @@ def predicate(expression: Expression) -> Predicate:
             return _comparison(expression)
 
 
+@lru_cache(maxsize=KEPT_TESTS)
 def _comparison(expression: Expression) -> Predicate:
     """A test that is not made of others."""
     match expression:

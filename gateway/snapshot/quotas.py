@@ -7,6 +7,7 @@ disabled: the routes of its class's methods turn it on.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import cache
 from typing import Any as Untyped
 
 from gateway.catalog import Method
@@ -29,4 +30,9 @@ def filter_name(quota: str) -> str:
 def turned_on(method: Method, quotas: Collection[str]) -> dict[str, Untyped]:
     """What a route says of filters, for its method to count. quotas: names of those that the mesh has."""
     quota = CLASSES.get(method.options.cost, CLASSES[options.COST_HIGH])
-    return {filter_name(quota): pack(make("envoy.config.route.v3.FilterConfig", config={}))} if quota in quotas else {}
+    return {filter_name(quota): _on()} if quota in quotas else {}
+
+
+@cache
+def _on() -> dict[str, Untyped]:
+    return pack(make("envoy.config.route.v3.FilterConfig", config={}))

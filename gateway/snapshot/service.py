@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from datetime import timedelta
+from functools import cache
 from typing import Any as Untyped
 
 from google.protobuf.message import Message
@@ -263,13 +264,15 @@ def _action(method: Method, cluster: str) -> dict[str, Untyped]:
             # Picking is by chance: with two endpoints, 3 tries pick the dead one again in one case of 16.
             "host_selection_retry_max_attempts": 12,
             "retry_host_predicate": [
-                {
-                    "name": "envoy.retry_host_predicates.previous_hosts",
-                    "typed_config": pack(make("envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate")),
-                }
+                {"name": "envoy.retry_host_predicates.previous_hosts", "typed_config": _not_again()}
             ],
         }
     return action
+
+
+@cache
+def _not_again() -> dict[str, Untyped]:
+    return pack(make("envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"))
 
 
 def _struct(fields: Mapping[str, str]) -> Message:

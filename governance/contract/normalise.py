@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from types import MappingProxyType
 
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto
@@ -16,6 +17,8 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 __all__ = ["CircularImportError", "in_order", "json_name", "normalise", "normalise_file"]
 
 NONE: Mapping[str, FileDescriptorProto] = MappingProxyType({})
+# Of fields; contracts have many of a name in common.
+KEPT_NAMES = 4_096
 
 
 class CircularImportError(ValueError):
@@ -80,6 +83,7 @@ def in_order(files: Mapping[str, FileDescriptorProto]) -> list[FileDescriptorPro
     return placed
 
 
+@lru_cache(maxsize=KEPT_NAMES)
 def json_name(name: str) -> str:
     """The JSON name that protoc gives a field: "owner_team" is "ownerTeam".
 

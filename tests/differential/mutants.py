@@ -23,33 +23,33 @@ class Mutant:
 
 # The whole decision, and what route it stands on.
 _OF_ACCESS = (
-    Mutant("forbids only give reasons", RESIDUE, "*(negation(clause.when) for clause in self.forbids),", ""),
+    Mutant("forbids only give reasons", RESIDUE, "*(negation(clause.when) for clause in forbids),", ""),
     Mutant("forbids are not negated", RESIDUE, "*(negation(clause.when) for", "*((clause.when) for"),
-    Mutant("nobody asks for a subject", RESIDUE, "            SOMEBODY,\n", ""),
+    Mutant("nobody asks for a subject", RESIDUE, "        SOMEBODY,\n", ""),
     Mutant(
         "every permit must hold",
         RESIDUE,
-        "any_of(*(clause.when for clause in self.permits))",
-        "all_of(*(clause.when for clause in self.permits))",
+        "any_of(*(clause.when for clause in permits))",
+        "all_of(*(clause.when for clause in permits))",
     ),
     Mutant(
         "a domain's permits widen",
         RESIDUE,
-        "any_of(*(clause.when for clause in self.permits))",
-        "any_of(*(clause.when for clause in (*self.permits, *(self.domain_permits or ()))))",
+        "any_of(*(clause.when for clause in permits))",
+        "any_of(*(clause.when for clause in (*permits, *(domain_permits or ()))))",
     ),
-    Mutant("a domain's default is left out", RESIDUE, "            domain,\n", ""),
+    Mutant("a domain's default is left out", RESIDUE, "        domain,\n", ""),
     Mutant(
         "a domain without permits inherits",
         RESIDUE,
-        "TRUE if self.domain_permits is None",
-        "TRUE if not self.domain_permits",
+        "TRUE if domain_permits is None",
+        "TRUE if not domain_permits",
     ),
     Mutant(
         "a domain's permits must all hold",
         RESIDUE,
-        "else any_of(*(clause.when for clause in self.domain_permits))",
-        "else all_of(*(clause.when for clause in self.domain_permits))",
+        "else any_of(*(clause.when for clause in domain_permits))",
+        "else all_of(*(clause.when for clause in domain_permits))",
     ),
     Mutant(
         "a forbid allows",
@@ -63,7 +63,7 @@ _OF_ACCESS = (
         "the first forbid takes all reasons",
         ACCESS,
         "_matcher(clause.when, clause.rule,",
-        "_matcher(clause.when, residue.forbids[0].rule,",
+        "_matcher(clause.when, forbids[0].rule,",
     ),
     Mutant("routes turn the rules off", ACCESS, 'RBACPerRoute", rbac=decided)', 'RBACPerRoute")'),
     Mutant("routes bring no rules", SERVICE, '            "llmesh.rules": access.rules(residue),\n', ""),

@@ -12,11 +12,13 @@ from typing import Any as Untyped
 from typing import cast
 from unittest.mock import patch
 
-from gateway.snapshot import caller
-from governance import bundle
+from gateway.snapshot import access, caller, predicate
+from governance import bundle, residue
 from tests.differential.mutants import Mutant
 
 REPO = Path(__file__).parents[2]
+# What rules were made into, which is kept from bundle to bundle.
+KEPT = (bundle._rule, residue._total, access._rules, predicate._comparison)  # pyright: ignore[reportPrivateUsage]
 
 
 @contextmanager
@@ -34,9 +36,9 @@ def in_force(mutant: Mutant) -> Generator[None]:
         return
     module = import_module(mutant.file.removesuffix(".py").replace("/", "."))
     with ExitStack() as undoing:
-        # What rules were made into is kept from bundle to bundle.
-        bundle._rule.cache_clear()  # pyright: ignore[reportPrivateUsage]
-        undoing.callback(bundle._rule.cache_clear)  # pyright: ignore[reportPrivateUsage]
+        for kept in KEPT:
+            kept.cache_clear()
+            undoing.callback(kept.cache_clear)
         _run(module, changed, undoing)
         yield
 
