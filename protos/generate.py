@@ -17,9 +17,9 @@ VENDORED = REPO / "third_party"
 SHARED = [OURS, VENDORED, Path(str(resources.files("grpc_tools") / "_proto"))]
 
 
-def generate(root: Path, out: Path, *, services: bool = True) -> None:
-    """Write the stubs of every .proto under root to out, the old ones removed first."""
-    files = sorted(str(path.relative_to(root)) for path in root.rglob("*.proto"))
+def generate(root: Path, out: Path, *, package: str = ".", services: bool = True) -> None:
+    """Write the stubs of every .proto under root, or under a package's folder in it, to out; the old ones go first."""
+    files = sorted(str(path.relative_to(root)) for path in root.joinpath(package).rglob("*.proto"))
     if not files:
         return
     for stub in {*out.joinpath(files[0].split("/")[0]).rglob("*_pb2*.py*")}:
@@ -50,7 +50,8 @@ def remove_empty_services(out: Path, files: list[str]) -> None:
 def main() -> None:
     """Generate everything."""
     generate(OURS, REPO)
-    generate(VENDORED, REPO, services=False)
+    # Those of google.rpc are in a package of their own, googleapis-common-protos.
+    generate(VENDORED, REPO, package="buf", services=False)
     for protos in sorted([*REPO.glob("tools/*/*/protos"), *REPO.glob("tests/tools/*/protos")]):
         generate(protos, protos.parent)
     shutil.rmtree(REPO / "__pycache__", ignore_errors=True)

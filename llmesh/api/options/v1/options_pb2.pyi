@@ -489,23 +489,186 @@ class Capability(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
+    MERGE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Short name for people: "retrieval"."""
     summary: _builtins.str
     """What a tool that takes this request undertakes to do."""
+    @_builtins.property
+    def merge(self) -> Global___Merge:
+        """What one message is made of several tools' answers, where a caller asks for
+        one and does not say how. Unset: nothing.
+        """
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         summary: _builtins.str = ...,
+        merge: Global___Merge | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["merge", b"merge"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["merge", b"merge", "name", b"name", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Capability: _TypeAlias = Capability  # noqa: Y015
+
+@_typing.final
+class Merge(_message.Message):
+    """What one message to make of several answers of one type."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONCATENATE_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
+    BY_KEY_FIELD_NUMBER: _builtins.int
+    TOP_K_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def concatenate(self) -> Global___Concatenate:
+        """The entries of all."""
+
+    @_builtins.property
+    def first(self) -> Global___First:
+        """The first answer."""
+
+    @_builtins.property
+    def by_key(self) -> Global___ByKey:
+        """The entries of all, one of each key."""
+
+    @_builtins.property
+    def top_k(self) -> Global___TopK:
+        """The entries with the highest scores."""
+
+    def __init__(
+        self,
+        *,
+        concatenate: Global___Concatenate | None = ...,
+        first: Global___First | None = ...,
+        by_key: Global___ByKey | None = ...,
+        top_k: Global___TopK | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["by_key", b"by_key", "concatenate", b"concatenate", "first", b"first", "how", b"how", "top_k", b"top_k"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by_key", b"by_key", "concatenate", b"concatenate", "first", b"first", "how", b"how", "top_k", b"top_k"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_how: _TypeAlias = _typing.Literal["concatenate", "first", "by_key", "top_k"]  # noqa: Y015
+    _WhichOneofArgType_how: _TypeAlias = _typing.Literal["how", b"how"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_how) -> _WhichOneofReturnType_how | None: ...
+
+Global___Merge: _TypeAlias = Merge  # noqa: Y015
+
+@_typing.final
+class Concatenate(_message.Message):
+    """All entries of a repeated field, those of one answer after those of another,
+    in order of the methods' names.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: _builtins.int
+    field: _builtins.str
+    """The repeated field of the answer."""
+    def __init__(
+        self,
+        *,
+        field: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Concatenate: _TypeAlias = Concatenate  # noqa: Y015
+
+@_typing.final
+class First(_message.Message):
+    """The answer that came first, whole."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___First: _TypeAlias = First  # noqa: Y015
+
+@_typing.final
+class ByKey(_message.Message):
+    """The entries of a repeated field, of those with the same key the first, in
+    order of the methods' names.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    field: _builtins.str
+    """The repeated field of the answer: of messages."""
+    key: _builtins.str
+    """What two entries must have in common to be the same: a path of fields in
+    the entry, "citation.digest". Text, a whole number, a boolean or an enum.
+    """
+    def __init__(
+        self,
+        *,
+        field: _builtins.str = ...,
+        key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ByKey: _TypeAlias = ByKey  # noqa: Y015
+
+@_typing.final
+class TopK(_message.Message):
+    """The entries of a repeated field with the highest scores, the highest first;
+    of equal ones, in order of the methods' names.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    K_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    field: _builtins.str
+    """The repeated field of the answer: of messages."""
+    score: _builtins.str
+    """The score: a path of fields in the entry. A number; one that is not a
+    number (NaN) is below all others.
+    """
+    k: _builtins.int
+    """At most so many. 0: all."""
+    key: _builtins.str
+    """Of entries that have this in common, only the highest stays: a path of
+    fields, as a key is. Empty: all stay.
+    """
+    def __init__(
+        self,
+        *,
+        field: _builtins.str = ...,
+        score: _builtins.str = ...,
+        k: _builtins.int = ...,
+        key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "k", b"k", "key", b"key", "score", b"score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TopK: _TypeAlias = TopK  # noqa: Y015
 
 TOOL_FIELD_NUMBER: _builtins.int
 METHOD_FIELD_NUMBER: _builtins.int
