@@ -36,6 +36,8 @@ from gateway.cuts import Cuts
 from gateway.database import open_database
 from gateway.discovery.discovery import Discovery
 from gateway.doors import Doors, check_alone
+from gateway.fanout.legs import Legs
+from gateway.fanout.takers import Takers
 from gateway.keys import Keys
 from gateway.listener.bootstrap import Edge, bootstrap
 from gateway.listener.operations import Operations
@@ -50,10 +52,11 @@ from gateway.records.ingest import Ingest
 from gateway.records.judgement import Judge
 from gateway.records.store import Records
 from gateway.services.blocks import Blocking
+from gateway.services.mesh import MeshServicer
 from gateway.services.platform import platform_tools
 from gateway.services.records import RecordServicer
 from gateway.services.serve import Permissions, serve
-from gateway.services.tokens import Tokens
+from gateway.services.tokens import Tokens, mint
 from gateway.services.visible import View
 from gateway.snapshot.blocks import BLOCKS
 from gateway.snapshot.caller import CALLER, VERIFY
@@ -141,6 +144,7 @@ def print_bootstrap(config: Config) -> None:
         admin_socket=str(home.admin_socket),
         xds_socket=str(home.xds_socket),
         call_log=str(home.call_log),
+        branches_socket=str(home.branches_socket),
         tls=config.tls is not None,
         operations=operations_of(config, home),
         traces=traces_of(config),
@@ -246,7 +250,8 @@ async def run(config: Config) -> None:
         check_alone(parts.home)
     stopping = _told_to_stop()
     async with (
-        _services(parts) as view,
+        _legs(parts.home) as legs,
+        _services(parts, legs) as view,
         _operations(config, parts),
         serve_envoy(parts.home, parts.publisher, _tokens(config, parts.keys, view)),
         asyncio.TaskGroup() as tasks,
@@ -275,7 +280,17 @@ def _told_to_stop() -> asyncio.Event:
     return stopping
 
 
-def _services(parts: Parts) -> AbstractAsyncContextManager[View]:
+@asynccontextmanager
+async def _legs(home: Home) -> AsyncGenerator[Legs]:
+    """The gateway's own calls of tools, for as long as the block lasts."""
+    legs = Legs(home.branches_socket)
+    try:
+        yield legs
+    finally:
+        await legs.close()
+
+
+def _services(parts: Parts, legs: Legs) -> AbstractAsyncContextManager[View]:
     """The mesh's own services, and what they answer from."""
     control = parts.control
     blocking = Blocking(
@@ -290,11 +305,19 @@ def _services(parts: Parts) -> AbstractAsyncContextManager[View]:
         issuers=lambda: [issuer.name for issuer in control.loaded.policy.issuers.issuers],
         clock=parts.clock,
     )
+    takers = Takers(lambda: parts.shown.current.tools)
+
+    def others(view: View) -> tuple[object, ...]:
+        fan_outs = MeshServicer(
+            *(view, takers, legs), lambda delegation: mint(delegation, parts.keys.signing()), clock=parts.clock
+        )
+        return RecordServicer(parts.ingest, view, clock=parts.clock), fan_outs
+
     return serve(
         *(parts.home, parts.shown, parts.leases),
         permissions=Permissions(control.permitted, control.foreseen, parts.owner_of),
         blocking=blocking,
-        others=lambda view: [RecordServicer(parts.ingest, view, clock=parts.clock)],
+        others=others,
     )
 
 

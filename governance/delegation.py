@@ -16,6 +16,7 @@ from governance.words import Caller
 
 __all__ = [
     "AUDIENCE",
+    "FAN_OUT",
     "ISSUER",
     "MAX_HOPS",
     "MAX_TEXT_BYTES",
@@ -32,6 +33,8 @@ ISSUER = "llmesh"
 AUDIENCE = "llmesh"
 # Tools that may stand between a caller and a call.
 MAX_HOPS = 5
+# What makes calls that no tool acts in.
+FAN_OUT = "/llmesh.api.mesh.v1.MeshService/FanOut"
 # Of a refusal: a gRPC client takes 8 KiB of headers for certain, and the text stands in them three times,
 # percent-encoded and twice in base64.
 MAX_TEXT_BYTES = 1000
@@ -42,7 +45,8 @@ class Delegation:
     """What one call may hand on.
 
     caller: who is behind it all, without an actor. path: the methods that act
-    for the caller, by their paths, the first one called first; never empty.
+    for the caller, by their paths, the first one called first; empty for a
+    fan-out of the caller's own, which acts as the caller and nobody else.
     methods: paths of what the last of them may call. parent: id of the call to
     that one. expires_s: Unix seconds, whole.
     """
@@ -86,7 +90,7 @@ def derive(claims: Mapping[str, object]) -> Caller:
         roles=_texts(claims["roles"]),
         domain=str(claims["domain"]),
         clearances=_texts(claims["clearances"]),
-        actor=service_of(_texts(claims["path"])[-1]),
+        actor="".join(map(service_of, _texts(claims["path"])[-1:])),
     )
 
 
@@ -102,8 +106,8 @@ def refusal(claims: Mapping[str, object], method: str) -> Refused | None:
     if method not in _texts(claims["methods"]):
         return _refused(
             "NOT_DELEGATED",
-            f"{path[-1][1:]} may not call {method[1:]} for its caller: its contract must list that under `uses`, it "
-            "must be on the mesh, and the rules must permit it to the tool itself",
+            f"{(path or (FAN_OUT,))[-1][1:]} may not call {method[1:]} for its caller: its contract must list that "
+            "under `uses`, it must be on the mesh, and the rules must permit it to the tool itself",
         )
     return None
 

@@ -76,7 +76,7 @@ def _total(
 
 def specialise(bundle: Bundle, tool: Tool) -> Residue:
     """The residue of a bundle for one method. Pure; equal inputs give equal residues."""
-    facts = _facts(tool)
+    facts = facts_of(tool)
     domain = bundle.domains.get(tool.domain)
     mesh = tuple(bundle.mesh.bearing_on(tool))
     own = () if domain is None else tuple(domain.rules.bearing_on(tool))
@@ -98,7 +98,7 @@ def specialise(bundle: Bundle, tool: Tool) -> Residue:
 
 def clause(rule: Rule, tool: Tool) -> Clause | None:
     """What is left of one rule for a method; None if it does not apply to it, or can never hold."""
-    return _clause_of(rule, _facts(tool)) if rule.applies.bears_on(tool) else None
+    return _clause_of(rule, facts_of(tool)) if rule.applies.bears_on(tool) else None
 
 
 def _clause_of(rule: Rule, facts: Mapping[tuple[str, str], Value]) -> Clause | None:
@@ -123,7 +123,8 @@ def _has_role(roles: frozenset[str]) -> Expression:
     return any_of(*(Call("@in", (Const(role), own)) for role in sorted(roles))) if roles else TRUE
 
 
-def _facts(tool: Tool) -> Mapping[tuple[str, str], Value]:
+def facts_of(tool: Tool) -> Mapping[tuple[str, str], Value]:
+    """What expressions may read of a method, each by its root and name."""
     return {
         ("tool", "service"): tool.service,
         ("tool", "method"): tool.method,

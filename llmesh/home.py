@@ -107,6 +107,11 @@ class Home:
         return self.run / "xds.sock"
 
     @property
+    def branches_socket(self) -> Path:
+        """Where the gateway reaches Envoy, for the branches of fan-outs."""
+        return self.run / "branches.sock"
+
+    @property
     def operations_socket(self) -> Path:
         """Where the gateway tells its figures, for Envoy to serve on the operations port."""
         return self.run / "operations.sock"

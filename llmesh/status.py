@@ -90,14 +90,15 @@ def status_from_error(error: MeshError) -> status_pb2.Status:
 
 def error_from_rpc(error: grpc.aio.AioRpcError) -> MeshError:
     """The kind that a failed call's code and details name, with the call's id."""
-    status = _read_status(error)
+    status = status_from_rpc(error)
     found = error_from_status(status)
     metadata = [*(error.initial_metadata() or ()), *(error.trailing_metadata() or ())]
     found.call_id = read_metadata(metadata).get(CALL_ID_KEY, "")
     return found
 
 
-def _read_status(error: grpc.aio.AioRpcError) -> status_pb2.Status:
+def status_from_rpc(error: grpc.aio.AioRpcError) -> status_pb2.Status:
+    """The Status that a failed call carries; of one that carries none, its code and message."""
     plain = status_pb2.Status(code=error.code().value[0], message=error.details() or "")
     for key, value in error.trailing_metadata() or ():
         if key == STATUS_KEY and isinstance(value, bytes):

@@ -311,7 +311,7 @@ async def serve_xds(publisher: Publisher, path: Path, tokens: Tokens | None = No
 async def envoy(folder: Path, port: int, *, workers: int = 1, **facts: Untyped) -> AsyncGenerator[None]:
     """The real Envoy, with its sockets and logs in a folder, killed at the end. facts: of its Edge."""
     admin, xds, log = (str(folder / name) for name in ("admin.sock", "xds.sock", "calls.jsonl"))
-    edge = Edge("127.0.0.1", port, admin, xds, log, **facts)
+    edge = Edge("127.0.0.1", port, admin, xds, log, branches_socket=str(folder / "branches.sock"), **facts)
     config = folder / "envoy.json"
     config.write_text(
         json_format.MessageToJson(bootstrap(edge), descriptor_pool=pool(), preserving_proto_field_name=True)

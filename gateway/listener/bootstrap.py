@@ -8,7 +8,7 @@ from typing import Any as Untyped
 
 from google.protobuf.message import Message
 
-from gateway.listener.listener import listener
+from gateway.listener.listener import branches_listener, listener
 from gateway.listener.operations import Operations, operations_clusters, operations_listener
 from gateway.listener.overload import overload_manager
 from gateway.listener.stats import stats_config
@@ -26,13 +26,18 @@ _RECONNECT: Mapping[str, Untyped] = {
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """Where Envoy listens and writes. host, port: the mesh port; tls: whether it speaks TLS. Paths are absolute."""
+    """Where Envoy listens and writes.
+
+    host, port: the mesh port; tls: whether it speaks TLS. branches_socket: where the gateway makes the branches of
+    fan-outs; nowhere if empty. Paths are absolute.
+    """
 
     host: str
     port: int
     admin_socket: str
     xds_socket: str
     call_log: str
+    branches_socket: str = ""
     tls: bool = False
     operations: Operations | None = None
     traces: Traces | None = None
@@ -73,7 +78,12 @@ def bootstrap(edge: Edge) -> Message:
 
 def _listeners(edge: Edge) -> list[dict[str, Untyped]]:
     mesh = listener(edge.host, edge.port, call_log=edge.call_log, tls=edge.tls, traces=edge.traces, limits=edge.limits)
-    return [mesh, *([operations_listener(edge.operations)] if edge.operations else [])]
+    found = [mesh, *([operations_listener(edge.operations)] if edge.operations else [])]
+    if edge.branches_socket:
+        found.append(
+            branches_listener(edge.branches_socket, call_log=edge.call_log, limits=edge.limits, traces=edge.traces)
+        )
+    return found
 
 
 def _clusters(edge: Edge) -> list[dict[str, Untyped]]:

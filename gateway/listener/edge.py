@@ -19,6 +19,9 @@ _ASKED_TIMEOUT = "x-llmesh-asked-timeout"
 # other, so keys that have it pass; but some libraries of tools read it as `-`.
 # `llmesh-delegation` itself is for verifying to judge.
 _NOT_THE_CALLERS = "(x[-_](llmesh|envoy|forwarded)[-_]|x[-_]request[-_]id).*|llmesh_delegation"
+# By which the gateway says from where somebody calls for whom it makes a call.
+FORWARDED_FOR = "x-forwarded-for"
+_NOT_THE_GATEWAYS = _NOT_THE_CALLERS.replace("|forwarded", "")
 # Names that some libraries read as the call's id.
 _LIKE_CALL_ID = "x(-llmesh-call_|-llmesh_call[-_]|_llmesh[-_]call[-_])id"
 _CONTENT_TYPE = r"application/grpc(\+[a-z0-9.]+)?"
@@ -28,13 +31,13 @@ _PATH = "[^?#]+"
 CONTENT, METHOD, MALFORMED_PATH, TIMEOUT = POLICIES = ("edge/content-type", "edge/method", "edge/path", "edge/timeout")
 
 
-def strip() -> dict[str, Untyped]:
-    """What no client may say: who it is, what Envoy should do, where it came from."""
+def strip(*, gateway: bool = False) -> dict[str, Untyped]:
+    """What no client may say: who it is, what Envoy should do, where it came from. gateway: which may say the last."""
     # Envoy replaces a malformed grpc-timeout by the route's cap before any filter sees it (1.40).
     asked = {"header": {"key": _ASKED_TIMEOUT, "value": "%REQ(GRPC-TIMEOUT)%"}, "append_action": "ADD_IF_ABSENT"}
     mutation = make(
         "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
-        mutations=[_removed(_NOT_THE_CALLERS), {"append": asked}],
+        mutations=[_removed(_NOT_THE_GATEWAYS if gateway else _NOT_THE_CALLERS), {"append": asked}],
     )
     return {"name": "envoy.http.early_header_mutation.header_mutation", "typed_config": pack(mutation)}
 
@@ -51,7 +54,7 @@ def clean_rest() -> Message:
     return make(
         "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
         mutations={
-            "request_mutations": [{"remove": _ASKED_TIMEOUT}],
+            "request_mutations": [{"remove": _ASKED_TIMEOUT}, {"remove": FORWARDED_FOR}],
             # The name itself is set anew by then, by the tool's virtual host.
             "response_mutations": [_removed(_LIKE_CALL_ID)],
             # Of a tool's trailers, its provenance passes.

@@ -8,6 +8,7 @@ blocked (`llmesh.blocks`). The order of the filters is the order of the page
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any as Untyped
 
 from google.protobuf.message import Message
@@ -36,6 +37,8 @@ _RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC"
 
 # Of a connection: a quarter of what a tool takes at once, lest one caller take it all.
 MAX_STREAMS = 256
+# Of the gateway's one, by which the branches of all fan-outs come.
+MAX_BRANCHES = 1 << 16
 MAX_HEADERS_KB = 60
 MAX_HEADERS = 100
 # What Envoy holds of a call each way: a message, and what frames it.
@@ -47,18 +50,42 @@ HEADERS_S = 10
 HANDSHAKE_S = 10
 
 
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """A way in. name: in Envoy's figures. streams: of one connection. gateways: whether it is the gateway's own."""
+
+    name: str
+    streams: int
+    gateways: bool
+
+
+_MESH = _Way("llmesh", MAX_STREAMS, gateways=False)
+_BRANCHES = _Way("branches", MAX_BRANCHES, gateways=True)
+
+
 def listener(
     host: str, port: int, *, call_log: str, limits: LimitSettings, tls: bool = False, traces: Traces | None = None
 ) -> dict[str, Untyped]:
     """The one listener of the mesh. call_log: the path of the call log. tls: whether it speaks TLS alone."""
-    manager = {
-        "name": "envoy.filters.network.http_connection_manager",
-        "typed_config": pack(_manager(call_log, traces, limits)),
-    }
     return {
         "name": "llmesh",
         "address": {"socket_address": {"address": host, "port_value": port}},
-        "filter_chains": [{"filters": [manager], **(_secured() if tls else {})}],
+        "filter_chains": [{"filters": [_manager(_MESH, call_log, traces, limits)], **(_secured() if tls else {})}],
+        "per_connection_buffer_limit_bytes": {"value": HELD_BYTES},
+    }
+
+
+def branches_listener(
+    socket: str, *, call_log: str, limits: LimitSettings, traces: Traces | None = None
+) -> dict[str, Untyped]:
+    """The gateway's own way in, for the branches of fan-outs: a Unix socket, and all else as at the mesh port.
+
+    It believes where a call is said to come from, as rules may ask for it.
+    """
+    return {
+        "name": "branches",
+        "address": {"pipe": {"path": socket, "mode": 0o600}},
+        "filter_chains": [{"filters": [_manager(_BRANCHES, call_log, traces, limits)]}],
         "per_connection_buffer_limit_bytes": {"value": HELD_BYTES},
     }
 
@@ -68,19 +95,19 @@ def _secured() -> dict[str, Untyped]:
     return {"transport_socket": of_callers(), "transport_socket_connect_timeout": {"seconds": HANDSHAKE_S}}
 
 
-def _manager(call_log: str, traces: Traces | None, limits: LimitSettings) -> Message:
-    return make(
+def _manager(way: _Way, call_log: str, traces: Traces | None, limits: LimitSettings) -> dict[str, Untyped]:
+    manager = make(
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        stat_prefix="llmesh",
+        stat_prefix=way.name,
         codec_type="HTTP2",
-        use_remote_address={"value": True},
+        use_remote_address={"value": not way.gateways},
         skip_xff_append=True,
         stream_idle_timeout={"seconds": 0},
         request_headers_timeout={"seconds": HEADERS_S},
         max_request_headers_kb={"value": MAX_HEADERS_KB},
         common_http_protocol_options={"idle_timeout": {"seconds": IDLE_S}, "max_headers_count": {"value": MAX_HEADERS}},
-        http2_protocol_options=http2_options(),
-        early_header_mutation_extensions=[edge.strip()],
+        http2_protocol_options=http2_options(way.streams),
+        early_header_mutation_extensions=[edge.strip(gateway=way.gateways)],
         generate_request_id={"value": True},
         # A tool's own, or none: that there is an Envoy is nobody's business.
         server_header_transformation="PASS_THROUGH",
@@ -97,12 +124,13 @@ def _manager(call_log: str, traces: Traces | None, limits: LimitSettings) -> Mes
         access_log=[json_call_log(call_log, traced=traces is not None)],
         tracing=tracing(traces) if traces else None,
     )
+    return {"name": "envoy.filters.network.http_connection_manager", "typed_config": pack(manager)}
 
 
-def http2_options() -> dict[str, Untyped]:
+def http2_options(streams: int = MAX_STREAMS) -> dict[str, Untyped]:
     """What a caller's connection may do, as the fields of Envoy's Http2ProtocolOptions."""
     return {
-        "max_concurrent_streams": {"value": MAX_STREAMS},
+        "max_concurrent_streams": {"value": streams},
         # What one caller may have Envoy hold of its calls.
         "initial_stream_window_size": {"value": HELD_BYTES},
         "initial_connection_window_size": {"value": 16 << 20},

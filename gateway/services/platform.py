@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from google.protobuf import descriptor_pool
-from google.protobuf.descriptor_pb2 import FileDescriptorProto, MethodDescriptorProto
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, MethodDescriptorProto, MethodOptions
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
@@ -23,6 +23,7 @@ from governance.contract.types import messages, service_in
 from governance.ownership import PLATFORM
 from llmesh.api.blocks.v1 import blocks_pb2
 from llmesh.api.catalog.v1 import catalog_pb2
+from llmesh.api.mesh.v1 import mesh_pb2
 from llmesh.api.options.v1 import options_pb2 as options
 from llmesh.api.records.v1 import records_pb2
 from llmesh.reflection import V1, V1ALPHA, v1_file
@@ -30,6 +31,7 @@ from llmesh.reflection import V1, V1ALPHA, v1_file
 # A stream that watches is silent for as long as nothing changes.
 _LONGEST = timedelta(hours=1)
 
+_SAFE = (MethodOptions.NO_SIDE_EFFECTS, MethodOptions.IDEMPOTENT)
 # Watches stay open, and one caller's must not leave another without an answer.
 _CALLS_AT_ONCE = 65_536
 
@@ -57,6 +59,7 @@ def platform_tools(address: str) -> tuple[Tool, ...]:
 def _owned() -> Iterator[_Own]:
     yield _Own("llmesh.api.blocks.v1.BlockService", _closure(blocks_pb2.DESCRIPTOR.name))
     yield _Own("llmesh.api.catalog.v1.CatalogService", _closure(catalog_pb2.DESCRIPTOR.name))
+    yield _Own("llmesh.api.mesh.v1.MeshService", _closure(mesh_pb2.DESCRIPTOR.name))
     yield _Own("llmesh.api.records.v1.RecordService", _closure(records_pb2.DESCRIPTOR.name))
     yield _Own(
         "grpc.health.v1.Health",
@@ -87,7 +90,7 @@ def _tool(own: _Own, endpoint: Endpoint) -> Tool:
         domain=PLATFORM,
         sheet=stated,
         methods=tuple(
-            _method(method, sheet.read_method(method, classes, granted=granted)) for method in service.method
+            _method(own, method, sheet.read_method(method, classes, granted=granted)) for method in service.method
         ),
         contract=Contract(digest(files), files),
         endpoints=(endpoint,),
@@ -95,7 +98,7 @@ def _tool(own: _Own, endpoint: Endpoint) -> Tool:
     )
 
 
-def _method(method: MethodDescriptorProto, read: sheet.MethodSheet) -> Method:
+def _method(own: _Own, method: MethodDescriptorProto, read: sheet.MethodSheet) -> Method:
     stated = options.Method()
     stated.CopyFrom(read.options)
     stated.cost = options.COST_LOW
@@ -106,7 +109,8 @@ def _method(method: MethodDescriptorProto, read: sheet.MethodSheet) -> Method:
         client_streaming=method.client_streaming,
         server_streaming=method.server_streaming,
         effect=read.effect,
-        idempotent=read.idempotent,
+        # One that says nothing of it may do more than it reads: a fan-out writes for its caller.
+        idempotent=own.name != "" or method.options.idempotency_level in _SAFE,
         deadline=read.deadline,
         idle=read.idle,
         max_concurrency=_CALLS_AT_ONCE,

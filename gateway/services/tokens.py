@@ -27,7 +27,7 @@ from governance.delegation import Delegation, service_of, tool_itself
 from governance.words import Caller
 from llmesh.caller import CALL_ID_KEY
 
-__all__ = ["Tokens"]
+__all__ = ["Tokens", "mint"]
 
 SERVICE = "envoy.service.auth.v3.Authorization"
 ALGORITHM = "HS256"
@@ -61,9 +61,7 @@ class Tokens:
         return grpc.method_handlers_generic_handler(SERVICE, {"Check": check})
 
     async def _check(self, request: Untyped, _: object) -> Untyped:
-        delegation = self._delegation(request.attributes)
-        key = self._key()
-        token = jwt.encode({"alg": ALGORITHM, "kid": key.kid}, delegation.claims(), key, algorithms=[ALGORITHM])
+        token = mint(self._delegation(request.attributes), self._key())
         added = {DELEGATION: token, MESH: self._address}
         return make(_RESPONSE, status={"code": 0}, ok_response={"headers": list(_headers(added))})
 
@@ -83,6 +81,11 @@ class Tokens:
             parent=http.headers[CALL_ID_KEY],
             expires_s=math.ceil(started_s + _deadline_s(http.headers, facts)),
         )
+
+
+def mint(delegation: Delegation, key: OctKey) -> str:
+    """The token that says so."""
+    return jwt.encode({"alg": ALGORITHM, "kid": key.kid}, delegation.claims(), key, algorithms=[ALGORITHM])
 
 
 def _caller(value: Untyped) -> Caller:

@@ -9,6 +9,7 @@ from typing import cast
 
 from google.protobuf.message import Message
 
+from gateway.snapshot.fanout import DELEGATED
 from gateway.xds.messages import make
 from governance import delegation
 from governance.issuers import Issuer, Issuers
@@ -24,8 +25,6 @@ CLOCK_SKEW_S = 5
 # What carries the token of a call that a tool makes for its caller: the mesh gives it to the tool. No name of ours
 # that the edge removes begins so.
 DELEGATION = "llmesh-delegation"
-# What carries its verified payload to delegation.lua, which takes it away. The edge lets no caller say it.
-_DELEGATED = "x-llmesh-delegated"
 # A token ends with the call that it was made for; whole seconds are as exact as it gets.
 _DELEGATION_SKEW_S = 1
 
@@ -82,7 +81,8 @@ def _delegations(keys: str) -> dict[str, Untyped]:
         "audiences": [delegation.AUDIENCE],
         "local_jwks": {"filename": keys},
         "from_headers": [{"name": DELEGATION}],
-        "forward_payload_header": _DELEGATED,
+        # For delegation.lua, which takes it away. The edge lets no caller say it.
+        "forward_payload_header": DELEGATED,
         "require_expiration": True,
         "clock_skew_seconds": _DELEGATION_SKEW_S,
     }
@@ -91,8 +91,9 @@ def _delegations(keys: str) -> dict[str, Untyped]:
 def derive(issuers: Issuers) -> Message:
     """The filter that turns the verified claims into the typed caller, and takes the token away."""
     limits = f"local MAX_HOPS, MAX_TEXT_BYTES = {delegation.MAX_HOPS}, {delegation.MAX_TEXT_BYTES}\n"
+    fan_out = f"local FAN_OUT = {_lua(delegation.FAN_OUT)}\n"
     bindings = f"local ISSUERS = {_lua({issuer.name: _bindings(issuer) for issuer in issuers.issuers})}\n"
-    script = f"{limits}{bindings}{_SCRIPT}"
+    script = f"{limits}{fan_out}{bindings}{_SCRIPT}"
     return make(
         "envoy.extensions.filters.http.lua.v3.Lua",
         default_source_code={"inline_string": script},

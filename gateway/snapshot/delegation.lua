@@ -1,7 +1,7 @@
 -- A call that a tool makes for its caller: who is behind it, by the token that
 -- the gateway minted and the filter before has verified. The same as
--- governance.delegation: keep the two alike. Before this text come MAX_HOPS and
--- MAX_TEXT_BYTES, which are generated, and claims.lua.
+-- governance.delegation: keep the two alike. Before this text come MAX_HOPS,
+-- MAX_TEXT_BYTES and FAN_OUT, which are generated, and claims.lua.
 
 local PAYLOAD = "x-llmesh-delegated"
 local NO_PERMISSION = "7"
@@ -28,8 +28,9 @@ local function why_refused(claims, method)
   for _, each in ipairs(claims.methods) do
     if each == method then return nil end
   end
+  local actor = path[#path] or FAN_OUT
   return "NOT_DELEGATED",
-    path[#path]:sub(2) .. " may not call " .. method:sub(2) .. " for its caller: its contract must list that under "
+    actor:sub(2) .. " may not call " .. method:sub(2) .. " for its caller: its contract must list that under "
     .. "`uses`, it must be on the mesh, and the rules must permit it to the tool itself"
 end
 
@@ -59,7 +60,8 @@ local function delegated(handle, headers)
   local payload = headers:get(PAYLOAD)
   if not payload then return nil end
   local claims = claims_in(payload)
-  headers:remove(PAYLOAD)
+  -- A fan-out calls others with no more than this.
+  if headers:get(":path") ~= FAN_OUT then headers:remove(PAYLOAD) end
   -- Whoever else is said to call: the token alone says it.
   headers:remove("authorization")
   headers:replace("x-llmesh-parent", claims.parent)
@@ -69,6 +71,6 @@ local function delegated(handle, headers)
   for hop, method in ipairs(path) do headers:replace("x-llmesh-acting-" .. hop, method) end
   return {
     issuer = claims.issuer, subject = claims.sub, roles = claims.roles, domain = claims.domain,
-    clearances = claims.clearances, actor = path[#path]:match("^/([^/]*)"),
+    clearances = claims.clearances, actor = (path[#path] or ""):match("^/?([^/]*)"),
   }, why_refused(claims, headers:get(":path"))
 end

@@ -10,7 +10,7 @@ from typing import Any as Untyped
 from google.protobuf.message import Message
 
 from gateway.catalog import Endpoint, Method, Tool
-from gateway.snapshot import access, refusals, tls
+from gateway.snapshot import access, fanout, refusals, tls
 from gateway.snapshot.ads import ADS
 from gateway.snapshot.delegate import delegated
 from gateway.snapshot.parts import Part, concurrency_of, parts
@@ -228,7 +228,7 @@ def _route(tool: Tool, method: Method, residue: Residue, cluster: str, quotas: C
         },
         "metadata": _packed(refusals.route_metadata(residue, sizes=held_to(method))),
     }
-    if headers := list(_added(method)):
+    if headers := [*_added(method), *fanout.told(tool, method)]:
         route["request_headers_to_add"] = headers
     return route
 

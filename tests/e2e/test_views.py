@@ -21,6 +21,7 @@ V1, V1ALPHA = "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.Se
 PLATFORM_TOOLS = {
     "llmesh.api.blocks.v1.BlockService",
     "llmesh.api.catalog.v1.CatalogService",
+    "llmesh.api.mesh.v1.MeshService",
     "llmesh.api.records.v1.RecordService",
     "grpc.health.v1.Health",
     V1,

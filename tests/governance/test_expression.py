@@ -33,7 +33,7 @@ EDITOR: Expression = Call("@in", (Const("editor"), Field("caller", "roles")))
 
 
 def facts_of(caller: Caller, tool: Tool) -> Mapping[tuple[str, str], Value]:
-    return {**decide._facts(caller), **residue._facts(tool)}  # pyright: ignore[reportPrivateUsage]
+    return {**decide._facts(caller), **residue.facts_of(tool)}  # pyright: ignore[reportPrivateUsage]
 
 
 def value_of(expression: Expression, facts: Mapping[tuple[str, str], Value]) -> Value | None:
@@ -81,7 +81,7 @@ def test_a_rule_has_the_value_that_cel_gives_it(text: str, caller: Caller, tool:
 @settings(max_examples=600, deadline=None)
 def test_folding_the_tool_in_changes_no_value(text: str, caller: Caller, tool: Tool, otherwise: bool) -> None:  # noqa: FBT001
     rule = compile_rule(text)
-    left = fold(rule, residue._facts(tool), otherwise=otherwise)  # pyright: ignore[reportPrivateUsage]
+    left = fold(rule, residue.facts_of(tool), otherwise=otherwise)  # pyright: ignore[reportPrivateUsage]
     expected = value_of(rule, facts_of(caller, tool))
 
     assert evaluate(left, decide._facts(caller)) == (otherwise if expected is None else expected)  # pyright: ignore[reportPrivateUsage]
@@ -90,7 +90,7 @@ def test_folding_the_tool_in_changes_no_value(text: str, caller: Caller, tool: T
 @given(about_tools, tools)
 @settings(max_examples=200, deadline=None)
 def test_a_rule_about_the_tool_alone_folds_to_its_value(text: str, tool: Tool) -> None:
-    rule, facts = compile_rule(text), residue._facts(tool)  # pyright: ignore[reportPrivateUsage]
+    rule, facts = compile_rule(text), residue.facts_of(tool)  # pyright: ignore[reportPrivateUsage]
     expected = value_of(rule, facts)
     for otherwise in (False, True):
         assert fold(rule, facts, otherwise=otherwise) == Const(otherwise if expected is None else bool(expected))
@@ -158,4 +158,4 @@ def test_an_operator_over_what_may_have_no_value_has_none_itself() -> None:
     rule = compile_rule("(caller.domain == 'a' || tool.labels['a'] == 'x') == true")
 
     for otherwise in (False, True):
-        assert fold(rule, residue._facts(tool), otherwise=otherwise) == Const(otherwise)  # pyright: ignore[reportPrivateUsage]
+        assert fold(rule, residue.facts_of(tool), otherwise=otherwise) == Const(otherwise)  # pyright: ignore[reportPrivateUsage]

@@ -39,6 +39,7 @@ PLATFORM = [
     "grpc.reflection.v1alpha.ServerReflection",
     "llmesh.api.blocks.v1.BlockService",
     "llmesh.api.catalog.v1.CatalogService",
+    "llmesh.api.mesh.v1.MeshService",
     "llmesh.api.records.v1.RecordService",
 ]
 

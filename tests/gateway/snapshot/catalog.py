@@ -23,7 +23,7 @@ from governance.issuers import parse_issuers
 from llmesh.api.options.v1 import options_pb2 as options
 
 GOLDEN = Path(__file__).with_name("golden")
-EDGE = Edge("127.0.0.1", 8700, "/run/admin.sock", "/run/xds.sock", "/logs/calls.jsonl")
+EDGE = Edge("127.0.0.1", 8700, "/run/admin.sock", "/run/xds.sock", "/logs/calls.jsonl", "/run/branches.sock")
 TICKETS, DOCS = "acme.support.v1.Tickets", "acme.engineering.v1.DocSearch"
 
 MESH = """

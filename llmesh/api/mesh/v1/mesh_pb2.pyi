@@ -359,9 +359,9 @@ class Summary(_message.Message):
     cancelled_count: _builtins.int
     """Of these, those that the fan-out ended, by its deadline too."""
     denied_count: _builtins.int
-    """Methods that take the request, and that the caller may not call. Methods of
-    hidden tools do not count, and the selector, but for `methods`, picks none
-    of these: who may not see a tool learns nothing else of it.
+    """Methods that take the request, and that the caller may not call, whatever
+    the selector says of them: who may not see a tool learns nothing else of
+    it. Those of hidden tools that the caller may not see do not count.
     """
     unmerged: _builtins.str
     """Why there is no `merged` though one was asked for: `met` is false, or the

@@ -1,0 +1,33 @@
+"""How a fan-out's time is split. Pure; all in seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Budget", "split"]
+
+# For a caller that states no deadline, as for any call that answers once.
+DEFAULT_S = 30.0
+# Of the time there is, what is kept to answer; but no more than it ever takes.
+KEPT_SHARE = 0.1
+KEPT_MOST_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """branch_s: what branches get, more than 0. kept_s: what stays to answer."""
+
+    branch_s: float
+    kept_s: float
+
+    @property
+    def whole_s(self) -> float:
+        """All there is."""
+        return self.branch_s + self.kept_s
+
+
+def split(remaining_s: float | None) -> Budget:
+    """The split of what remains of the caller's deadline, more than 0; None if the caller states none."""
+    whole_s = DEFAULT_S if remaining_s is None else remaining_s
+    kept_s = min(whole_s * KEPT_SHARE, KEPT_MOST_S)
+    return Budget(whole_s - kept_s, kept_s)

@@ -1,0 +1,123 @@
+"""Which methods a fan-out asks, settled before anything is sent. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from gateway.catalog import Tool
+from gateway.fanout.selector import Selector
+from gateway.fanout.takers import Taker
+from gateway.snapshot.build import facts
+from llmesh.api.options.v1 import options_pb2 as options
+from llmesh.errors import InvalidCall, MeshError, NotFound, Violation
+
+__all__ = ["Plan", "make_plan"]
+
+# Names of the tool's methods that a caller may call; None for a tool that the caller does not see.
+Sees = Callable[[Tool], frozenset[str] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """takers: the methods to ask, in order of their names; never empty.
+
+    denied_count: methods that take the request and that the caller may not call. denied: those of them that the
+    caller may know by name.
+    """
+
+    takers: tuple[Taker, ...]
+    denied_count: int
+    denied: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Counts:
+    """Why methods are left out."""
+
+    denied: int = 0
+    destructive: int = 0
+    writes: int = 0
+    unpicked: int = 0
+
+    def told(self) -> str:
+        """In words for the caller; empty if none was."""
+        words = (
+            (self.denied, "that you may not call"),
+            (self.destructive, "that cannot be undone"),
+            (self.writes, "that write, which needs `allow_writes`"),
+            (self.unpicked, "that the selector does not pick"),
+        )
+        return ", ".join(f"{count} {what}" for count, what in words if count)
+
+
+def make_plan(
+    request_type: str,
+    takers: Iterable[Taker],
+    selector: Selector,
+    *,
+    sees: Sees,
+    may_call: Callable[[str], bool],
+    allow_writes: bool,
+) -> Plan:
+    """The methods to ask of those that take a type.
+
+    takers: in order of their names. may_call: whether the call itself lets its caller call a method, by its name; a
+    tool that acts for its caller may call what it was given alone. Raises NotFound or InvalidCall.
+    """
+    known = [(taker, sees(taker.tool)) for taker in takers]
+    known = [(taker, may) for taker, may in known if may is not None or not taker.tool.sheet.hidden]
+    if not known:
+        message = f"no method on the mesh that you may know of takes `{request_type}`"
+        raise NotFound(message, resource=("type", request_type), reason="UNKNOWN_TYPE")
+    _check_named(selector, (taker for taker, _ in known), allow_writes=allow_writes)
+    counts, denied, asked = _Counts(), list[str](), list[Taker]()
+    for taker, may in known:
+        if may is None or taker.method.name not in may or not may_call(taker.name):
+            counts.denied += 1
+            if may is not None:
+                denied.append(taker.name)
+        elif _is_wanted(taker, selector, counts, allow_writes=allow_writes):
+            asked.append(taker)
+    if not asked:
+        message = f"no method that takes `{request_type}` is left to be asked: {counts.told()}"
+        raise NotFound(message, resource=("type", request_type), reason="NO_METHOD_LEFT")
+    return Plan(tuple(asked[: selector.limit]), counts.denied, tuple(denied))
+
+
+def _is_wanted(taker: Taker, selector: Selector, counts: _Counts, *, allow_writes: bool) -> bool:
+    if not selector.picks(facts(taker.tool, taker.method)):
+        counts.unpicked += 1
+    elif _is_destructive(taker):
+        counts.destructive += 1
+    elif _writes(taker) and not allow_writes:
+        counts.writes += 1
+    else:
+        return True
+    return False
+
+
+def _check_named(selector: Selector, known: Iterable[Taker], *, allow_writes: bool) -> None:
+    """Raise NotFound for a method that is named and not known, InvalidCall for one that is not to be asked."""
+    by_name = {taker.name: taker for taker in known}
+    for name in sorted(selector.methods):
+        taker = by_name.get(name)
+        if taker is None:
+            message = f"method `{name}` is not on the mesh, or takes another request"
+            raise NotFound(message, resource=("method", name))
+        if _is_destructive(taker):
+            raise _bad_name(f"`{name}` cannot be undone: call it by itself")
+        if _writes(taker) and not allow_writes:
+            raise _bad_name(f"`{name}` writes: set `allow_writes` to have it asked")
+
+
+def _bad_name(message: str) -> MeshError:
+    return InvalidCall(message, [Violation("selector.methods", message, "EFFECT")], reason="BAD_SELECTOR")
+
+
+def _is_destructive(taker: Taker) -> bool:
+    return taker.method.effect not in (options.EFFECT_READ, options.EFFECT_WRITE)
+
+
+def _writes(taker: Taker) -> bool:
+    return taker.method.effect != options.EFFECT_READ

@@ -1,0 +1,172 @@
+"""Fan-outs as callers ask for them: checked and planned, then run, then summed up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from typing import Any as Untyped
+
+from google.protobuf.any_pb2 import Any
+from google.protobuf.message import DecodeError, Message
+
+from gateway.catalog import Tool
+from gateway.clock import Clock
+from gateway.fanout.allowances import Allowance, retries
+from gateway.fanout.behalf import Behalf, Mint, behalf_of
+from gateway.fanout.branch import TYPES, Respondent
+from gateway.fanout.budget import split
+from gateway.fanout.completion import Progress, progress
+from gateway.fanout.legs import Legs
+from gateway.fanout.merge import Gathered, read_merge
+from gateway.fanout.plan import Plan, make_plan
+from gateway.fanout.run import Order, Run
+from gateway.fanout.selector import read_selector
+from gateway.fanout.takers import Taker, Takers, Types
+from gateway.services.caller import current_caller
+from gateway.services.visible import View
+from llmesh.api.mesh.v1 import mesh_pb2 as pb
+from llmesh.api.mesh.v1.mesh_pb2_grpc import MeshServiceServicer as Base
+from llmesh.api.options.v1 import options_pb2 as options
+from llmesh.call import current_call
+from llmesh.errors import DeadlineExceeded, InvalidCall, Violation
+
+if TYPE_CHECKING:
+    import grpc
+
+    Context = grpc.aio.ServicerContext[Untyped, Untyped]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A fan-out that has been checked whole, and of which nothing has been sent."""
+
+    plan: Plan
+    respondents: list[Respondent]
+    progress: Progress
+    gathered: Gathered | None
+
+
+class MeshServicer(Base):
+    """Sends one request to many tools."""
+
+    def __init__(self, view: View, takers: Takers, legs: Legs, mint: Mint, *, clock: Clock) -> None:
+        """view: what callers may see. takers: of the tools that are shown. mint: writes the tokens of branches."""
+        self._clock = clock
+        self._view = view
+        self._takers = takers
+        self._legs = legs
+        self._mint = mint
+        self._types = Types()
+        self._retries: Allowance = retries()
+
+    async def FanOut(self, request: pb.FanOutRequest, context: Context) -> AsyncIterator[pb.FanOutResponse]:
+        """What comes of each branch, then the summary."""
+        call = current_call()
+        behalf = behalf_of(current_caller(), call.call_id, context.invocation_metadata() or ())
+        asked = self._check(request, behalf)
+        self._legs.check_room(behalf.key, len(asked.respondents))
+        remaining_s = call.remaining_s
+        if remaining_s is not None and remaining_s <= 0:
+            raise DeadlineExceeded("the deadline had passed before anything was sent")
+        budget = split(remaining_s)
+        paths = [f"/{taker.name}" for taker in asked.plan.takers]
+        order = Order(
+            asked.respondents,
+            request.request.value,
+            behalf.metadata(paths, self._mint, timeout_s=budget.whole_s, now_s=self._clock.unix_s()),
+            caller=behalf.key,
+            deadline_s=asyncio.get_running_loop().time() + budget.branch_s,
+        )
+        run = Run(self._legs, order, asked.progress, retries=self._retries, gathered=asked.gathered)
+        async with aclosing(run.messages()) as messages:
+            async for branches in messages:
+                yield pb.FanOutResponse(branches=branches, summary=_summary(run, asked) if run.over else None)
+
+    def _check(self, request: pb.FanOutRequest, behalf: Behalf) -> _Asked:
+        """All that can be wrong with a fan-out. Raises InvalidCall or NotFound."""
+        name = _type_name(request.request)
+        selector = read_selector(request.selector)
+
+        def sees(tool: Tool) -> frozenset[str] | None:
+            seen = self._view.see(tool, behalf.caller)
+            return seen.permitted if seen else None
+
+        plan = make_plan(
+            name,
+            self._takers.of(name),
+            selector,
+            sees=sees,
+            may_call=behalf.may_call,
+            allow_writes=request.allow_writes,
+        )
+        asked = self._types.of(plan.takers[0].tool.contract, name)
+        _check_request(asked, request.request)
+        respondents = list(self._respondents(plan.takers))
+        begun = progress(request.completion, request.quorum, len(respondents))
+        gathered = _gathered(request.merge, asked, respondents) if request.HasField("merge") else None
+        return _Asked(plan, respondents, begun, gathered)
+
+    def _respondents(self, takers: Iterable[Taker]) -> Iterator[Respondent]:
+        # On the whole mesh, a name is one type: answers of one type are of one class, whichever contract has it.
+        types: dict[str, type[Message]] = {}
+        for taker in takers:
+            name = taker.method.response_type
+            if name not in types:
+                types[name] = self._types.of(taker.tool.contract, name)
+            yield Respondent(taker, types[name])
+
+
+def _type_name(request: Any) -> str:
+    if not request.type_url.startswith(TYPES) or not request.type_url.removeprefix(TYPES):
+        what = f"is `{request.type_url[:256]}`, and must be `{TYPES}` and the full name of the request's type"
+        raise InvalidCall(f"`request.type_url` {what}", [Violation("request.type_url", what)], reason="BAD_TYPE")
+    return request.type_url.removeprefix(TYPES)
+
+
+def _check_request(asked: type[Message], request: Any) -> None:
+    try:
+        asked.FromString(request.value)
+    except DecodeError as err:
+        what = f"is no `{asked.DESCRIPTOR.full_name}`"
+        raise InvalidCall(f"`request.value` {what}", [Violation("request.value", what)], reason="MALFORMED") from err
+
+
+def _gathered(stated: options.Merge, asked: type[Message], respondents: list[Respondent]) -> Gathered:
+    """What answers are merged by. Raises InvalidCall if these methods' answers cannot be."""
+    first = respondents[0]
+    for each in respondents:
+        method = each.taker.method
+        if method.server_streaming or method.response_type != first.taker.method.response_type:
+            what = f"is not possible: `{each.taker.name}` gives " + (
+                "a stream"
+                if method.server_streaming
+                else f"`{method.response_type}`, and `{first.taker.name}` `{first.taker.method.response_type}`"
+            )
+            raise InvalidCall(f"`merge` {what}", [Violation("merge", what)], reason="BAD_MERGE")
+    if stated.WhichOneof("how") is None:
+        stated = asked.DESCRIPTOR.GetOptions().Extensions[options.capability].merge
+    return Gathered(read_merge(stated, first.response))
+
+
+def _summary(run: Run, asked: _Asked) -> pb.Summary:
+    done, plan = run.progress, asked.plan
+    summary = pb.Summary(
+        end=run.end or pb.Summary.END_UNSPECIFIED,
+        met=done.met,
+        asked_count=done.asked,
+        answered_count=done.answered,
+        failed_count=done.failed,
+        cancelled_count=done.asked - done.answered - done.failed,
+        denied_count=plan.denied_count,
+        denied=plan.denied,
+    )
+    if asked.gathered:
+        merged = asked.gathered.merged() if done.met else "not enough have answered"
+        if isinstance(merged, str):
+            summary.unmerged = merged
+        else:
+            summary.merged.Pack(merged)
+    return summary
