@@ -25,8 +25,9 @@ CALLED = ""
 
 @dataclass(frozen=True, eq=False)
 class Delegated:
-    """A call by a tool for somebody. acting: paths of the methods that act, the first called first; may hold CALLED.
+    """A call by a tool, or by a fan-out, for somebody.
 
+    acting: paths of the methods that act, the first called first; may hold CALLED. None in a caller's own fan-out.
     only: path of the one method that it is for. good: whether the mesh is to believe it; if not, its key is another.
     """
 
@@ -67,9 +68,11 @@ def delegated(seed: Random, callers: Iterable[Caller]) -> Iterator[Delegated]:
     somebody = [caller for caller in callers if caller.subject]
     for index, caller in enumerate(somebody):
         yield Delegated(f"d{index}", caller, _acting(seed, seed.randint(1, MAX_HOPS)))
+        yield Delegated(f"f{index}", caller, ())
     first = somebody[0]
     yield Delegated("in a circle", first, (CALLED, *_acting(seed, 2)))
     yield Delegated("by too many", first, _acting(seed, MAX_HOPS + 1))
+    yield Delegated("in a fan-out to another method", first, (), only="/acme.other.v1.Other/Get")
     yield Delegated("for another method", first, _acting(seed, 1), only="/acme.other.v1.Other/Get")
     yield Delegated("signed with another key", first, _acting(seed, 1), good=False)
     yield Delegated("of a call that has ended", first, _acting(seed, 1), good=False, lives_s=-DAY_S)

@@ -206,8 +206,9 @@ OF_CALLERS = (
     Mutant(
         "names are not taken apart by dots", CALLER, "value = value[step]", "value = value[table.concat(path, '.')]"
     ),
-    Mutant("whoever acts is not told", DELEGATION, 'actor = path[#path]:match("^/([^/]*)")', 'actor = ""'),
-    Mutant("the first that acts is told", DELEGATION, "actor = path[#path]:match", "actor = path[1]:match"),
+    Mutant("whoever acts is not told", DELEGATION, 'actor = (path[#path] or ""):match("^/?([^/]*)")', 'actor = ""'),
+    Mutant("the first that acts is told", DELEGATION, "actor = (path[#path] or", "actor = (path[1] or"),
+    Mutant("a fan-out acts itself", DELEGATION, 'actor = (path[#path] or "")', "actor = (path[#path] or FAN_OUT)"),
     Mutant(
         "a delegation is for any method",
         DELEGATION,
