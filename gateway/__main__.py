@@ -174,7 +174,7 @@ class Parts:
 
     def owner_of(self, service: str) -> str | None:
         """The domain that owns a service's package; None if none does."""
-        return self.control.loaded.ownership.domain_of(service.rpartition(".")[0])
+        return self.control.loaded.ownership.owner_of(service)
 
 
 def make_parts(config: Config) -> Parts:

@@ -15,13 +15,13 @@ from contextlib import aclosing
 from dataclasses import replace
 from types import MappingProxyType
 
+from gateway.bearing import Bearing
 from gateway.blocks.blocks import Blocks
 from gateway.catalog import CatalogBoard, Tool
 from gateway.certificates import Certificates
 from gateway.clock import Clock
 from gateway.keys import Keys
 from gateway.policy import Loaded, PolicyFiles
-from gateway.snapshot.bearing import Bearing
 from gateway.snapshot.blocks import BLOCKS
 from gateway.snapshot.build import (
     CLUSTER,
@@ -183,7 +183,15 @@ class Control:
         await self._publish(self._stage)
         if self._shown.current.version:
             await self._shown.renew()
-        return await self._publisher.caught_up(within_s=SHOW_AFTER_S) and BLOCKS not in self._publisher.refused_names
+        return await self._blocks_are_taken()
+
+    async def _blocks_are_taken(self) -> bool:
+        """Whether Envoy has answered for all that it is told, and has taken the blocks."""
+        answered = await self._publisher.caught_up(within_s=SHOW_AFTER_S)
+        if answered and BLOCKS in self._publisher.refused_names and self._bearing.hush():
+            await self._publish(self._stage)
+            answered = await self._publisher.caught_up(within_s=SHOW_AFTER_S)
+        return answered and BLOCKS not in self._publisher.refused_names
 
     async def _publish(self, stage: Resources, *, rules: str = "") -> None:
         self._stage = stage
@@ -206,7 +214,7 @@ class Control:
             # Most of what is found bears on reports alone.
             self._tools = catalog.tools
             await self._route(catalog.tools, clock)
-        await self._publisher.caught_up(within_s=SHOW_AFTER_S)
+        await self._blocks_are_taken()
         await self._shown.post(self._callable(catalog.tools), catalog.reports)
 
     async def _route(self, tools: Mapping[str, Tool], clock: Clock) -> None:

@@ -128,9 +128,8 @@ def _unknown_names(applies: AppliesEntry, ownership: Ownership) -> Iterator[tupl
     for name in sorted(applies.domains - ownership.domains):
         yield "domains", _unknown_domain(name, ownership)
     for name in sorted(applies.services):
-        package = name.rpartition(".")[0]
-        if ownership.domain_of(package) is None and not is_platform(package):
-            hint = _nearest(package, ownership.prefixes, "; did you mean one in `{}`?")
+        if ownership.owner_of(name) is None and not is_platform(name):
+            hint = _nearest(name.rpartition(".")[0], ownership.prefixes, "; did you mean one in `{}`?")
             yield "services", f"no domain owns the package of `{name}` by ownership.yaml{hint}"
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from governance.bundle import Bundle
 from governance.expression import FALSE, TRUE, Call, Expression, fold
-from governance.ownership import Ownership, is_platform
+from governance.ownership import PLATFORM, Ownership, is_platform
 from governance.residue import clause
 from governance.rule import Applies, Rule
 from governance.trial import Trial, domain_of, every_rule
@@ -70,8 +70,7 @@ def _why_dead(rule: Rule, bundle: Bundle, ownership: Ownership | None) -> str:
 
 
 def _owner(service: str, ownership: Ownership) -> str | None:
-    package = service.rpartition(".")[0]
-    return "platform" if is_platform(package) else ownership.domain_of(package)
+    return PLATFORM if is_platform(service) else ownership.owner_of(service)
 
 
 def _needless(rule: Rule, rules: Iterable[Rule]) -> Iterator[Finding]:

@@ -70,15 +70,19 @@ class Ownership:
                 return domain
         return None
 
+    def owner_of(self, service: str) -> str | None:
+        """The domain that owns the package of a service; None if no domain does."""
+        return self.domain_of(service.rpartition(".")[0])
+
     @property
     def domains(self) -> frozenset[str]:
         """Every domain that owns something, the platform's among them."""
         return frozenset({*self.prefixes.values(), PLATFORM})
 
 
-def is_platform(package: str) -> bool:
-    """Whether the package is one that only the platform defines."""
-    return package.split(".", 1)[0] in PLATFORM_PREFIXES
+def is_platform(name: str) -> bool:
+    """Whether a package, or what is in it, is one that only the platform defines."""
+    return name.split(".", 1)[0] in PLATFORM_PREFIXES
 
 
 def parse_ownership(text: str, *, file: str = "ownership.yaml") -> Ownership:

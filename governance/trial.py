@@ -83,7 +83,6 @@ def _tool(test: RuleTest, rule: Rule, contracts: Mapping[str, Tool], ownership: 
             f"nothing is known of `{name}`: name the folder of its .proto files with --protos, "
             "or state its facts under `tool`"
         )
-    package = test.service.rpartition(".")[0]
-    domain = (ownership.domain_of(package) if ownership and test.service else None) or domain_of(rule.id)
+    domain = (ownership.owner_of(test.service) if ownership and test.service else None) or domain_of(rule.id)
     facts: dict[str, Untyped] = {"domain": domain, **test.facts}
     return Tool(test.service, test.method, **facts)

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.blocks.store import BlocksLostError, Store
-from gateway.blocks.words import Action, Block, Change, Kind, Target, Who
+from gateway.blocks.words import Action, Block, CallerId, Change, Kind, Target
 from gateway.catalog import Tool
 from gateway.clock import Clock
 
@@ -40,11 +40,11 @@ class Blocks:
         self._store = store
         self._clock = clock
         self._fault = ""
-        self._last = 0
+        self._count = 0
         self._writing = asyncio.Lock()
         self._changed = asyncio.Condition()
         try:
-            read, self._last = store.load()
+            read, self._count = store.load()
         except SQLAlchemyError as error:
             self._fail(error)
             read = self._copied(error)
@@ -79,33 +79,33 @@ class Blocks:
         """Why nothing can be blocked or unblocked now; empty while it can."""
         return self._fault
 
-    async def block(self, target: Target, reason: str, *, by: Who, until_s: float | None = None) -> Block:
+    async def block(self, target: Target, reason: str, *, by: CallerId, until_us: int | None = None) -> Block:
         """Stop the target; if it is stopped in the same words already, nothing changes. Raises BlocksNotKeptError."""
         async with self._writing:
             found = self._current.get(target)
-            if found is not None and (found.reason, found.until_s) == (reason, until_s):
+            if found is not None and (found.reason, found.until_us) == (reason, until_us):
                 return found
-            now_s = self._clock.unix_s()
-            block = Block(secrets.token_hex(8), target, reason, by, now_s, until_s)
+            now_us = self._now_us()
+            block = Block(secrets.token_hex(8), target, reason, by, now_us, until_us)
             # First the copy: where the gateway dies in between, the block is put back.
             after = {**self._current, target: block}
             await asyncio.to_thread(self._store.copy, after.values())
             try:
-                await self._keep(Change(Action.BLOCKED, block, now_s, by))
+                await self._keep(Change(Action.BLOCKED, block, now_us, by))
             except BlocksNotKeptError:
                 await asyncio.to_thread(self._store.copy, self._current.values())
                 raise
             await self._take(after)
             return block
 
-    async def unblock(self, target: Target, *, by: Who | None, reason: str = "") -> Block | None:
+    async def unblock(self, target: Target, *, by: CallerId | None, reason: str = "") -> Block | None:
         """End a block; None if there is none. by: None where its time has come. Raises BlocksNotKeptError."""
         async with self._writing:
             found = self._current.get(target)
             if found is None:
                 return None
             action = Action.UNBLOCKED if by else Action.EXPIRED
-            await self._keep(Change(action, found, self._clock.unix_s(), by, reason))
+            await self._keep(Change(action, found, self._now_us(), by, reason))
             after = {key: block for key, block in self._current.items() if key != target}
             await asyncio.to_thread(self._store.copy, after.values())
             await self._take(after)
@@ -118,7 +118,11 @@ class Blocks:
         except SQLAlchemyError as error:
             self._fail(error)
             raise BlocksNotKeptError(self._fault) from error
+        self._count += 1
         log.warning("%s", change.action, extra=facts)
+
+    def _now_us(self) -> int:
+        return round(self._clock.unix_s() * 1e6)
 
     async def _take(self, after: Mapping[Target, Block]) -> None:
         async with self._changed:
@@ -150,7 +154,7 @@ class Blocks:
             try:
                 await self._follow()
                 for block in list(self._current.values()):
-                    if block.until_s is not None and block.until_s <= self._clock.unix_s():
+                    if block.until_us is not None and block.until_us <= self._now_us():
                         await self.unblock(block.target, by=None)
             except BlocksNotKeptError:
                 # Whatever could not be ended stays, and is tried again.
@@ -160,19 +164,16 @@ class Blocks:
         """Take up what a gateway that this one succeeds, or one beside it, has kept; or all, after a fault."""
         async with self._writing:
             try:
-                if self._fault:
-                    read, self._last = await asyncio.to_thread(self._store.load)
-                    after = {block.target: block for block in read}
-                else:
-                    found = await asyncio.to_thread(self._store.since, self._last)
-                    after = _after(self._current, found)
-                    self._last = found[-1].number if found else self._last
+                # As many as are known of are those that are known: no change is ever taken away.
+                if not self._fault and await asyncio.to_thread(self._store.count) == self._count:
+                    return
+                read, self._count = await asyncio.to_thread(self._store.load)
             except SQLAlchemyError as error:
                 self._fail(error)
                 raise BlocksNotKeptError(self._fault) from error
             self._fault = ""
+            after = {block.target: block for block in read}
             if after != self._current:
-                await asyncio.to_thread(self._store.copy, after.values())
                 await self._take(after)
 
     def _fail(self, error: SQLAlchemyError) -> None:
@@ -181,12 +182,3 @@ class Blocks:
         if fault != self._fault:
             log.error("blocks cannot be kept", extra={"error": fault})
         self._fault = fault
-
-
-def _after(before: Mapping[Target, Block], changes: Sequence[Change]) -> dict[Target, Block]:
-    after = dict(before)
-    for change in changes:
-        after.pop(change.block.target, None)
-        if change.action is Action.BLOCKED:
-            after[change.block.target] = change.block
-    return after

@@ -16,22 +16,22 @@ from pathlib import Path
 from typing import Any as Untyped
 
 from pydantic import TypeAdapter, ValidationError
-from sqlalchemy import Column, Engine, Float, Index, Integer, Row, String, Table, func, insert, select
+from sqlalchemy import BigInteger, Column, Engine, Index, Integer, Row, String, Table, func, insert, select
 
-from gateway.blocks.words import Action, Block, Change, Kind, Target, Who
+from gateway.blocks.words import Action, Block, CallerId, Change, Kind, Target
 from gateway.database import METADATA
 from llmesh.home import write_atomically
 
-__all__ = ["BlocksLostError", "Store"]
+__all__ = ["CHANGES", "BlocksLostError", "Store", "row_of"]
 
 log = logging.getLogger(__name__)
 
 CHANGES = Table(
-    "block_changes",
+    "block_history",
     METADATA,
     Column("number", Integer, primary_key=True, autoincrement=True),
     Column("action", String(16), nullable=False),
-    Column("at_s", Float(53), nullable=False),
+    Column("at_us", BigInteger, nullable=False),
     Column("by_issuer", String(128), nullable=False),
     Column("by_subject", String(256), nullable=False),
     Column("end_reason", String(300), nullable=False),
@@ -42,11 +42,12 @@ CHANGES = Table(
     Column("reason", String(300), nullable=False),
     Column("blocked_by_issuer", String(128), nullable=False),
     Column("blocked_by_subject", String(256), nullable=False),
-    Column("blocked_at_s", Float(53), nullable=False),
-    Column("until_s", Float(53), nullable=True),
-    Index("block_changes_of_target", "kind", "issuer", "name", "number"),
-    Index("block_changes_of_block", "block"),
+    Column("blocked_at_us", BigInteger, nullable=False),
+    Column("until_us", BigInteger, nullable=True),
+    Index("block_history_of_target", "kind", "issuer", "name", "number"),
+    Index("block_history_of_block", "block"),
 )
+_COUNTED = select(func.count()).select_from(CHANGES)
 _COPY = TypeAdapter(list[Block])
 
 
@@ -63,7 +64,7 @@ class Store:
         self._copy = copy
 
     def load(self) -> tuple[Sequence[Block], int]:
-        """The blocks in force, and the number of the last change. Raises SQLAlchemyError, or BlocksLostError.
+        """The blocks in force, and of how many changes they are made. Raises SQLAlchemyError, or BlocksLostError.
 
         Blocks of the copy that the database has never heard of are put back
         into it: it is another one, or was lost.
@@ -74,13 +75,14 @@ class Store:
             lost = [block for block in copied if block.id not in known]
             for block in lost:
                 log.warning("block put back into the database", extra={"block": block.id, "target": str(block.target)})
-                connection.execute(insert(CHANGES), _row(Change(Action.BLOCKED, block, block.at_s, block.by)))
+                connection.execute(insert(CHANGES), row_of(Change(Action.BLOCKED, block, block.at_us, block.by)))
+            # First: a change that is committed in between is one too many later, and read then.
+            count = connection.scalar(_COUNTED) or 0
             newest = select(func.max(CHANGES.c.number)).group_by(CHANGES.c.kind, CHANGES.c.issuer, CHANGES.c.name)
             wanted = select(CHANGES).where(CHANGES.c.number.in_(newest), CHANGES.c.action == Action.BLOCKED)
             blocks = [_change(row).block for row in connection.execute(wanted)]
-            last = connection.scalar(select(func.max(CHANGES.c.number))) or 0
         self.copy(blocks)
-        return blocks, last
+        return blocks, count
 
     def copied(self) -> Sequence[Block]:
         """The blocks of the copy. Raises BlocksLostError if there is none, or it cannot be read."""
@@ -110,13 +112,16 @@ class Store:
     def add(self, change: Change) -> None:
         """Keep a change; its number is the next one. Raises SQLAlchemyError."""
         with self._opened().begin() as connection:
-            connection.execute(insert(CHANGES), _row(change))
+            connection.execute(insert(CHANGES), row_of(change))
 
-    def since(self, number: int) -> Sequence[Change]:
-        """Changes after the one of that number, in their order. Raises SQLAlchemyError."""
-        wanted = select(CHANGES).where(CHANGES.c.number > number).order_by(CHANGES.c.number)
+    def count(self) -> int:
+        """How many changes there are. Raises SQLAlchemyError.
+
+        Their numbers do not tell what is new: of two gateways, the one that
+        took the lower number may commit last.
+        """
         with self._opened().connect() as connection:
-            return [_change(row) for row in connection.execute(wanted)]
+            return connection.scalar(_COUNTED) or 0
 
     def newest(self, *, before: int | None, limit: int) -> Sequence[Change]:
         """At most so many changes, the newest first; before: of lower numbers than this. Raises SQLAlchemyError."""
@@ -127,11 +132,12 @@ class Store:
             return [_change(row) for row in connection.execute(wanted)]
 
 
-def _row(change: Change) -> dict[str, object]:
-    block, by = change.block, change.by or Who("", "")
+def row_of(change: Change) -> dict[str, object]:
+    """A change as a row of CHANGES, without its number."""
+    block, by = change.block, change.by or CallerId("", "")
     return {
         "action": change.action,
-        "at_s": change.at_s,
+        "at_us": change.at_us,
         "by_issuer": by.issuer,
         "by_subject": by.subject,
         "end_reason": change.reason,
@@ -142,19 +148,19 @@ def _row(change: Change) -> dict[str, object]:
         "reason": block.reason,
         "blocked_by_issuer": block.by.issuer,
         "blocked_by_subject": block.by.subject,
-        "blocked_at_s": block.at_s,
-        "until_s": block.until_s,
+        "blocked_at_us": block.at_us,
+        "until_us": block.until_us,
     }
 
 
 def _change(row: Row[Untyped]) -> Change:
-    by = Who(row.by_issuer, row.by_subject)
+    by = CallerId(row.by_issuer, row.by_subject)
     block = Block(
         id=row.block,
         target=Target(Kind(row.kind), row.name, row.issuer),
         reason=row.reason,
-        by=Who(row.blocked_by_issuer, row.blocked_by_subject),
-        at_s=row.blocked_at_s,
-        until_s=row.until_s,
+        by=CallerId(row.blocked_by_issuer, row.blocked_by_subject),
+        at_us=row.blocked_at_us,
+        until_us=row.until_us,
     )
-    return Change(Action(row.action), block, row.at_s, by if by.subject else None, row.end_reason, row.number)
+    return Change(Action(row.action), block, row.at_us, by if by.subject else None, row.end_reason, row.number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["Action", "Block", "Change", "Kind", "Target", "Who"]
+__all__ = ["Action", "Block", "CallerId", "Change", "Kind", "Target"]
 
 
 class Kind(StrEnum):
@@ -38,8 +38,8 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Who:
-    """A caller."""
+class CallerId:
+    """Which caller, whatever it is granted."""
 
     issuer: str
     subject: str
@@ -47,14 +47,14 @@ class Who:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A target that is stopped, why, since when and until when: Unix seconds; None: until it is ended."""
+    """A target that is stopped, why, since when and until when: Unix microseconds; None: until it is ended."""
 
     id: str
     target: Target
     reason: str
-    by: Who
-    at_s: float
-    until_s: float | None = None
+    by: CallerId
+    at_us: int
+    until_us: int | None = None
 
 
 class Action(StrEnum):
@@ -71,7 +71,7 @@ class Change:
 
     action: Action
     block: Block
-    at_s: float
-    by: Who | None
+    at_us: int
+    by: CallerId | None
     reason: str = ""
     number: int = 0

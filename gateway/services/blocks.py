@@ -10,7 +10,7 @@ from itertools import islice
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from gateway.blocks.blocks import Blocks, BlocksNotKeptError
-from gateway.blocks.words import Action, Block, Change, Kind, Target, Who
+from gateway.blocks.words import Action, Block, CallerId, Change, Kind, Target
 from gateway.clock import Clock
 from gateway.cuts import Cut
 from gateway.services.caller import current_caller
@@ -55,15 +55,15 @@ class BlockServicer(BlockServiceServicer):
 
     async def Block(self, request: pb.BlockRequest, context: object) -> pb.BlockResponse:
         """Stop the target."""
-        target, who = _target(request.target), _who(current_caller())
-        _check_may_be(target, who)
+        target, by = _target(request.target), _id_of(current_caller())
+        _check_may_be(target, by)
         if not request.allow_unknown:
             self._check_known(target)
-        until_s = request.until.ToNanoseconds() / 1e9 if request.HasField("until") else None
-        if until_s is not None and until_s <= self._blocking.clock.unix_s():
+        until_us = request.until.ToMicroseconds() if request.HasField("until") else None
+        if until_us is not None and until_us <= self._blocking.clock.unix_s() * 1e6:
             raise _wrong("until", "has passed already; leave it out to block without an end")
         try:
-            block = await self._blocks.block(target, request.reason, by=who, until_s=until_s)
+            block = await self._blocks.block(target, request.reason, by=by, until_us=until_us)
         except BlocksNotKeptError as error:
             raise Unavailable(f"nothing was blocked: {error}", retry_after_s=_RETRY_AFTER_S) from error
         in_force = await self._blocking.enforce()
@@ -75,9 +75,9 @@ class BlockServicer(BlockServiceServicer):
 
     async def Unblock(self, request: pb.UnblockRequest, context: object) -> pb.UnblockResponse:
         """Let the target go on."""
-        who = _who(current_caller())
+        by = _id_of(current_caller())
         try:
-            ended = await self._blocks.unblock(_target(request.target), by=who, reason=request.reason)
+            ended = await self._blocks.unblock(_target(request.target), by=by, reason=request.reason)
         except BlocksNotKeptError as error:
             raise Unavailable(f"the block stays: {error}", retry_after_s=_RETRY_AFTER_S) from error
         block = None if ended is None else _block_message(ended)
@@ -116,7 +116,11 @@ class BlockServicer(BlockServiceServicer):
             return True
         if target.kind is Kind.CALLER:
             return (target.issuer, target.name) == (caller.issuer, caller.subject)
-        return target.kind is Kind.DOMAIN or self._view.tool(target.service, caller) is not None
+        if target.kind is Kind.DOMAIN:
+            return True
+        seen, method = self._view.tool(target.service, caller), target.name.partition("/")[2]
+        # Of a hidden tool, as calls are answered: who may not call a method may not know that it is there.
+        return seen is not None and (not method or not seen.tool.sheet.hidden or method in seen.permitted)
 
     def _check_known(self, target: Target) -> None:
         """Raise NotFound unless the mesh knows the target now: who mistypes must not believe that it is stopped."""
@@ -151,9 +155,9 @@ def _target(message: pb.Target) -> Target:
     return Target(Kind.DOMAIN, message.domain)
 
 
-def _check_may_be(target: Target, who: Who) -> None:
+def _check_may_be(target: Target, by: CallerId) -> None:
     """Raise InvalidCall where what is to be stopped is needed to let it go on again."""
-    if target == Target(Kind.CALLER, who.subject, who.issuer):
+    if target == Target(Kind.CALLER, by.subject, by.issuer):
         raise _wrong("target.caller", "is yourself")
     if target.kind is Kind.DOMAIN and target.name == PLATFORM:
         raise _wrong("target.domain", "is the mesh's own, which cannot be blocked")
@@ -165,8 +169,8 @@ def _wrong(field: str, words: str) -> InvalidCall:
     return InvalidCall(f"nothing was blocked: `{field}` {words}", [Violation(field, words)], reason="CANNOT_BLOCK")
 
 
-def _who(caller: Caller) -> Who:
-    return Who(caller.issuer, caller.subject)
+def _id_of(caller: Caller) -> CallerId:
+    return CallerId(caller.issuer, caller.subject)
 
 
 def _key(block: Block) -> str:
@@ -181,9 +185,9 @@ def _block_message(block: Block) -> pb.Block:
     else:
         setattr(message.target, target.kind, target.name)
     message.blocked_by.CopyFrom(pb.Caller(issuer=block.by.issuer, subject=block.by.subject))
-    message.block_time.CopyFrom(_time(block.at_s))
-    if block.until_s is not None:
-        message.until.CopyFrom(_time(block.until_s))
+    message.block_time.CopyFrom(_time(block.at_us))
+    if block.until_us is not None:
+        message.until.CopyFrom(_time(block.until_us))
     return message
 
 
@@ -194,13 +198,13 @@ def _change_message(change: Change) -> pb.Change:
         Action.EXPIRED: pb.Change.ACTION_EXPIRED,
     }[change.action]
     message = pb.Change(action=action, reason=change.reason, block=_block_message(change.block))
-    message.change_time.CopyFrom(_time(change.at_s))
+    message.change_time.CopyFrom(_time(change.at_us))
     if change.by is not None:
         message.changed_by.CopyFrom(pb.Caller(issuer=change.by.issuer, subject=change.by.subject))
     return message
 
 
-def _time(unix_s: float) -> Timestamp:
+def _time(unix_us: int) -> Timestamp:
     made = Timestamp()
-    made.FromMicroseconds(round(unix_s * 1e6))
+    made.FromMicroseconds(unix_us)
     return made

@@ -69,8 +69,8 @@ def _blocked_message(block: Block | None) -> pb.Blocked | None:
     if block is None:
         return None
     message = pb.Blocked(block=block.id, reason=block.reason)
-    if block.until_s is not None:
-        message.until.FromNanoseconds(round(block.until_s * 1e9))
+    if block.until_us is not None:
+        message.until.FromMicroseconds(block.until_us)
     return message
 
 

@@ -118,8 +118,8 @@ def blocked(block: Block, as_what: str = "") -> status_pb2.Status:
 def block_info(block: Block) -> error_details_pb2.ErrorInfo:
     """The facts of a block, for programs."""
     facts = {"block": block.id, "reason": _shortened(block.reason)}
-    if block.until_s is not None:
-        facts["until"] = datetime.fromtimestamp(block.until_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    if block.until_us is not None:
+        facts["until"] = datetime.fromtimestamp(block.until_us / 1e6, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return error_details_pb2.ErrorInfo(reason="BLOCKED", domain=ERROR_DOMAIN, metadata=facts)
 
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 import tempfile
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,11 +15,15 @@ from typing import Any as Untyped
 import grpc
 import pytest
 
+from gateway import bearing as gateway_bearing
 from gateway import control as gateway_control
+from gateway.blocks.blocks import Blocks
+from gateway.blocks.words import Block, Kind, Target
 from gateway.catalog import Catalog, CatalogBoard, Contract, Tool
 from gateway.control import Control
 from gateway.keys import TURN_S, Keys
 from gateway.policy import POLL_S, PolicyError
+from gateway.snapshot.blocks import Surroundings
 from gateway.snapshot.build import EXTENSION, ROUTES, Resource
 from gateway.snapshot.caller import VERIFY
 from governance.residue import Residue
@@ -27,6 +31,7 @@ from governance.words import Caller
 from llmesh.home import Home
 from tests.envoy import KEYS, READS, Mesh, mesh
 from tests.eventually import eventually
+from tests.gateway.blocks.world import OPS, blocks_in
 from tests.gateway.fakes import FakeClock
 from tests.gateway.policy_files import BROKEN, Folder
 
@@ -45,6 +50,7 @@ class Controlled:
     found: CatalogBoard
     shown: CatalogBoard
     clock: FakeClock
+    blocks: Blocks
 
     async def edit(self, name: str, text: str) -> None:
         """Edit a policy file, and let the gateway look."""
@@ -77,10 +83,11 @@ async def controlled(path: Path) -> AsyncGenerator[Controlled]:
     found, shown = CatalogBoard(), CatalogBoard()
     async with mesh() as running:
         platform = (running.tool(PLATFORM, domain="platform"),)
-        control = Control(found, shown, running.publisher, folder.files(), platform, keys=keys)
+        blocks = blocks_in(path, clock)
+        control = Control(found, shown, running.publisher, folder.files(), platform, keys=keys, blocks=blocks)
         async with asyncio.TaskGroup() as tasks:
             task = tasks.create_task(control.run(clock))
-            yield Controlled(running, folder, control, found, shown, clock)
+            yield Controlled(running, folder, control, found, shown, clock, blocks)
             task.cancel()
 
 
@@ -245,6 +252,31 @@ async def test_a_tool_that_envoy_refuses_is_not_shown_or_shown_as_it_was(
         assert [name for name, _ in made.mesh.refused] == [TICKETS, OTHER]
         assert {name: tool.sheet.summary for name, tool in catalog.tools.items()} == {TICKETS: "second", OTHER: "first"}
         assert (await made.mesh.call(f"/{OTHER}/Get")).code is grpc.StatusCode.OK
+
+
+async def test_blocks_that_envoy_refuses_for_a_hidden_tools_rules_are_in_force_without_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_blocks = gateway_bearing.build_blocks
+
+    def build(in_force: Iterable[Block], surroundings: Surroundings) -> Resource:
+        poisoned = any(surroundings.hidden.values())
+        return Resource("junk", b"\xff\xff\xff") if poisoned else build_blocks(in_force, surroundings)
+
+    monkeypatch.setattr(gateway_bearing, "build_blocks", build)
+    async with controlled(tmp_path) as made:
+        hidden, other = made.mesh.tool(TICKETS, hidden=True), made.mesh.tool(OTHER)
+        await made.found.post({TICKETS: hidden, OTHER: other}, {})
+        await made.answers(TICKETS, grpc.StatusCode.OK)
+
+        await made.blocks.block(Target(Kind.TOOL, TICKETS), "it leaks", by=OPS)
+        await made.answers(TICKETS, grpc.StatusCode.UNIMPLEMENTED)
+        assert await made.control.enforce_blocks()
+        await made.blocks.block(Target(Kind.TOOL, OTHER), "it lies", by=OPS)
+        await made.answers(OTHER, grpc.StatusCode.PERMISSION_DENIED)
+        await made.blocks.unblock(Target(Kind.TOOL, TICKETS), by=OPS)
+        await made.answers(TICKETS, grpc.StatusCode.OK)
+        await made.answers(OTHER, grpc.StatusCode.PERMISSION_DENIED)
 
 
 ENDS = """

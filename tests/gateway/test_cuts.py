@@ -156,7 +156,7 @@ async def test_a_cut_ends_the_calls_that_the_block_stops_and_no_others(
 async def test_callers_whose_calls_are_cut_read_why(serving: Serving) -> None:
     unary, stream = await serving.begin(SAM)
 
-    await serving.cuts.cut(block(tool(ECHO), "it leaks", until_s=4102444800))
+    await serving.cuts.cut(block(tool(ECHO), "it leaks", until_us=4102444800_000_000))
 
     for call in (unary, stream):
         with pytest.raises(grpc.aio.AioRpcError) as error:

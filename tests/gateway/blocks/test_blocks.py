@@ -6,23 +6,23 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, insert, text
 from sqlalchemy.exc import OperationalError
 
 from gateway.blocks.blocks import POLL_S, Blocks, BlocksNotKeptError
-from gateway.blocks.store import BlocksLostError, Store
-from gateway.blocks.words import Action, Kind, Who
+from gateway.blocks.store import CHANGES, BlocksLostError, Store, row_of
+from gateway.blocks.words import Action, Block, CallerId, Change, Kind
 from gateway.database import open_database
 from tests.eventually import eventually
 from tests.gateway.blocks.world import OPS, blocks_in, caller, domain, method, tool
 from tests.gateway.fakes import FakeClock
 
 TICKETS, DOCS = tool("acme.support.v1.Tickets"), tool("acme.engineering.v1.Docs")
-ANN = Who("corp", "ann")
+ANN = CallerId("corp", "ann")
 
 
 @dataclass(slots=True)
@@ -73,12 +73,12 @@ async def running(blocks: Blocks) -> AsyncGenerator[Blocks]:
 async def test_a_block_is_there_when_everything_starts_anew(database: Database, target: object) -> None:
     assert isinstance(target, type(TICKETS))
     clock = FakeClock()
-    placed = await Blocks(database.store, clock=clock).block(target, "it leaks", by=OPS, until_s=2000.5)
+    placed = await Blocks(database.store, clock=clock).block(target, "it leaks", by=OPS, until_us=2000_500_000)
 
     again = Blocks(database.store, clock=clock)
 
     assert again.current == {target: placed}
-    assert (placed.reason, placed.by, placed.at_s, placed.until_s) == ("it leaks", OPS, 1000.0, 2000.5)
+    assert (placed.reason, placed.by, placed.at_us, placed.until_us) == ("it leaks", OPS, 1000_000_000, 2000_500_000)
 
 
 async def test_blocking_in_the_same_words_changes_nothing(database: Database) -> None:
@@ -109,8 +109,9 @@ async def test_who_blocked_and_unblocked_what_and_why_stays_known(database: Data
 
     unblocked, blocked = await Blocks(database.store, clock=clock).changes(before=None, limit=9)
 
-    assert (blocked.action, blocked.by, blocked.at_s, blocked.block.reason) == (Action.BLOCKED, OPS, 1000.0, "it leaks")
-    assert (unblocked.action, unblocked.by, unblocked.at_s) == (Action.UNBLOCKED, ANN, 1060.0)
+    assert (blocked.action, blocked.by, blocked.at_us) == (Action.BLOCKED, OPS, 1000_000_000)
+    assert blocked.block.reason == "it leaks"
+    assert (unblocked.action, unblocked.by, unblocked.at_us) == (Action.UNBLOCKED, ANN, 1060_000_000)
     assert (unblocked.reason, unblocked.block.by) == ("mended", OPS)
     assert await blocks.changes(before=unblocked.number, limit=1) == [blocked]
 
@@ -118,7 +119,7 @@ async def test_who_blocked_and_unblocked_what_and_why_stays_known(database: Data
 async def test_a_block_ends_when_its_time_has_come_and_not_before(database: Database) -> None:
     clock = FakeClock()
     async with running(Blocks(database.store, clock=clock)) as blocks:
-        placed = await blocks.block(TICKETS, "it leaks", by=OPS, until_s=1010.0)
+        placed = await blocks.block(TICKETS, "it leaks", by=OPS, until_us=1010_000_000)
         await blocks.block(DOCS, "for good", by=OPS)
         await clock.pass_(10 - POLL_S)
         await asyncio.sleep(0)
@@ -135,7 +136,7 @@ async def test_a_block_ends_when_its_time_has_come_and_not_before(database: Data
 
 async def test_a_block_whose_time_came_while_the_gateway_was_away_ends_once_it_is_back(database: Database) -> None:
     clock = FakeClock()
-    await Blocks(database.store, clock=clock).block(TICKETS, "it leaks", by=OPS, until_s=1010.0)
+    await Blocks(database.store, clock=clock).block(TICKETS, "it leaks", by=OPS, until_us=1010_000_000)
     clock.stand_still(3600)
 
     async with running(Blocks(database.store, clock=clock)) as blocks:
@@ -150,7 +151,7 @@ async def test_a_block_whose_time_came_while_the_gateway_was_away_ends_once_it_i
 
 async def test_without_its_database_a_gateway_starts_with_the_blocks_of_the_copy(database: Database) -> None:
     clock = FakeClock()
-    placed = await Blocks(database.store, clock=clock).block(TICKETS, "it leaks", by=OPS, until_s=1010.0)
+    placed = await Blocks(database.store, clock=clock).block(TICKETS, "it leaks", by=OPS, until_us=1010_000_000)
     database.away = True
 
     async with running(Blocks(database.store, clock=clock)) as blocks:
@@ -238,7 +239,7 @@ async def test_what_cannot_be_kept_is_not_blocked_now_nor_after_a_restart(databa
     blocks = Blocks(database.store, clock=clock)
     assert database.engine
     with database.engine.begin() as connection:
-        connection.execute(text("DROP TABLE block_changes"))
+        connection.execute(text("DROP TABLE block_history"))
 
     with pytest.raises(BlocksNotKeptError):
         await blocks.block(TICKETS, "it leaks", by=OPS)
@@ -270,6 +271,34 @@ async def test_what_another_gateway_keeps_is_taken_up(database: Database) -> Non
         await eventually(lambda: seen({TICKETS: placed}))
         await theirs.unblock(TICKETS, by=OPS)
         await eventually(lambda: seen({}))
+
+
+async def test_a_change_that_is_committed_after_later_ones_is_taken_up(database: Database) -> None:
+    clock = FakeClock()
+    async with running(Blocks(database.store, clock=clock)) as ours:
+        of_tool, of_docs = Block("t", TICKETS, "it leaks", ANN, 1), Block("d", DOCS, "it leaks", ANN, 1)
+
+        async def seen(*expected: Block) -> None:
+            await clock.pass_(POLL_S)
+            assert set(ours.current.values()) == set(expected)
+
+        # As PostgreSQL has it: of two gateways, the one whose change has the lower number commits last.
+        commit(database, 12, Change(Action.BLOCKED, of_docs, 1, ANN))
+        await eventually(lambda: seen(of_docs))
+        commit(database, 11, Change(Action.BLOCKED, of_tool, 1, ANN))
+        await eventually(lambda: seen(of_docs, of_tool))
+        # The number tells which of two changes of one thing holds, whenever it was committed.
+        commit(database, 14, Change(Action.UNBLOCKED, of_tool, 1, ANN))
+        await eventually(lambda: seen(of_docs))
+        commit(database, 13, Change(Action.BLOCKED, replace(of_tool, id="late"), 1, ANN))
+        placed = await ours.block(caller("sam"), "a bot", by=OPS)
+        await eventually(lambda: seen(of_docs, placed))
+
+
+def commit(database: Database, number: int, change: Change) -> None:
+    """Another gateway keeps a change, of a number that it took a while ago."""
+    with database.open().begin() as connection:
+        connection.execute(insert(CHANGES), {**row_of(change), "number": number})
 
 
 async def test_who_watches_hears_of_each_change(database: Database) -> None:

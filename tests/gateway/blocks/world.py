@@ -7,11 +7,11 @@ from pathlib import Path
 
 from gateway.blocks.blocks import Blocks
 from gateway.blocks.store import Store
-from gateway.blocks.words import Block, Kind, Target, Who
+from gateway.blocks.words import Block, CallerId, Kind, Target
 from gateway.clock import Clock
 from gateway.database import open_database
 
-OPS = Who("corp", "pia")
+OPS = CallerId("corp", "pia")
 
 
 def tool(service: str) -> Target:
@@ -34,9 +34,9 @@ def caller(subject: str, issuer: str = "corp") -> Target:
     return Target(Kind.CALLER, subject, issuer)
 
 
-def block(target: Target, reason: str = "it leaks", *, until_s: float | None = None) -> Block:
+def block(target: Target, reason: str = "it leaks", *, until_us: int | None = None) -> Block:
     """A block that was never kept."""
-    return Block("b1", target, reason, OPS, 1000.0, until_s)
+    return Block("b1", target, reason, OPS, 1000_000_000, until_us)
 
 
 def store_in(folder: Path) -> Store:

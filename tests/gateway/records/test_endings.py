@@ -11,11 +11,11 @@ from datetime import timedelta
 import grpc
 import pytest
 
+from gateway.bearing import Bearing
 from gateway.records.ingest import Ingest
 from gateway.records.judgement import Judge
 from gateway.records.logged import Outcome
 from gateway.records.store import Record
-from gateway.snapshot.bearing import Bearing
 from gateway.snapshot.build import blocking, build, residues
 from governance.bundle import parse_bundle
 from llmesh.api.options.v1 import options_pb2 as options

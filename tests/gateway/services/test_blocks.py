@@ -146,7 +146,7 @@ async def test_what_cannot_be_blocked_is_refused_with_the_field_at_fault() -> No
 async def test_what_cannot_be_kept_is_unavailable_and_blocks_nothing() -> None:
     async with mesh(*small_mesh().values()) as running:
         with closing(sqlite3.connect(running.home.database)) as database:
-            database.execute("DROP TABLE block_changes")
+            database.execute("DROP TABLE block_history")
         error = await refused(running, pb.BlockRequest(target=TOOL, reason="it leaks"))
     assert error.code is grpc.StatusCode.UNAVAILABLE
     assert error.message.startswith("nothing was blocked: the database of the blocks does not answer")
@@ -246,3 +246,13 @@ async def test_the_same_subject_of_another_issuer_may_not_learn_of_a_callers_blo
         other = replace(ENGINEER, issuer="elsewhere")
         listed = await stub_of(running).ListBlocks(pb.ListBlocksRequest(), metadata=by(other))
     assert not listed.blocks
+
+
+async def test_of_a_hidden_tool_only_blocks_of_methods_that_one_may_call_are_listed() -> None:
+    async with mesh(*small_mesh().values()) as running:
+        await block(running, pb.Target(method=f"{ESCALATIONS}/Escalate"))
+        await block(running, pb.Target(method=f"{ESCALATIONS}/Bury"), allow_unknown=True)
+        listed = await stub_of(running).ListBlocks(pb.ListBlocksRequest(), metadata=by(AGENT))
+        all_of_them = await stub_of(running).ListBlocks(pb.ListBlocksRequest(), metadata=by(OVERSEER))
+    assert [each.target.method for each in listed.blocks] == [f"{ESCALATIONS}/Escalate"]
+    assert len(all_of_them.blocks) == 2

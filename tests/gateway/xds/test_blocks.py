@@ -10,15 +10,16 @@ from typing import Any as Untyped
 import grpc
 import pytest
 
+from gateway.bearing import Bearing
 from gateway.blocks.words import Block, Target
 from gateway.catalog import Tool
-from gateway.snapshot.bearing import Bearing
 from gateway.snapshot.blocks import BLOCKS, METADATA
 from gateway.snapshot.build import Resource, Resources, blocking, build, residues
 from gateway.xds.messages import make, pack, serialize
 from governance.bundle import parse_bundle
 from governance.delegation import MAX_HOPS
 from governance.issuers import parse_issuers
+from governance.residue import Residue
 from tests.envoy import ISSUERS, Mesh, Metadata, bearer, mesh, method_of, policy_of, token
 from tests.gateway.blocks.world import block, caller, domain, method, tool
 from tests.gateway.xds.delegation import carrying, minted
@@ -94,7 +95,7 @@ BLOCKED: list[tuple[Target, str]] = [
 
 @pytest.mark.parametrize(("target", "named"), BLOCKED, ids=[target.kind for target, _ in BLOCKED])
 async def test_who_calls_what_is_blocked_reads_why(stopping: Stopping, target: Target, named: str) -> None:
-    await stopping.block(block(target, "it gives away other customers' tickets", until_s=4102444800))
+    await stopping.block(block(target, "it gives away other customers' tickets", until_us=4102444800_000_000))
 
     answer = await stopping.mesh.call(f"/{TICKETS}/Get")
 
@@ -329,6 +330,22 @@ async def test_a_blocked_hidden_tool_is_unknown_to_those_who_may_not_know_of_it(
         assert inside.info.reason == "BLOCKED"
         assert "it leaks" in inside.message
     assert not stopping.mesh.backend.calls
+
+
+async def test_a_hidden_tool_whose_rules_cannot_be_told_is_stopped_and_so_is_all_else(stopping: Stopping) -> None:
+    def broken(tool: Tool) -> Mapping[str, Residue]:
+        if tool.service == SECRET:
+            raise ValueError("nobody thought of this")
+        return residues(tool, BUNDLE)
+
+    in_force = {each.target: each for each in (block(tool(SECRET)), block(tool(TICKETS)))}
+    made = Bearing(broken).resource(in_force, stopping.tools, PACKAGES)
+    await stopping.mesh.publish_resources(blocking(stopping.resources, made))
+
+    inside = await stopping.mesh.call(f"/{SECRET}/Get", bearer(token(domain="support")))
+    assert inside.code is grpc.StatusCode.UNIMPLEMENTED
+    assert await stopping.stops(TICKETS)
+    assert not await stopping.stops(DOCS)
 
 
 @pytest.mark.parametrize(

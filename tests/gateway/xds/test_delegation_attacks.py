@@ -12,8 +12,8 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey
 
+from gateway.bearing import Bearing
 from gateway.blocks.words import Target
-from gateway.snapshot.bearing import Bearing
 from gateway.snapshot.build import blocking, build, residues
 from governance.delegation import Delegation
 from governance.words import Caller
