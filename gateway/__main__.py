@@ -325,7 +325,7 @@ def _operations(config: Config, parts: Parts) -> AbstractAsyncContextManager[Non
     """The gateway's side of the operations port."""
     watched = Watched(
         *(parts.shown, parts.control, parts.discovery, parts.publisher),
-        *(parts.policies, parts.leases, parts.certificates, parts.ingest),
+        *(parts.policies, parts.leases, parts.certificates, parts.ingest, parts.blocks),
     )
     facts = Facts(
         *(parts.shown, parts.control, parts.publisher, parts.policies),
@@ -333,6 +333,7 @@ def _operations(config: Config, parts: Parts) -> AbstractAsyncContextManager[Non
         mesh_file_fault=lambda: parts.mesh_file.problem,
         addresses={"operations": config.operations, "traces": config.traces.otlp if config.traces else ""},
         ingest=parts.ingest,
+        blocks=parts.blocks,
     )
     return serve_operations(parts.home, metrics=Metrics(watched), facts=facts, clock=parts.clock)
 

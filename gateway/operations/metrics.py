@@ -16,6 +16,8 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from gateway.blocks.blocks import Blocks
+from gateway.blocks.words import Kind
 from gateway.catalog import Catalog, CatalogBoard, State
 from gateway.certificates import Certificates
 from gateway.control import Control
@@ -55,6 +57,8 @@ FIGURES: Mapping[str, Figure] = {
     "llmesh_refusals": Figure(
         "gauge", "What is refused now: an endpoint, or one of its services, by reason.", ("reason",)
     ),
+    "llmesh_blocks": Figure("gauge", "Blocks in force, by what they stop.", ("kind",)),
+    "llmesh_blocks_not_kept": Figure("gauge", "1 while nothing can be blocked or unblocked: the database is away."),
     "llmesh_looks_running": Figure("gauge", "Endpoints whose contracts are being read."),
     "llmesh_look_seconds": Figure("summary", "Time to read an endpoint's contracts by reflection."),
     "llmesh_snapshot_seconds": Figure("summary", "Time to make Envoy's resources after a change."),
@@ -102,6 +106,7 @@ class Watched:
     leases: Leases
     certificates: Certificates
     ingest: Ingest
+    blocks: Blocks
 
 
 class Metrics:
@@ -133,6 +138,8 @@ class Metrics:
             "llmesh_endpoints_held": {(): sum(report.held for report in catalog.reports.values())},
             "llmesh_leases": {(): len(self._watched.leases)},
             "llmesh_refusals": _by_reason(catalog),
+            "llmesh_blocks": _by_kind(self._watched.blocks),
+            "llmesh_blocks_not_kept": {(): bool(self._watched.blocks.error)},
             "llmesh_looks_running": {(): discovery.looks.running},
             "llmesh_look_seconds": {(): discovery.looks},
             "llmesh_snapshot_seconds": {(): control.builds},
@@ -183,6 +190,11 @@ def _by_state(catalog: Catalog) -> Series:
 def _by_reason(catalog: Catalog) -> Series:
     failed = (step.reason for report in catalog.reports.values() for step in report.steps if not step.passed)
     return {(reason,): count for reason, count in Counter(failed).items()}
+
+
+def _by_kind(blocks: Blocks) -> Series:
+    counted = Counter(target.kind for target in blocks.current)
+    return {(kind.value,): counted[kind] for kind in Kind}
 
 
 def _by_process(processes: Sequence[ChildState]) -> Mapping[str, Series]:

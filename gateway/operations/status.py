@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 
+from gateway.blocks.blocks import Blocks
 from gateway.catalog import Catalog, CatalogBoard, State
 from gateway.control import Control
 from gateway.policy import PolicyFiles
@@ -31,6 +32,7 @@ class Facts:
     mesh_file_fault: Callable[[], str | None]
     addresses: Mapping[str, str]
     ingest: Ingest
+    blocks: Blocks
 
 
 def status(facts: Facts) -> dict[str, object]:
@@ -52,6 +54,7 @@ def status(facts: Facts) -> dict[str, object]:
             "lost": facts.ingest.lost,
             "disputed": facts.ingest.disputed,
         },
+        "blocks": {"in_force": len(facts.blocks.current), "error": facts.blocks.error},
         "catalog": {
             "version": catalog.version,
             "tools": len(catalog.tools),

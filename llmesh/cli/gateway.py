@@ -79,6 +79,13 @@ class Records(_Part):
     disputed: int = 0
 
 
+class Blocks(_Part):
+    """What is blocked. error: why nothing can be blocked or unblocked at present."""
+
+    in_force: int = 0
+    error: str = ""
+
+
 class Facts(_Part):
     """Everything the gateway tells."""
 
@@ -88,6 +95,7 @@ class Facts(_Part):
     policy: Policy
     mesh_file: MeshFile
     records: Records = Records()
+    blocks: Blocks = Blocks()
     catalog: CatalogFacts
     endpoints: dict[str, int]
     held: list[str]
@@ -152,6 +160,7 @@ def print_gateway(console: Console, told: Told | None) -> None:
         said = f"the mesh file is refused, the endpoints it last named stay in force: {facts.mesh_file.error}"
         console.print(Text(said, style="red"))
     _print_records(console, facts.records)
+    _print_blocks(console, facts.blocks)
     console.print(f"policy: {facts.policy.digest[:DIGEST_SHOWN]}")
     for words in facts.policy.stale_keys:
         console.print(Text(f"{words}; those from before are in force", style="red"))
@@ -183,6 +192,15 @@ def _print_records(console: Console, records: Records) -> None:
         )
     for each in said:
         console.print(Text(each, style="red"))
+
+
+def _print_blocks(console: Console, blocks: Blocks) -> None:
+    """That something is blocked, where it is."""
+    if blocks.in_force:
+        console.print(f"[yellow]{_several(blocks.in_force, 'block')} in force[/]: see llmesh blocks")
+    if blocks.error:
+        said = f"nothing can be blocked or unblocked, what is blocked stays so: {blocks.error}"
+        console.print(Text(said, style="red"))
 
 
 def _whose(refused: Refused | Nack) -> str:

@@ -17,6 +17,9 @@ from gateway.listener import stats
 from gateway.listener.operations import CONNECTIONS, Operations
 from gateway.operations import metrics
 from llmesh._client import open_channel
+from llmesh.api.blocks.v1 import blocks_pb2 as blocks
+from llmesh.api.blocks.v1.blocks_pb2_grpc import BlockServiceStub
+from llmesh.identity import DevCaller
 from llmesh.mesh_file import LimitSettings
 from llmesh.supervisor.state import ChildState, Condition, SupervisorState
 from tests.e2e import admin
@@ -273,3 +276,15 @@ async def _ready(mesh: RunningMesh) -> None:
         assert await asyncio.to_thread(get, mesh, "/readyz") == (200, "LIVE\n")
     except OSError as err:
         raise AssertionError(err) from err
+
+
+async def test_it_tells_how_much_is_blocked(mesh: RunningMesh) -> None:
+    target = blocks.Target(caller=blocks.Caller(issuer="dev", subject="eve"))
+    ops = mesh.bearer(DevCaller("ops", roles=("editor",), domain="platform"))
+    async with open_channel(mesh.address) as channel:
+        stub = BlockServiceStub(channel)
+        await stub.Block(blocks.BlockRequest(target=target, reason="a bot"), metadata=ops, timeout=30)
+        told = ('llmesh_blocks{kind="caller"} 1.0', 'llmesh_blocks{kind="tool"} 0.0', "llmesh_blocks_not_kept 0.0")
+        await eventually(lambda: says(mesh, "/metrics", *told))
+        await stub.Unblock(blocks.UnblockRequest(target=target), metadata=ops, timeout=30)
+        await eventually(lambda: says(mesh, "/metrics", 'llmesh_blocks{kind="caller"} 0.0'))

@@ -46,6 +46,7 @@ async def told() -> Told:
         loaded=SimpleNamespace(policy=SimpleNamespace(bundle=SimpleNamespace(digest="d" * 64)))
     )
     ingest: Untyped = SimpleNamespace(fault="database or disk is full", unread_bytes=7, lost=False, disputed=1)
+    blocks: Untyped = SimpleNamespace(current={"a": 1, "b": 2}, error="disk is full")
     owners = {SERVICE: "support", "acme.eng.v1.Evil": "engineering"}
     facts = Facts(
         *(board, control, publisher, policies),
@@ -53,6 +54,7 @@ async def told() -> Told:
         mesh_file_fault=lambda: "mesh.yaml:7: `operatons` is not a key here",
         addresses={"operations": "127.0.0.1:8701", "traces": ""},
         ingest=ingest,
+        blocks=blocks,
     )
     return Told(status(facts), "1.40.0")
 
@@ -103,3 +105,9 @@ async def test_it_tells_versions_policy_catalog_and_endpoints(told: Told) -> Non
 
 def test_a_gateway_that_is_away_is_said_to_be() -> None:
     assert shown(None) == "logs: /m/logs\nthe gateway does not answer\n"
+
+
+async def test_how_much_is_blocked_is_told(told: Told) -> None:
+    lines = shown(told).splitlines()
+    assert "2 blocks in force: see llmesh blocks" in lines
+    assert "nothing can be blocked or unblocked, what is blocked stays so: disk is full" in lines
