@@ -20,7 +20,7 @@ BENCHMARKS: Mapping[str, str] = {
     "cells are calls by one caller of one method under one policy, mutants are mistakes put into the compiler.",
     "fleet": "Tools that run before the clock does: how soon all can be called, how soon one more can, and what each "
     "costs.",
-    "up": "`llmesh up --detach` with the four reference tools, where it has run before.",
+    "up": "`llmesh up --detach` with the reference tools, where it has run before.",
     "hostile": "Good calls go on while hostile tools and callers do what they can.",
     "restart": "Calls go on while the mesh's processes are restarted, die, hang and lose their disk.",
 }

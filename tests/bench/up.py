@@ -1,4 +1,4 @@
-"""How soon a mesh can be called: `llmesh up --detach` with the four reference tools, to the first good call.
+"""How soon a mesh can be called: `llmesh up --detach` with the reference tools, to the first good call.
 
 As on a machine where it is installed and has run: the first start, which
 builds the indexes of what the tools search, does not count.
@@ -29,6 +29,7 @@ from tests.e2e.mesh import REPO, free_port
 ROUNDS = 3
 TOOLS: Mapping[str, str] = {
     "doc_search": "engineering/doc_search",
+    "package_search": "engineering/package_search",
     "handbook": "handbook/search",
     "tickets": "support/tickets",
     "text": "writing/text",

@@ -1,4 +1,4 @@
-"""`llmesh up` with the four reference tools, called as their pages say, and what it does when a part dies."""
+"""`llmesh up` with the reference tools, called as their pages say, and what it does when a part dies."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from tests.eventually import eventually
 
 TOOLS = {
     "doc_search": "engineering/doc_search",
+    "package_search": "engineering/package_search",
     "handbook": "handbook/search",
     "tickets": "support/tickets",
     "text": "writing/text",
@@ -105,6 +106,11 @@ def test_doc_search_finds_what_the_docs_say(llmesh: Command) -> None:
     [found] = llmesh.call("acme.engineering.v1.DocSearch/Retrieve", request)
     assert found["passages"][0]["citation"]["title"] == "asyncio.timeout"
     assert len(found["passages"]) == 3
+
+
+def test_package_search_finds_what_is_installed(llmesh: Command) -> None:
+    [found] = llmesh.call("acme.engineering.v1.PackageSearch/Retrieve", {"query": "add a user to a group", "limit": 3})
+    assert "adduser" in [passage["attributes"]["package"] for passage in found["passages"]]
 
 
 def test_handbook_finds_how_to_start_the_mesh(llmesh: Command) -> None:

@@ -1,0 +1,1 @@
+"""Package search: what the Debian packages installed here say of themselves."""
