@@ -1,8 +1,8 @@
-"""The gateway's process: `python -m gateway run` and `python -m gateway bootstrap`.
+"""The gateway's process: `python -m gateway`.
 
-Wiring and nothing else: this is the one place that knows every part. run:
+Wiring and nothing else: this is the one place that knows every part.
 sources -> reading -> discovery -> catalog -> snapshot -> Envoy, and the mesh's own
-services, until SIGTERM. bootstrap: print Envoy's static configuration.
+services, until SIGTERM.
 """
 
 from __future__ import annotations
@@ -17,18 +17,16 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import NoReturn
 
 import grpc.aio
-from google.protobuf import json_format
-from pydantic import ValidationError
 from sqlalchemy import Engine
 
 from gateway.blocks.blocks import Blocks
 from gateway.blocks.store import BlocksLostError
 from gateway.blocks.store import Store as BlockStore
+from gateway.bootstrap import UNUSABLE, add_settings, policy_files, why_not
 from gateway.catalog import CatalogBoard, Tool
-from gateway.certificates import Certificates, read_port, read_tools
+from gateway.certificates import Certificates
 from gateway.clock import Clock, SystemClock
 from gateway.config import Config, read_config
 from gateway.control import Control
@@ -39,14 +37,11 @@ from gateway.doors import Doors, check_alone
 from gateway.fanout.legs import Legs
 from gateway.fanout.takers import Takers
 from gateway.keys import Keys
-from gateway.listener.bootstrap import Edge, bootstrap
-from gateway.listener.operations import Operations
 from gateway.listener.quotas import stated
-from gateway.listener.tracing import Traces
 from gateway.operations.metrics import Metrics, Watched
 from gateway.operations.server import serve_operations
 from gateway.operations.status import Facts
-from gateway.policy import PolicyError, PolicyFiles, is_loopback
+from gateway.policy import PolicyFiles
 from gateway.reading.reflect import Limits
 from gateway.records.ingest import Ingest
 from gateway.records.judgement import Judge
@@ -65,24 +60,16 @@ from gateway.sources.file import FileSource
 from gateway.sources.lease import Leases
 from gateway.state import Store
 from gateway.xds.delta import MAX_MESSAGE_BYTES, DeltaDiscovery
-from gateway.xds.messages import pool
 from gateway.xds.publish import Publisher
 from governance.words import Caller
-from llmesh.certificates import CertificateError
-from llmesh.document import DocumentError
-from llmesh.home import SUCCEEDS, Home, HomeError
+from llmesh.home import SUCCEEDS, Home
 from llmesh.log import configure_logging
-from llmesh.mesh_file import join_host_port, split_host_port
+from llmesh.mesh_file import join_host_port
 
 log = logging.getLogger("gateway")
 
 # What Envoy takes up for all tools at once.
 FILTERS = (VERIFY, CALLER, BLOCKS)
-
-
-def policy_files(config: Config) -> PolicyFiles:
-    """The policy files of the mesh."""
-    return PolicyFiles(config.policies, Home(config.home), development=is_loopback(config.host))
 
 
 def look_limits(config: Config) -> Limits:
@@ -95,20 +82,6 @@ def look_limits(config: Config) -> Limits:
         timeout_s=stated.look_timeout_s,
         at_once=stated.looks_at_once,
     )
-
-
-def operations_of(config: Config, home: Home) -> Operations | None:
-    """The operations port, if there is to be one."""
-    if not config.operations:
-        return None
-    return Operations(*split_host_port(config.operations), socket=str(home.operations_socket))
-
-
-def traces_of(config: Config) -> Traces | None:
-    """Where traces go, if calls are to be traced."""
-    if config.traces is None:
-        return None
-    return Traces(*split_host_port(config.traces.otlp), sample_percent=config.traces.sample_percent)
 
 
 def database_of(config: Config, home: Home) -> Callable[[], Engine]:
@@ -126,32 +99,6 @@ def judge_of(shown: CatalogBoard, platform: Sequence[Tool]) -> Judge:
     """What judges calls of the tools that are shown, and of the platform's own."""
     own = {tool.service: tool for tool in platform}
     return Judge(lambda name: own.get(name) or shown.current.tools.get(name))
-
-
-def print_bootstrap(config: Config) -> None:
-    """Print Envoy's static configuration as JSON. Raises PolicyError if no policy could be in force."""
-    # Nothing else is logged before the mesh starts; the error itself is raised.
-    log.addHandler(logging.NullHandler())
-    policy_files(config).load()
-    if config.tls:
-        read_port(config.tls)
-    if config.tool_tls:
-        read_tools(config.tool_tls)
-    home = Home(config.home)
-    edge = Edge(
-        host=config.host,
-        port=config.port,
-        admin_socket=str(home.admin_socket),
-        xds_socket=str(home.xds_socket),
-        call_log=str(home.call_log),
-        branches_socket=str(home.branches_socket),
-        tls=config.tls is not None,
-        operations=operations_of(config, home),
-        traces=traces_of(config),
-        limits=config.limits,
-    )
-    message = bootstrap(edge)
-    print(json_format.MessageToJson(message, descriptor_pool=pool(), preserving_proto_field_name=True))  # noqa: T201
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,34 +321,20 @@ async def serve_envoy(home: Home, publisher: Publisher, tokens: Tokens) -> Async
 
 
 def main() -> None:
-    """Parse the command line and do what it says."""
+    """Parse the command line and run."""
     parser = argparse.ArgumentParser(prog="python -m gateway", description=__doc__)
-    parser.add_argument("command", choices=["run", "bootstrap"])
-    parser.add_argument("--home", default="", help="the mesh directory; default: LLMESH_HOME or .llmesh")
-    parser.add_argument("--mesh-file", default="mesh.yaml", help="the mesh file")
+    add_settings(parser)
     arguments = parser.parse_args()
-    running = arguments.command == "run"
-    if running:
-        configure_logging()
+    configure_logging()
     try:
-        config = read_config(arguments.home, arguments.mesh_file)
-        asyncio.run(run(config)) if running else print_bootstrap(config)
-    except (HomeError, DocumentError, PolicyError, CertificateError, BlocksLostError) as error:
-        _end(str(error), logged=running)
-    except ValidationError as error:
-        _end(error.errors()[0]["msg"].removeprefix("Value error, "), logged=running)
+        asyncio.run(run(read_config(arguments.home, arguments.mesh_file)))
+    except (*UNUSABLE, BlocksLostError) as error:
+        log.critical("gateway ended", extra={"error": why_not(error)})
+        sys.exit(1)
     except Exception:
         # Told as all else is, and not as a traceback among lines of JSON.
         log.critical("gateway failed", exc_info=True)
         sys.exit(1)
-
-
-def _end(error: str, *, logged: bool) -> NoReturn:
-    """End with an error: as a record of the log, or in words for who asked."""
-    if not logged:
-        sys.exit(f"gateway: {error}")
-    log.critical("gateway ended", extra={"error": error})
-    sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol, cast
 
-import bm25s  # pyright: ignore[reportMissingTypeStubs]  (it has none)
 from google.protobuf.descriptor_pb2 import (
     EnumDescriptorProto,
     FileDescriptorProto,
@@ -28,8 +27,6 @@ from llmesh.api.options.v1 import options_pb2 as options
 
 _WORD = re.compile(r"[^\W_]+")
 _MIN_PLURAL = 4
-# Above this many tools the index is made in a thread: a tool takes up to a millisecond.
-_LARGE = 20
 
 # How often a text counts.
 _NAME, _SUMMARY, _DOMAIN, _TYPE, _FIELD = 4, 2, 2, 2, 1
@@ -61,19 +58,26 @@ class Index:
     def __init__(self, documents: Mapping[str, list[str]]) -> None:
         """documents: the words of each tool, by service name."""
         self._services = tuple(documents)
-        self._ranking = cast("_Ranking", bm25s.BM25(method="lucene"))  # untyped package
-        if documents:
-            self._ranking.index(list(documents.values()), create_empty_token=False, show_progress=False)
+        self._ranking = _ranking(documents.values()) if documents else None
 
     def rank(self, query: str) -> list[tuple[str, float]]:
         """Service names and scores above 0, best first; equal scores in order of names."""
         words = list(dict.fromkeys(tokens(query)))
-        ids = self._ranking.get_tokens_ids(words) if self._services else []
-        if not ids:
+        ids = self._ranking.get_tokens_ids(words) if self._ranking else []
+        if self._ranking is None or not ids:
             return []
         scores = self._ranking.get_scores_from_ids(ids).tolist()
         hits = [(service, score) for service, score in zip(self._services, scores, strict=True) if score > 0]
         return sorted(hits, key=lambda hit: (-hit[1], hit[0]))
+
+
+def _ranking(documents: Iterable[list[str]]) -> _Ranking:
+    # It brings numpy, which a gateway need not wait for at its start.
+    import bm25s  # pyright: ignore[reportMissingTypeStubs]  (it has none)
+
+    ranking = cast("_Ranking", bm25s.BM25(method="lucene"))  # untyped package
+    ranking.index(list(documents), create_empty_token=False, show_progress=False)
+    return ranking
 
 
 class Searcher:
@@ -98,8 +102,8 @@ class Searcher:
         async with self._building:
             if catalog.version > self._version:
                 tools = [tool for tool in catalog.tools.values() if tool.service not in self._unsearched]
-                large = len(tools) > _LARGE
-                self._shelf = await asyncio.to_thread(_read, self._shelf, tools) if large else _read(self._shelf, tools)
+                # A tool takes up to a millisecond.
+                self._shelf = await asyncio.to_thread(_read, self._shelf, tools)
                 self._version = catalog.version
             return self._shelf.index
 

@@ -104,7 +104,7 @@ def gateway(home: Home, mesh_file: Path) -> Program:
     """The gateway, which finds the tools and programs Envoy."""
     return Program(
         name="gateway",
-        argv=_gateway("run", home, mesh_file),
+        argv=_gateway("gateway", home, mesh_file),
         cwd=home.path,
         env=environment(home),
         stop_rank=GATEWAY_RANK,
@@ -154,7 +154,7 @@ def write_bootstrap(home: Home, mesh_file: Path) -> None:
     """
     try:
         made = subprocess.run(  # noqa: S603 our own interpreter and module
-            _gateway("bootstrap", home, mesh_file),
+            _gateway("gateway.bootstrap", home, mesh_file),
             cwd=home.path,
             env=environment(home),
             capture_output=True,
@@ -164,7 +164,7 @@ def write_bootstrap(home: Home, mesh_file: Path) -> None:
     except subprocess.TimeoutExpired as err:
         raise Problem(f"the gateway made no bootstrap for Envoy within {BOOTSTRAP_TIMEOUT_S} s") from err
     if made.returncode != 0:
-        raise _no_bootstrap(made.stderr.decode(errors="replace"), _gateway("bootstrap", home, mesh_file))
+        raise _no_bootstrap(made.stderr.decode(errors="replace"), _gateway("gateway.bootstrap", home, mesh_file))
     write_atomically(_bootstrap_file(home), made.stdout)
 
 
@@ -204,6 +204,6 @@ def _bootstrap_file(home: Home) -> Path:
     return home.state / "envoy.json"
 
 
-def _gateway(command: str, home: Home, mesh_file: Path) -> tuple[str, ...]:
+def _gateway(module: str, home: Home, mesh_file: Path) -> tuple[str, ...]:
     # -P: a team's own package named `gateway` beside the mesh file must not run in place of ours.
-    return (sys.executable, "-P", "-m", "gateway", command, "--home", str(home.path), "--mesh-file", str(mesh_file))
+    return (sys.executable, "-P", "-m", module, "--home", str(home.path), "--mesh-file", str(mesh_file))

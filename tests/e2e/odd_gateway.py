@@ -1,6 +1,6 @@
 """A gateway whose disk hangs and whose wall clock is wrong for as long as files say so.
 
-`odd_gateway.py FOLDER run ...`. FOLDER/hang: every fsync waits until it is gone. FOLDER/step: seconds by which
+`odd_gateway.py FOLDER ...`. FOLDER/hang: every fsync waits until it is gone. FOLDER/step: seconds by which
 the wall clock is wrong. All else is the real gateway.
 """
 

@@ -288,7 +288,7 @@ async def end(*_):
     {how}
 
 part.{name}.run = end
-sys.argv = ["gateway", "run", "--home", {home!r}, "--mesh-file", {mesh!r}]
+sys.argv = ["gateway", "--home", {home!r}, "--mesh-file", {mesh!r}]
 gateway.main()
 """
 
@@ -320,19 +320,19 @@ async def test_a_gateway_of_which_a_part_ends_ends(short: Path, module: str, nam
     assert [json.loads(line)["event"] for line in said.splitlines()][-1] == "gateway failed"
 
 
-@pytest.mark.parametrize("command", ["run", "bootstrap"])
+@pytest.mark.parametrize("module", ["gateway", "gateway.bootstrap"])
 async def test_a_gateway_that_cannot_start_says_why_in_its_log_and_in_words_to_who_asks(
-    tmp_path: Path, command: str
+    tmp_path: Path, module: str
 ) -> None:
     mesh_file = tmp_path / "mesh.yaml"
     mesh_file.write_text("listen: 127.0.0.1:8700\nprocesess: []\n")
-    argv = (sys.executable, "-m", "gateway", command, "--home", str(tmp_path), "--mesh-file", str(mesh_file))
+    argv = (sys.executable, "-m", module, "--home", str(tmp_path), "--mesh-file", str(mesh_file))
 
     process = await asyncio.create_subprocess_exec(*argv, stderr=asyncio.subprocess.PIPE)
     _, said = await process.communicate()
 
     assert process.returncode == 1
-    error = json.loads(said)["error"] if command == "run" else said.decode().removeprefix("gateway: ")
+    error = json.loads(said)["error"] if module == "gateway" else said.decode().removeprefix("gateway: ")
     assert error.startswith(f"{mesh_file}:2: `procesess`")
 
 

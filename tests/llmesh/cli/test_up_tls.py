@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.__main__ import main as gateway_main
+from gateway.bootstrap import main as bootstrap_main
 from llmesh.home import Home
 from llmesh.identity import DevIssuer
 from llmesh.supervisor.processes import marked
@@ -109,9 +109,9 @@ def test_beyond_loopback_nothing_starts_without_tls_or_with_the_development_issu
 
     def refusal(**facts: str) -> str:
         mesh_file = mesh_of(tmp_path, "0.0.0.0:8700", **facts)
-        monkeypatch.setattr(sys, "argv", ["gateway", "bootstrap", "--mesh-file", str(mesh_file)])
+        monkeypatch.setattr(sys, "argv", ["gateway.bootstrap", "--mesh-file", str(mesh_file)])
         with pytest.raises(SystemExit) as refused:
-            gateway_main()
+            bootstrap_main()
         return str(refused.value)
 
     assert "`0.0.0.0` is reachable from other machines, and tokens would travel there in the clear" in refusal(tls="")

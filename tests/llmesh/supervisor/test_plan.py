@@ -17,8 +17,8 @@ from llmesh.supervisor.program import Program
     [
         ("gateway: Value error, `0.0.0.0` is open", "`0.0.0.0` is open", "mend that, then start again: llmesh up"),
         ("gateway: {file}:2: no", "{file}:2: no", "mend that, then start again: llmesh up"),
-        ("Traceback\\nKeyError: 1", "KeyError: 1", "see what it says: {gateway} bootstrap {file}"),
-        ("", "it says nothing", "see what it says: {gateway} bootstrap {file}"),
+        ("Traceback\\nKeyError: 1", "KeyError: 1", "see what it says: {gateway} gateway.bootstrap {file}"),
+        ("", "it says nothing", "see what it says: {gateway} gateway.bootstrap {file}"),
     ],
     ids=["a value", "a line", "a fault", "nothing"],
 )
@@ -28,7 +28,7 @@ def test_a_gateway_that_cannot_start_says_what_to_mend(
     file, gateway = tmp_path / "mesh.yaml", tmp_path / "gateway"
     gateway.write_text(f"#!/bin/sh\nprintf '{said.format(file=file)}' >&2\nexit 1\n")
     gateway.chmod(0o700)
-    monkeypatch.setattr(plan, "_gateway", lambda command, _home, mesh: (str(gateway), command, str(mesh)))  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    monkeypatch.setattr(plan, "_gateway", lambda module, _home, mesh: (str(gateway), module, str(mesh)))  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
     with pytest.raises(Problem) as raised:
         plan.write_bootstrap(Home.find(tmp_path / "m").create(), file)
     assert raised.value.message == f"the gateway cannot start: {message.format(file=file)}"
