@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from functools import cache
 
 import grpc.aio
-from sqlalchemy import Engine
 
 from gateway.blocks.blocks import Blocks
+from gateway.blocks.store import TABLES as BLOCK_TABLES
 from gateway.blocks.store import BlocksLostError
 from gateway.blocks.store import Store as BlockStore
 from gateway.bootstrap import UNUSABLE, add_settings, policy_files, why_not
@@ -45,6 +45,7 @@ from gateway.policy import PolicyFiles
 from gateway.reading.reflect import Limits
 from gateway.records.ingest import Ingest
 from gateway.records.judgement import Judge
+from gateway.records.store import TABLES as RECORD_TABLES
 from gateway.records.store import Records
 from gateway.services.blocks import Blocking
 from gateway.services.mesh import MeshServicer
@@ -84,15 +85,19 @@ def look_limits(config: Config) -> Limits:
     )
 
 
-def database_of(config: Config, home: Home) -> Callable[[], Engine]:
-    """What opens the database of what must last, once it can be opened."""
-    return cache(lambda: open_database(config.database or f"sqlite:///{home.database}"))
+def blocks_of(config: Config, home: Home, *, clock: Clock) -> Blocks:
+    """What is blocked. Raises BlocksLostError."""
+    opened = cache(lambda: open_database(config.database or f"sqlite:///{home.database}", BLOCK_TABLES))
+    return Blocks(BlockStore(opened, home.blocks), clock=clock)
 
 
-def ingest_of(config: Config, home: Home, judge: Judge, database: Callable[[], Engine], *, clock: Clock) -> Ingest:
+def ingest_of(config: Config, home: Home, judge: Judge, *, clock: Clock) -> Ingest:
     """What makes records of the call log."""
-    days = config.records.keep_days
-    return Ingest(home.call_log, lambda: Records(database()), judge, keep_days=days, clock=clock)
+
+    def opened() -> Records:
+        return Records(open_database(config.database or f"sqlite:///{home.records}", RECORD_TABLES))
+
+    return Ingest(home.call_log, opened, judge, settings=config.records, clock=clock)
 
 
 def judge_of(shown: CatalogBoard, platform: Sequence[Tool]) -> Judge:
@@ -132,8 +137,7 @@ def make_parts(config: Config) -> Parts:
     publisher = _publisher(policies, lambda: discovery)
     platform = platform_tools(f"unix:{home.services_socket}")
     certificates, keys = Certificates(config.tls, config.tool_tls, home), Keys(home, clock)
-    database = database_of(config, home)
-    blocks = Blocks(BlockStore(database, home.blocks), clock=clock)
+    blocks = blocks_of(config, home, clock=clock)
     control = Control(
         *(found, shown, publisher, policies, platform),
         keys=keys,
@@ -151,7 +155,7 @@ def make_parts(config: Config) -> Parts:
         clock=clock,
         credentials=certificates.credentials,
     )
-    ingest = ingest_of(config, home, judge_of(shown, platform), database, clock=clock)
+    ingest = ingest_of(config, home, judge_of(shown, platform), clock=clock)
     _follow(control, discovery, ingest)
     return Parts(
         *(home, clock, shown, policies, publisher, certificates, keys, blocks, control),

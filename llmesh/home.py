@@ -169,6 +169,11 @@ class Home:
         return self.state / "mesh.db"
 
     @property
+    def records(self) -> Path:
+        """The decision records, where the mesh file names no other database."""
+        return self.state / "records.db"
+
+    @property
     def blocks(self) -> Path:
         """What is blocked, for a gateway that cannot read the database."""
         return self.state / "blocks.json"

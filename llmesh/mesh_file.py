@@ -198,9 +198,22 @@ class LogSettings(Entry):
 
 
 class RecordSettings(Entry):
-    """How long decision records are kept."""
+    """How long decision records are kept, and how many."""
 
     keep_days: float = Field(default=30.0, gt=0, le=36_500, description="after which a record is deleted")
+    keep_at_most: int = Field(
+        default=10_000_000,
+        ge=1000,
+        description="records; beyond it the oldest are deleted before their time, which `llmesh status` says",
+    )
+    refused_per_minute: int = Field(
+        default=600,
+        ge=0,
+        description=(
+            "refused calls of a caller that have a record each, and of all together who show no identity; "
+            "those beyond it are counted in one record a minute for each method, outcome and rule"
+        ),
+    )
 
 
 class TraceSettings(Entry):

@@ -16,19 +16,19 @@ from pathlib import Path
 from typing import Any as Untyped
 
 from pydantic import TypeAdapter, ValidationError
-from sqlalchemy import BigInteger, Column, Engine, Index, Integer, Row, String, Table, func, insert, select
+from sqlalchemy import BigInteger, Column, Engine, Index, Integer, MetaData, Row, String, Table, func, insert, select
 
 from gateway.blocks.words import Action, Block, CallerId, Change, Kind, Target
-from gateway.database import METADATA
 from llmesh.home import write_atomically
 
-__all__ = ["CHANGES", "BlocksLostError", "Store", "row_of"]
+__all__ = ["CHANGES", "TABLES", "BlocksLostError", "Store", "row_of"]
 
 log = logging.getLogger(__name__)
 
+TABLES = MetaData()
 CHANGES = Table(
     "block_history",
-    METADATA,
+    TABLES,
     Column("number", Integer, primary_key=True, autoincrement=True),
     Column("action", String(16), nullable=False),
     Column("at_us", BigInteger, nullable=False),

@@ -52,6 +52,7 @@ def status(facts: Facts) -> dict[str, object]:
             "error": facts.ingest.fault,
             "unread_bytes": facts.ingest.unread_bytes,
             "lost": facts.ingest.lost,
+            "shortened": facts.ingest.shortened,
             "disputed": facts.ingest.disputed,
         },
         "blocks": {"in_force": len(facts.blocks.current), "error": facts.blocks.error},

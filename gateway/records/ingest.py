@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,20 +16,22 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.clock import Clock
 from gateway.policy import Loaded
-from gateway.records.judgement import Judge, Judgement
+from gateway.records.floods import Alike, Floods
+from gateway.records.judgement import Judge
 from gateway.records.logged import Logged, UnreadableLineError, read_line
-from gateway.records.store import Records, Turn
+from gateway.records.store import Made, Records, Turn
 from gateway.records.tail import CallLog, Part
 from governance.bundle import parse_bundle
 from llmesh.document import DocumentError
+from llmesh.mesh_file import RecordSettings
 
 log = logging.getLogger(__name__)
 
 # As often as Envoy writes the log.
 POLL_S = 0.2
 RETRY_FIRST_S, RETRY_LAST_S = 0.2, 5.0
-FORGET_EVERY_S = 60.0
-DAY_US = 86_400_000_000
+FORGET_EVERY_S = 10.0
+DAY_S = 86_400.0
 # Bundles that calls logged before this gateway began may have been judged by.
 EARLIER_BUNDLES = 8
 
@@ -37,18 +39,20 @@ EARLIER_BUNDLES = 8
 class Ingest:
     """Keeps the records up with the call log.
 
-    made, broken_lines, failures: counted since the gateway began. lost: the
-    log was put aside and deleted before it had been read.
+    made, counted, broken_lines, failures: counted since the gateway began.
+    lost: the log was put aside and deleted before it had been read. shortened:
+    records are deleted before their time, for there are too many.
     """
 
     def __init__(
-        self, path: Path, records: Callable[[], Records], judge: Judge, *, keep_days: float, clock: Clock
+        self, path: Path, records: Callable[[], Records], judge: Judge, *, settings: RecordSettings, clock: Clock
     ) -> None:
         """path: of the call log. records: opens them; raises SQLAlchemyError while they cannot be."""
         self._path = path
         self._open = records
         self._judge = judge
-        self._keep_us = int(keep_days * DAY_US)
+        self._settings = settings
+        self._floods = Floods(settings.refused_per_minute)
         self._clock = clock
         self._thread = ThreadPoolExecutor(1, "records")
         self._log = CallLog(path)
@@ -58,6 +62,9 @@ class Ingest:
         self._in_force: list[tuple[int, Loaded]] = []
         self._forgot_s = clock.monotonic_s()
         self.made = 0
+        # Calls that have no record of their own, but are counted in another's.
+        self.counted = 0
+        self.shortened = False
         self.broken_lines = 0
         self.failures = 0
         self.lost = False
@@ -96,14 +103,20 @@ class Ingest:
         # Without the statement, which holds what was to be kept.
         words = str(getattr(err, "orig", None) or err)
         self.failures += 1
-        # What was read is not kept, and read again.
-        self._log = CallLog(self._path)
         if words != self.fault:
             log.error("no records are kept; calls go on, and are recorded once this is mended", extra={"error": words})
         self.fault = words
 
     def step(self) -> bool:
-        """Keep what is new; whether there is more. Raises SQLAlchemyError or OSError."""
+        """Keep what is new; whether there is more. Raises SQLAlchemyError or OSError: what was read is read again."""
+        try:
+            return self._step()
+        except (SQLAlchemyError, OSError):
+            self._log = CallLog(self._path)
+            self._floods = Floods(self._settings.refused_per_minute)
+            raise
+
+    def _step(self) -> bool:
         if self.records is None:
             self.records = self._begin()
         self._note_policies(self.records)
@@ -113,12 +126,12 @@ class Ingest:
             return False
         with self.records.turn() as turn:
             parts = list(self._log.unread(turn.positions))
-            made = [made for part in parts for made in self._made(part)]
-            turn.add(made)
+            made, counted = self._keep(turn, [logged for part in parts for logged in self._logged(part)])
             for part in parts:
                 turn.move(part.file, part.read_bytes)
             self._look_for_gaps(turn)
-        self.made += len(made)
+        self.made += made
+        self.counted += counted
         self.unread_bytes = sum(part.unread_bytes for part in parts)
         return self.unread_bytes > 0
 
@@ -140,11 +153,28 @@ class Ingest:
             self._judge.in_force(since_us, loaded.policy.bundle)
             del self._in_force[0]
 
-    def _made(self, part: Part) -> Iterator[tuple[Logged, Judgement]]:
+    def _keep(self, turn: Turn, read: Sequence[Logged]) -> tuple[int, int]:
+        """Keep these calls; how many have a record, and how many are counted in another's."""
+        made: list[Made] = []
+        counted: dict[Alike, list[Logged]] = {}
+        for logged in read:
+            alike = self._floods.counted_as(logged)
+            if alike is None:
+                made.append(Made(logged, self._judge.judge(logged)))
+            else:
+                counted.setdefault(alike, []).append(logged)
+        for alike, calls in counted.items():
+            if not turn.count(self._floods.counting.get(alike, 0), len(calls)):
+                self._floods.counting[alike] = turn.next_id + len(made)
+                made.append(Made(calls[0], self._judge.judge(calls[0]), len(calls)))
+        turn.add(made)
+        return len(made), len(read) - len(made)
+
+    def _logged(self, part: Part) -> Iterator[Logged]:
         for line in part.lines:
             logged = self._read(line)
             if logged is not None:
-                yield logged, self._judge.judge(logged)
+                yield logged
 
     def _read(self, line: bytes) -> Logged | None:
         try:
@@ -172,9 +202,15 @@ class Ingest:
         self._gone = gone
 
     def _forget_old(self, records: Records) -> None:
+        """Some at a time, lest new ones wait: the rest when it is next looked."""
         now_s = self._clock.monotonic_s()
         if now_s - self._forgot_s < FORGET_EVERY_S:
             return
-        # Some at a time, lest new ones wait: the rest when it is next looked.
-        if not records.forget_before(int(self._clock.unix_s() * 1e6) - self._keep_us):
+        too_many = records.forget_beyond(self._settings.keep_at_most)
+        if too_many and not self.shortened:
+            log.error("records are deleted before their time, for there are too many", extra={"deleted": too_many})
+        if not too_many and not records.forget_before(
+            int((self._clock.unix_s() - self._settings.keep_days * DAY_S) * 1e6)
+        ):
             self._forgot_s = now_s
+        self.shortened = self.shortened or bool(too_many)

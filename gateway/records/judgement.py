@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from gateway.catalog import Tool
-from gateway.records.logged import DELEGATION, Logged, Outcome
+from gateway.records.logged import CASES, DELEGATION, Case, Logged, Outcome
 from gateway.snapshot.build import facts
 from governance import words
 from governance.bundle import Bundle
@@ -80,43 +80,63 @@ class Judge:
         self._methods: dict[tuple[str, str, str, str], _Method] = {}
         # By method, caller and address; empty where no rule asks for it.
         self._decisions: dict[tuple[_Method, words.Caller, str], words.Decision] = {}
+        # What the newest bundle says of the calls of a case, made of that tool.
+        self._agreed: dict[Case, tuple[Tool | None, Judgement]] = {}
         # Calls that ended otherwise than any bundle that is known says.
         self.disputed = 0
 
     def in_force(self, since_us: int, bundle: Bundle) -> None:
         """The bundle is in force from then on."""
         self._bundles.append((since_us, bundle))
+        self._agreed.clear()
 
     def judge(self, logged: Logged) -> Judgement:
         """What the rules say of the call."""
-        if logged.outcome is Outcome.BLOCKED:
-            return Judgement(rule=logged.rule)
-        wanted = _DECIDED.get(logged.outcome)
-        if wanted is None or logged.rule == DELEGATION:
+        case = logged.case
+        if case.outcome is Outcome.BLOCKED:
+            return Judgement(rule=case.rule)
+        wanted = _DECIDED.get(case.outcome)
+        if wanted is None or case.rule == DELEGATION:
             return UNJUDGED
-        asked = False
+        newest = bool(self._bundles) and logged.time_us >= self._bundles[-1][0]
+        known = self._agreed.get(case) if newest else None
+        if known and known[0] is self._tool(case.service):
+            return known[1]
+        return self._judged(logged, wanted, newest=newest)
+
+    def _judged(self, logged: Logged, wanted: words.Outcome, *, newest: bool) -> Judgement:
+        """By each bundle that it may have been decided by, until one says what became of it."""
+        case, asked = logged.case, False
         for bundle in self._at(logged.time_us):
-            method = self._method(bundle, logged)
+            method = self._method(bundle, case)
             if method is None:
                 continue
             asked = True
-            decision = self._decision(method, logged)
-            if decision.outcome is wanted and logged.rule in ("", decision.rule):
+            decision = self._decision(method, case)
+            if decision.outcome is wanted and case.rule in ("", decision.rule):
                 shadow = tuple((each.rule, each.outcome.value) for each in decision.shadows)
-                return Judgement(bundle.digest, decision.rule, shadow)
+                judgement = Judgement(bundle.digest, decision.rule, shadow)
+                if newest and bundle is self._bundles[-1][1]:
+                    self._agree(case, judgement)
+                return judgement
         if asked:
             self.disputed += 1
             log.error("a call ended otherwise than the rules say", extra={"call_id": logged.call_id})
         return UNJUDGED
 
-    def _decision(self, method: _Method, logged: Logged) -> words.Decision:
-        address = logged.address if method.by_address else ""
-        key = (method, logged.caller, address)
+    def _agree(self, case: Case, judgement: Judgement) -> None:
+        if len(self._agreed) >= CASES:
+            self._agreed.clear()
+        self._agreed[case] = (self._tool(case.service), judgement)
+
+    def _decision(self, method: _Method, case: Case) -> words.Decision:
+        address = case.address if method.by_address else ""
+        key = (method, case.caller, address)
         known = self._decisions.get(key)
         if known is None:
             if len(self._decisions) >= MAX_DECISIONS:
                 self._decisions.clear()
-            known = self._decisions[key] = decide(method.residue, logged.caller, words.Context(address))
+            known = self._decisions[key] = decide(method.residue, case.caller, words.Context(address))
         return known
 
     def _at(self, time_us: int) -> Iterator[Bundle]:
@@ -132,14 +152,14 @@ class Judge:
             until_us = since_us
         yield from near
 
-    def _method(self, bundle: Bundle, logged: Logged) -> _Method | None:
+    def _method(self, bundle: Bundle, case: Case) -> _Method | None:
         """None if the mesh has no such method, and had none when it was last asked for it."""
-        key = (bundle.digest, logged.service, logged.method, logged.contract)
+        key = (bundle.digest, case.service, case.method, case.contract)
         known = self._methods.get(key)
-        tool = self._tool(logged.service)
-        if tool is None or tool.contract.digest != logged.contract or (known and known.tool is tool):
+        tool = self._tool(case.service)
+        if tool is None or tool.contract.digest != case.contract or (known and known.tool is tool):
             return known
-        method = next((method for method in tool.methods if method.name == logged.method), None)
+        method = next((method for method in tool.methods if method.name == case.method), None)
         if method is None:
             return None
         if len(self._methods) >= MAX_METHODS:

@@ -6,10 +6,12 @@ import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from enum import IntEnum
 from typing import Any as Untyped
+from typing import NamedTuple
 
+import msgspec
 from google.rpc import code_pb2  # pyright: ignore[reportMissingTypeStubs]
 
 from gateway.listener.call_log import START
@@ -20,7 +22,10 @@ from gateway.snapshot.blocks import BLOCKED
 from governance.words import Caller
 from llmesh.api.records.v1 import records_pb2 as pb
 
-__all__ = ["DELEGATION", "Logged", "Outcome", "UnreadableLineError", "read_line"]
+__all__ = ["CASES", "DELEGATION", "Case", "Logged", "Outcome", "UnreadableLineError", "read_line"]
+
+# Remembered at once: about 1 KB each.
+CASES = 10_000
 
 
 class Outcome(IntEnum):
@@ -39,23 +44,19 @@ class UnreadableLineError(Exception):
     """A line that is none of the call log's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Logged:
-    """What the call log tells of a call. start: of its start, where code, latency_ms and bytes are 0.
+@dataclass(frozen=True, slots=True, eq=False)
+class Case:
+    """What calls that are alike have in common: the same object for all of them, as far as it is remembered.
 
-    call_id: empty for what was refused before it had one. time_us: Unix
-    microseconds. contract: digest; empty where no route fits. rule: what
-    refused it, "block/ID" for a block; empty for a call that no rule permits,
-    and for one that was let through. code: google.rpc.Code. details: Envoy's
-    words, without addresses; empty where the tool ended it, or outcome and
-    rule say it all. address: where from, to be judged by; not kept.
+    start: of a call's start, where code is 0. contract: digest; empty where no
+    route fits. rule: what refused it, "block/ID" for a block; empty for a call
+    that no rule permits, and for one that was let through. code:
+    google.rpc.Code. details: Envoy's words, without addresses; empty where the
+    tool ended it, or outcome and rule say it all. address: where from, to be
+    judged by; not kept.
     """
 
-    call_id: str
     start: bool
-    time_us: int
-    parent: str
-    trace_id: str
     caller: Caller
     service: str
     method: str
@@ -64,20 +65,69 @@ class Logged:
     rule: str
     code: int
     details: str
+    address: str = ""
+
+
+class Logged(NamedTuple):
+    """What the call log tells of a call.
+
+    call_id: empty for what was refused before it had one. time_us: Unix
+    microseconds. Latency and bytes are 0 where it tells of a start.
+    """
+
+    case: Case
+    call_id: str
+    time_us: int
+    parent: str
+    trace_id: str
     latency_ms: int
     bytes_in: int
     bytes_out: int
     provenance: str
-    address: str = ""
+
+
+class _Line(msgspec.Struct, gc=False):
+    """The fields that Envoy writes (gateway/listener/call_log.py); those with a default not in each line."""
+
+    time: str
+    call_id: str | None
+    path: str | None
+    issuer: str | None
+    caller: str | None
+    roles: str | None
+    domain: str | None
+    clearances: str | None
+    actor: str | None
+    parent: str | None
+    contract: str | None
+    address: str | None
+    trace_id: str | None = None
+    phase: str | None = None
+    block: str | None = None
+    code: str | None = None
+    details: str | None = None
+    flags: str | None = None
+    duration_ms: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    provenance: str | None = None
+    provenance_of_error: str | None = None
+
+
+_DECODER = msgspec.json.Decoder(_Line)
 
 
 def read_line(line: bytes) -> Logged:
     """What a line tells. Raises UnreadableLineError for what Envoy never writes whole."""
     try:
-        fields: Untyped = json.loads(line, object_hook=_clean if b"\\u" in line else None)
-        return _logged(fields)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as err:
+        return _logged(_odd(line) if b"\\u" in line else _DECODER.decode(line))
+    except (msgspec.MsgspecError, ValueError, RecursionError) as err:
         raise UnreadableLineError from err
+
+
+def _odd(line: bytes) -> _Line:
+    """Of a line with characters that are written by their numbers. Raises MsgspecError or ValueError."""
+    return msgspec.convert(json.loads(line, object_hook=_clean), _Line)
 
 
 def _clean(fields: dict[str, Untyped]) -> dict[str, Untyped]:
@@ -90,57 +140,53 @@ def _usable(text: str) -> str:
     return text.encode(errors="replace").decode().replace("\0", "?")
 
 
-def _logged(fields: Mapping[str, Untyped]) -> Logged:
-    """Raises LookupError, TypeError or ValueError for fields that are missing or of another type."""
-    service, _, method = (fields["path"] or "").removeprefix("/").partition("/")
-    caller = _caller(tuple(fields[name] or "" for name in _WHO))
-    contract = fields["contract"] or ""
-    start = fields.get("phase") == START
-    details = "" if start else fields["details"] or ""
-    code = code_pb2.OK if start else _code(fields["code"], fields["flags"])
-    outcome = Outcome.ALLOWED if start else _outcome(caller.subject, contract, details, code)
+def _logged(line: _Line) -> Logged:
+    """Raises ValueError for a time that is none."""
+    who = (line.issuer, line.caller, line.roles, line.domain, line.clearances, line.actor)
+    case = _case(
+        *who, line.path, line.contract, line.address, line.code, line.details, line.flags, line.phase, line.block
+    )
     return Logged(
-        call_id=fields["call_id"] or "",
+        case,
+        line.call_id or "",
+        round(datetime.fromisoformat(line.time).timestamp() * 1e6),
+        line.parent or "",
+        line.trace_id or "",
+        line.duration_ms,
+        line.bytes_in,
+        line.bytes_out,
+        line.provenance or line.provenance_of_error or "",
+    )
+
+
+@functools.lru_cache(maxsize=CASES)
+def _case(*told: str | None) -> Case:
+    texts = [text or "" for text in told]
+    issuer, subject, roles, domain, clearances, actor, path, contract, address, code, details, flags, phase, block = (
+        texts
+    )
+    service, _, method = path.removeprefix("/").partition("/")
+    start = phase == START
+    ended = code_pb2.OK if start else _code(code, flags)
+    outcome = Outcome.ALLOWED if start else _outcome(subject, contract, details, ended)
+    return Case(
         start=start,
-        time_us=_unix_us(fields["time"]),
-        parent=fields["parent"] or "",
-        trace_id=fields.get("trace_id") or "",
-        caller=caller,
+        caller=Caller(issuer, subject, _list(roles), domain, _list(clearances), actor),
         service=service,
         method=method,
         contract=contract,
         outcome=outcome,
-        rule="" if outcome is Outcome.ALLOWED else _rule(outcome, details, fields.get("block") or ""),
-        code=code,
+        rule="" if outcome is Outcome.ALLOWED else _rule(outcome, details, block),
+        code=ended,
         details=_without_addresses(details),
-        latency_ms=0 if start else int(fields["duration_ms"]),
-        bytes_in=0 if start else int(fields["bytes_in"]),
-        bytes_out=0 if start else int(fields["bytes_out"]),
-        provenance="" if start else fields["provenance"] or fields["provenance_of_error"] or "",
-        address=fields["address"] or "",
+        address=address,
     )
-
-
-_WHO = ("issuer", "caller", "roles", "domain", "clearances", "actor")
-
-
-@functools.lru_cache(maxsize=10_000)
-def _caller(who: tuple[str, ...]) -> Caller:
-    # The same object for the same caller: judging looks them up.
-    issuer, subject, roles, domain, clearances, actor = who
-    return Caller(issuer, subject, _list(roles), domain, _list(clearances), actor)
 
 
 def _list(text: str) -> tuple[str, ...]:
     return tuple(text.split(",")) if text else ()
 
 
-def _unix_us(text: str) -> int:
-    return (datetime.fromisoformat(text) - _EPOCH) // _MICROSECOND
-
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _MATCHED = "rbac_access_denied_matched_policy["
 _NO_TOKEN = "jwt_authn_access_denied"  # noqa: S105 Envoy's word
 # What Envoy says of an answer that one of our scripts gave: caller.lua, delegation.lua, floods.lua or sizes.lua.
@@ -216,11 +262,9 @@ _CODES = {
 _LEFT = "DR"
 
 
-def _code(name: str | None, flags: str | None) -> int:
+def _code(name: str, flags: str) -> int:
     """How the call ended. A caller that has left was told nothing, whatever Envoy would have."""
-    if flags and _LEFT in flags.split(","):
-        return code_pb2.CANCELLED
-    return _CODES.get(name or "", code_pb2.UNKNOWN)
+    return code_pb2.CANCELLED if _LEFT in flags.split(",") else _CODES.get(name, code_pb2.UNKNOWN)
 
 
 def _without_addresses(details: str) -> str:

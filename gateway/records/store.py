@@ -7,26 +7,32 @@ process writes at a time, whoever it is: each begins with the row of TURN.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any as Untyped
+from typing import NamedTuple
 
 from sqlalchemy import (
     BigInteger,
     Column,
     ColumnElement,
     Connection,
+    Dialect,
     Engine,
     Index,
     Integer,
+    MetaData,
     Row,
+    Select,
     String,
     Table,
     Text,
     UniqueConstraint,
     delete,
+    func,
     insert,
     or_,
     select,
@@ -34,25 +40,35 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-from gateway.database import METADATA
 from gateway.records.judgement import Judgement
-from gateway.records.logged import Logged, Outcome
+from gateway.records.logged import CASES, Case, Logged, Outcome
 from governance.words import Caller
 
-__all__ = ["Filter", "Record", "Records", "Turn"]
+__all__ = ["TABLES", "Filter", "Made", "Record", "Records", "Turn"]
 
+TABLES = MetaData()
 # SQLite counts rows by itself only in a column of this very type.
 _ID = BigInteger().with_variant(Integer, "sqlite")
+# A record's columns in the order of `_row`. The ids of calls are in no order,
+# and an index of nothing else would have a page written for each record. So
+# what comes at the same time is side by side in each index: by its time, or by
+# its run of ids.
 RECORDS = Table(
     "records",
-    METADATA,
-    Column("id", _ID, primary_key=True),
+    TABLES,
+    Column("id", _ID, primary_key=True, autoincrement=False),
+    Column("run", Integer, nullable=False),
     # NULL for what was refused before it had one: of these there are many.
     Column("call_id", String(64)),
-    Column("start", Integer, nullable=False),
-    Column("time_us", BigInteger, nullable=False, index=True),
+    Column("time_us", BigInteger, nullable=False),
     Column("parent", String(64), nullable=False),
     Column("trace_id", String(64), nullable=False),
+    Column("latency_ms", BigInteger, nullable=False),
+    Column("bytes_in", BigInteger, nullable=False),
+    Column("bytes_out", BigInteger, nullable=False),
+    Column("provenance", Text, nullable=False),
+    Column("counted", BigInteger, nullable=False),
+    Column("start", Integer, nullable=False),
     Column("issuer", Text, nullable=False),
     Column("subject", Text, nullable=False, index=True),
     Column("roles", Text, nullable=False),
@@ -62,31 +78,37 @@ RECORDS = Table(
     Column("service", Text, nullable=False),
     Column("method", Text, nullable=False),
     Column("contract", Text, nullable=False),
-    Column("bundle", Text, nullable=False),
     Column("outcome", Integer, nullable=False),
-    Column("rule", Text, nullable=False),
-    Column("shadow", Text, nullable=False),
     Column("code", Integer, nullable=False),
     Column("details", Text, nullable=False),
-    Column("latency_ms", BigInteger, nullable=False),
-    Column("bytes_in", BigInteger, nullable=False),
-    Column("bytes_out", BigInteger, nullable=False),
-    Column("provenance", Text, nullable=False),
-    UniqueConstraint("call_id", "start"),
+    Column("bundle", Text, nullable=False),
+    Column("rule", Text, nullable=False),
+    Column("shadow", Text, nullable=False),
+    UniqueConstraint("time_us", "call_id", "start"),
+    Index("records_call", "run", "call_id"),
 )
 _HAS_PARENT = RECORDS.c.parent != ""
 Index("records_parent", RECORDS.c.parent, sqlite_where=_HAS_PARENT, postgresql_where=_HAS_PARENT)
+# Records of a run, and runs that are searched at once.
+RUN = 4096
+_RUNS_AT_ONCE = 500
 POSITIONS = Table(
     "records_positions",
-    METADATA,
+    TABLES,
     # Of the file's first line: rotation renames files, and the numbers of deleted ones are given anew.
     Column("file", String(64), primary_key=True),
     Column("read_bytes", BigInteger, nullable=False),
 )
-TURN = Table("records_turn", METADATA, Column("id", Integer, primary_key=True), Column("turns", BigInteger))
+TURN = Table(
+    "records_turn",
+    TABLES,
+    Column("id", Integer, primary_key=True),
+    # Of the next record.
+    Column("next_id", BigInteger, nullable=False),
+)
 BUNDLES = Table(
     "records_bundles",
-    METADATA,
+    TABLES,
     Column("id", _ID, primary_key=True),
     Column("digest", String(64), nullable=False),
     Column("since_us", BigInteger, nullable=False),
@@ -96,13 +118,22 @@ DELETED_AT_ONCE = 5000
 TREE_MAX = 1000
 
 
+class Made(NamedTuple):
+    """A record that is to be kept. counted: calls that it counts, telling of the first; 0 in the record of one call."""
+
+    logged: Logged
+    judgement: Judgement
+    counted: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A record as it is kept. id: grows in the order in which records were made."""
+    """A record as it is kept. id: grows in the order in which records were made. counted: as of `Made`."""
 
     id: int
     logged: Logged
     judgement: Judgement
+    counted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,21 +170,32 @@ class Filter:
 
 
 class Turn:
-    """What one transaction adds. positions: bytes read by file, as they are before it."""
+    """What one transaction adds. positions: bytes read by file, as they are before it. next_id: of the next record."""
 
     def __init__(self, connection: Connection) -> None:
         """Wait until no other process has its turn."""
         self._connection = connection
-        if not connection.execute(update(TURN).values(turns=TURN.c.turns + 1)).rowcount:
-            connection.execute(_unless_there(connection, TURN).values(id=1, turns=1))
+        begin = update(TURN).values(next_id=TURN.c.next_id).returning(TURN.c.next_id)
+        if (next_id := connection.scalar(begin)) is None:
+            connection.execute(_unless_there(connection.dialect, TURN).values(id=1, next_id=1))
+            next_id = connection.execute(begin).scalar_one()
+        self.next_id: int = next_id
         rows = connection.execute(select(POSITIONS.c.file, POSITIONS.c.read_bytes))
         self.positions: Mapping[str, int] = {row.file: row.read_bytes for row in rows}
 
-    def add(self, made: Iterable[tuple[Logged, Judgement]]) -> None:
-        """Keep these; of a call that is there already, nothing."""
-        rows = [_row(logged, judgement) for logged, judgement in made]
-        if rows:
-            self._connection.execute(_unless_there(self._connection, RECORDS), rows)
+    def add(self, made: Sequence[Made]) -> None:
+        """Keep these, with the next ids; of a call that is there already, nothing."""
+        if made:
+            rows = [_row(number, each) for number, each in enumerate(made, self.next_id)]
+            # By its text: SQLAlchemy would take longer over the parameters than SQLite over the rows.
+            self._connection.exec_driver_sql(_inserting(self._connection.dialect), rows)
+            self.next_id += len(rows)
+            self._connection.execute(update(TURN).values(next_id=self.next_id))
+
+    def count(self, number: int, more: int) -> bool:
+        """Count more calls in the record of an id; whether there is one."""
+        counted = update(RECORDS).where(RECORDS.c.id == number).values(counted=RECORDS.c.counted + more)
+        return bool(self._connection.execute(counted).rowcount)
 
     def move(self, file: str, read_bytes: int) -> None:
         """The file is read so far."""
@@ -215,7 +257,7 @@ class Records:
 
     def tree(self, call_id: str, *, limit: int = TREE_MAX) -> list[Record]:
         """The call's records, then those of all calls below it, each after its parent's; at most about the limit."""
-        found: list[Record] = self._read(select(RECORDS).where(RECORDS.c.call_id == call_id).order_by(RECORDS.c.id))
+        found = self._of_call(call_id)
         known, asked = {call_id}, [call_id] if found else []
         while asked and len(found) < limit:
             below = self._read(
@@ -227,9 +269,29 @@ class Records:
             found += below
         return found
 
+    def _of_call(self, call_id: str) -> list[Record]:
+        with self._engine.connect() as connection:
+            first = connection.scalar(select(func.min(RECORDS.c.run))) or 0
+            last = connection.scalar(select(func.max(RECORDS.c.run))) or 0
+        runs = range(first, last + 1)
+        found: list[Record] = []
+        for begin in range(0, len(runs), _RUNS_AT_ONCE):
+            some = runs[begin : begin + _RUNS_AT_ONCE]
+            asked = select(RECORDS).where(RECORDS.c.run.in_(some), RECORDS.c.call_id == call_id)
+            found += self._read(asked.order_by(RECORDS.c.id))
+        return found
+
     def forget_before(self, time_us: int) -> int:
         """Delete some of the records of calls that began before then; how many were deleted."""
         old = select(RECORDS.c.id).where(RECORDS.c.time_us < time_us).order_by(RECORDS.c.time_us)
+        return self._forget(old)
+
+    def forget_beyond(self, count: int) -> int:
+        """Delete some of the oldest records beyond so many; how many were deleted."""
+        newest = select(func.max(RECORDS.c.id)).scalar_subquery()
+        return self._forget(select(RECORDS.c.id).where(RECORDS.c.id <= newest - count).order_by(RECORDS.c.id))
+
+    def _forget(self, old: Select[tuple[int]]) -> int:
         with self._engine.begin() as connection:
             return connection.execute(delete(RECORDS).where(RECORDS.c.id.in_(old.limit(DELETED_AT_ONCE)))).rowcount
 
@@ -238,50 +300,38 @@ class Records:
             return [_record(row) for row in connection.execute(asked)]
 
 
-def _unless_there(connection: Connection, table: Table) -> Untyped:
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    return dialect.insert(table).on_conflict_do_nothing()
+def _unless_there(dialect: Dialect, table: Table) -> Untyped:
+    insert_into = postgresql.insert if dialect.name == "postgresql" else sqlite.insert
+    return insert_into(table).on_conflict_do_nothing()
 
 
-def _row(logged: Logged, judgement: Judgement) -> dict[str, Untyped]:
-    caller = logged.caller
-    return {
-        "call_id": logged.call_id or None,
-        "start": int(logged.start),
-        "time_us": logged.time_us,
-        "parent": logged.parent,
-        "trace_id": logged.trace_id,
-        "issuer": caller.issuer,
-        "subject": caller.subject,
-        "roles": ",".join(caller.roles),
-        "domain": caller.domain,
-        "clearances": ",".join(caller.clearances),
-        "actor": caller.actor,
-        "service": logged.service,
-        "method": logged.method,
-        "contract": logged.contract,
-        "bundle": judgement.bundle,
-        "outcome": int(logged.outcome),
-        "rule": logged.rule or judgement.rule,
-        "shadow": json.dumps([*map(list, judgement.shadow)]) if judgement.shadow else "",
-        "code": logged.code,
-        "details": logged.details,
-        "latency_ms": logged.latency_ms,
-        "bytes_in": logged.bytes_in,
-        "bytes_out": logged.bytes_out,
-        "provenance": logged.provenance,
-    }
+@functools.cache
+def _inserting(dialect: Dialect) -> str:
+    return str(_unless_there(dialect, RECORDS).compile(dialect=dialect))
+
+
+def _row(number: int, made: Made) -> tuple[Untyped, ...]:
+    case, call_id, *told = made.logged
+    alike = _alike(case, made.judgement)
+    return (number, number // RUN, call_id or None, *told, made.counted, *alike)
+
+
+@functools.lru_cache(maxsize=CASES)
+def _alike(case: Case, judgement: Judgement) -> tuple[Untyped, ...]:
+    """The columns that records of one case have in common."""
+    caller = case.caller
+    return (
+        *(int(case.start), caller.issuer, caller.subject, ",".join(caller.roles), caller.domain),
+        *(",".join(caller.clearances), caller.actor, case.service, case.method, case.contract),
+        *(int(case.outcome), case.code, case.details, judgement.bundle, case.rule or judgement.rule),
+        json.dumps([*map(list, judgement.shadow)]) if judgement.shadow else "",
+    )
 
 
 def _record(row: Row[Untyped]) -> Record:
-    caller = Caller(row.issuer, row.subject, _list(row.roles), row.domain, _list(row.clearances), row.actor)
-    logged = Logged(
-        call_id=row.call_id or "",
+    case = Case(
         start=bool(row.start),
-        time_us=row.time_us,
-        parent=row.parent,
-        trace_id=row.trace_id,
-        caller=caller,
+        caller=Caller(row.issuer, row.subject, _list(row.roles), row.domain, _list(row.clearances), row.actor),
         service=row.service,
         method=row.method,
         contract=row.contract,
@@ -289,13 +339,20 @@ def _record(row: Row[Untyped]) -> Record:
         rule=row.rule,
         code=row.code,
         details=row.details,
+    )
+    logged = Logged(
+        case=case,
+        call_id=row.call_id or "",
+        time_us=row.time_us,
+        parent=row.parent,
+        trace_id=row.trace_id,
         latency_ms=row.latency_ms,
         bytes_in=row.bytes_in,
         bytes_out=row.bytes_out,
         provenance=row.provenance,
     )
     shadow: Sequence[tuple[str, str]] = [(rule, would) for rule, would in json.loads(row.shadow or "[]")]
-    return Record(row.id, logged, Judgement(row.bundle, row.rule, tuple(shadow)))
+    return Record(row.id, logged, Judgement(row.bundle, row.rule, tuple(shadow)), row.counted)
 
 
 def _list(text: str) -> tuple[str, ...]:

@@ -32,11 +32,12 @@ class Readable:
         """The record as the caller reads it; None if it is not theirs to read, or then has another outcome."""
         if self._sees_all:
             return record
-        made_by = record.logged.caller
-        if (made_by.issuer, made_by.subject) != (self.caller.issuer, self.caller.subject):
+        made_by = record.logged.case.caller
+        # What is counted apart would tell of tools that they may not see.
+        if record.counted or (made_by.issuer, made_by.subject) != (self.caller.issuer, self.caller.subject):
             return None
         told = record if self._may_know(record) else _as_of_no_tool(record)
-        return told if outcome in (pb.OUTCOME_UNSPECIFIED, told.logged.outcome) else None
+        return told if outcome in (pb.OUTCOME_UNSPECIFIED, told.logged.case.outcome) else None
 
     def wanted(self, asked: pb.RecordFilter) -> Filter:
         """What is asked for, as it is kept. Of these, some may have another outcome once they are told."""
@@ -57,16 +58,16 @@ class Readable:
 
     def _may_know(self, record: Record) -> bool:
         # Whom a tool answered knows of it. One that is gone may have been hidden.
-        if record.logged.outcome is Outcome.ALLOWED:
+        if record.logged.case.outcome is Outcome.ALLOWED:
             return True
-        tool = self.view.catalog.tools.get(record.logged.service)
+        tool = self.view.catalog.tools.get(record.logged.case.service)
         return tool is not None and (not tool.sheet.hidden or self.view.see(tool, self.caller) is not None)
 
 
 def _as_of_no_tool(record: Record) -> Record:
     """The record of the same call, had there been no such method."""
-    logged = replace(record.logged, contract="")
-    if logged.outcome not in _TELLING:
-        return replace(record, logged=logged)
-    logged = replace(logged, outcome=Outcome.UNKNOWN_METHOD, rule="", details="")
-    return replace(record, logged=logged, judgement=Judgement())
+    case = replace(record.logged.case, contract="")
+    if case.outcome not in _TELLING:
+        return replace(record, logged=record.logged._replace(case=case))
+    case = replace(case, outcome=Outcome.UNKNOWN_METHOD, rule="", details="")
+    return replace(record, logged=record.logged._replace(case=case), judgement=Judgement())

@@ -139,28 +139,29 @@ def _after(wanted: Filter, after: int, records: Records) -> tuple[list[Record], 
 
 def record_message(record: Record) -> pb.Record:
     """A record as callers read it."""
-    logged, judgement = record.logged, record.judgement
+    logged, judgement, case = record.logged, record.judgement, record.logged.case
     told = pb.Record(
         call_id=logged.call_id,
         parent=logged.parent,
         trace_id=logged.trace_id,
-        phase=pb.Record.PHASE_START if logged.start else pb.Record.PHASE_END,
-        caller=_caller(logged.caller),
-        service=logged.service,
-        method=logged.method,
-        contract=logged.contract,
+        phase=pb.Record.PHASE_START if case.start else pb.Record.PHASE_END,
+        caller=_caller(case.caller),
+        service=case.service,
+        method=case.method,
+        contract=case.contract,
         bundle=judgement.bundle,
-        outcome=_OUTCOMES[logged.outcome],
+        outcome=_OUTCOMES[case.outcome],
         rule=judgement.rule,
         shadow=[pb.Shadow(rule=rule, outcome=_WOULD[would]) for rule, would in judgement.shadow],
-        code=logged.code,
-        details=logged.details,
+        code=case.code,
+        details=case.details,
         bytes_in=logged.bytes_in,
         bytes_out=logged.bytes_out,
         provenance=logged.provenance,
+        counted=record.counted,
     )
     told.time.FromMicroseconds(logged.time_us)
-    if not logged.start:
+    if not case.start:
         told.latency.FromMilliseconds(logged.latency_ms)
     return told
 

@@ -51,13 +51,14 @@ def _cells(record: pb.Record) -> list[Text]:
     outcome = pb.Outcome.Name(record.outcome).removeprefix("OUTCOME_").lower()
     code = "" if start else code_pb2.Code.Name(record.code)
     took = "" if start else f"{record.latency.ToMilliseconds()} ms"
+    counted = f" x{record.counted}" if record.counted else ""
     return [
         Text(_shown(record.time.ToDatetime())),
         Text(printable(record.call_id), style="dim"),
         Text(printable(_who(record))),
         # What a caller wrote, where there is no such method.
         Text(printable(f"{record.service}/{record.method}")),
-        Text(f"{outcome} (start)" if start else outcome, style=COLOURS.get(record.outcome, "red")),
+        Text(f"{outcome} (start)" if start else f"{outcome}{counted}", style=COLOURS.get(record.outcome, "red")),
         Text(code),
         Text(took),
         Text(printable(_why(record))),

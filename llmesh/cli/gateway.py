@@ -71,11 +71,15 @@ class MeshFile(_Part):
 
 
 class Records(_Part):
-    """The decision records. error: why none are kept at present. lost: whether some calls have none for good."""
+    """The decision records. error: why none are kept at present. lost: whether some calls have none for good.
+
+    shortened: whether some were deleted before their time.
+    """
 
     error: str = ""
     unread_bytes: int = 0
     lost: bool = False
+    shortened: bool = False
     disputed: int = 0
 
 
@@ -186,6 +190,8 @@ def _print_records(console: Console, records: Records) -> None:
     said = [f"no records are kept{behind}, calls go on: {records.error}"] if records.error else []
     if records.lost:
         said.append("records are missing: the call log was put aside and deleted before it was read")
+    if records.shortened:
+        said.append("records were deleted before their time: there are more than `records.keep_at_most` of mesh.yaml")
     if records.disputed:
         said.append(
             f"{_several(records.disputed, 'call')} ended otherwise than the rules say: the gateway's log says which"

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, insert, text
 from sqlalchemy.exc import OperationalError
 
 from gateway.blocks.blocks import POLL_S, Blocks, BlocksNotKeptError
-from gateway.blocks.store import CHANGES, BlocksLostError, Store, row_of
+from gateway.blocks.store import CHANGES, TABLES, BlocksLostError, Store, row_of
 from gateway.blocks.words import Action, Block, CallerId, Change, Kind
 from gateway.database import open_database
 from tests.eventually import eventually
@@ -38,7 +38,7 @@ class Database:
         if self.away:
             raise OperationalError("select", {}, Exception("connection refused"))
         if self.engine is None:
-            self.engine = open_database(f"sqlite:///{self.folder}/mesh.db")
+            self.engine = open_database(f"sqlite:///{self.folder}/mesh.db", TABLES)
         return self.engine
 
     @property

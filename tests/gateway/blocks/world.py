@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from gateway.blocks.blocks import Blocks
-from gateway.blocks.store import Store
+from gateway.blocks.store import TABLES, Store
 from gateway.blocks.words import Block, CallerId, Kind, Target
 from gateway.clock import Clock
 from gateway.database import open_database
@@ -41,7 +41,7 @@ def block(target: Target, reason: str = "it leaks", *, until_us: int | None = No
 
 def store_in(folder: Path) -> Store:
     """What is kept in a folder."""
-    return Store(cache(lambda: open_database(f"sqlite:///{folder}/mesh.db")), folder / "blocks.json")
+    return Store(cache(lambda: open_database(f"sqlite:///{folder}/mesh.db", TABLES)), folder / "blocks.json")
 
 
 def blocks_in(folder: Path, clock: Clock) -> Blocks:

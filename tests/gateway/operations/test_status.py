@@ -45,7 +45,9 @@ async def told() -> Told:
     control: Untyped = SimpleNamespace(
         loaded=SimpleNamespace(policy=SimpleNamespace(bundle=SimpleNamespace(digest="d" * 64)))
     )
-    ingest: Untyped = SimpleNamespace(fault="database or disk is full", unread_bytes=7, lost=False, disputed=1)
+    ingest: Untyped = SimpleNamespace(
+        fault="database or disk is full", unread_bytes=7, lost=False, shortened=True, disputed=1
+    )
     blocks: Untyped = SimpleNamespace(current={"a": 1, "b": 2}, error="disk is full")
     owners = {SERVICE: "support", "acme.eng.v1.Evil": "engineering"}
     facts = Facts(
@@ -93,6 +95,7 @@ async def test_records_that_cannot_be_kept_are_told_with_what_is_unread(told: To
     text = shown(told)
     assert "no records are kept, 7 bytes of the call log behind, calls go on: database or disk is full" in text
     assert "1 call ended otherwise than the rules say" in text
+    assert "records were deleted before their time" in text
 
 
 async def test_it_tells_versions_policy_catalog_and_endpoints(told: Told) -> None:

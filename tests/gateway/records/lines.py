@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
 import uuid
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,8 +17,9 @@ from gateway.catalog import Tool
 from gateway.database import open_database
 from gateway.records.ingest import Ingest
 from gateway.records.judgement import Judge
-from gateway.records.store import Filter, Record, Records
+from gateway.records.store import TABLES, Filter, Record, Records
 from governance.bundle import parse_bundle
+from llmesh.mesh_file import RecordSettings
 from tests.envoy import READS, tool_of
 from tests.gateway.fakes import FakeClock
 
@@ -66,7 +71,7 @@ class Kept:
     folder: Path
     clock: FakeClock = field(default_factory=FakeClock)
     engine: Engine | None = None
-    keep_days: float = 30.0
+    settings: RecordSettings = field(default_factory=RecordSettings)
 
     @property
     def path(self) -> Path:
@@ -80,7 +85,7 @@ class Kept:
 
     def open(self) -> Records:
         """The records, in SQLite."""
-        self.engine = self.engine or open_database(f"sqlite:///{self.folder}/mesh.db")
+        self.engine = self.engine or open_database(f"sqlite:///{self.folder}/records.db", TABLES)
         return Records(self.engine)
 
     def ingest(self, *tools: Tool) -> Ingest:
@@ -88,7 +93,7 @@ class Kept:
         known = {tool.service: tool for tool in tools or (tool_of(SERVICE, "unix:/run/a.sock"),)}
         judge = Judge(known.get)
         judge.in_force(0, parse_bundle(READS, {}))
-        return Ingest(self.path, self.open, judge, keep_days=self.keep_days, clock=self.clock)
+        return Ingest(self.path, self.open, judge, settings=self.settings, clock=self.clock)
 
     def records(self, wanted: Filter | None = None) -> list[Record]:
         """All of them, oldest first."""
@@ -103,3 +108,16 @@ def caught_up(ingest: Ingest) -> None:
     """Everything that is in the log is in the records."""
     while ingest.step():
         pass
+
+
+@contextmanager
+def full_disk() -> Generator[None]:
+    """No file of ours can grow."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handled = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, limit[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handled)

@@ -99,7 +99,7 @@ async def recorded() -> AsyncGenerator[Recorded]:
         kept = Kept(running.folder)
         judge = Judge({tool.service: tool for tool in tools}.get)
         judge.in_force(0, BUNDLE)
-        ingest = Ingest(kept.path, kept.open, judge, keep_days=30, clock=kept.clock)
+        ingest = Ingest(kept.path, kept.open, judge, settings=kept.settings, clock=kept.clock)
         yield Recorded(running, kept, ingest)
         assert ingest.disputed == 0
         assert ingest.broken_lines == 0
@@ -111,12 +111,12 @@ async def test_a_read_has_one_record_with_the_permit_and_what_shadow_rules_would
     sent = token(roles=["agent", "editor"], domain="support", clearances=["pii"])
     [record] = await recorded.call(f"/{TICKETS}/Get", bearer(sent))
     logged = record.logged
-    assert not logged.start
-    assert (logged.caller.issuer, logged.caller.subject, logged.caller.actor) == ("corp", "sam", "")
-    assert logged.caller.roles == ("agent", "editor")
-    assert (logged.caller.domain, logged.caller.clearances) == ("support", ("pii",))
-    assert (logged.service, logged.method, logged.contract) == (TICKETS, "Get", "digest")
-    assert (logged.outcome, logged.code, logged.details) == (Outcome.ALLOWED, 0, "")
+    assert not logged.case.start
+    assert (logged.case.caller.issuer, logged.case.caller.subject, logged.case.caller.actor) == ("corp", "sam", "")
+    assert logged.case.caller.roles == ("agent", "editor")
+    assert (logged.case.caller.domain, logged.case.caller.clearances) == ("support", ("pii",))
+    assert (logged.case.service, logged.case.method, logged.case.contract) == (TICKETS, "Get", "digest")
+    assert (logged.case.outcome, logged.case.code, logged.case.details) == (Outcome.ALLOWED, 0, "")
     assert logged.bytes_in == 5
     assert logged.bytes_out > 100
     judgement = record.judgement
@@ -126,41 +126,48 @@ async def test_a_read_has_one_record_with_the_permit_and_what_shadow_rules_would
 
 async def test_a_write_has_a_record_of_its_start_and_one_of_its_end(recorded: Recorded) -> None:
     start, end = await recorded.call(f"/{TICKETS}/Put", count=2)
-    assert (start.logged.start, end.logged.start) == (True, False)
+    assert (start.logged.case.start, end.logged.case.start) == (True, False)
     assert start.judgement == end.judgement
     assert start.judgement.rule == "mesh/all"
-    assert start.logged.caller == end.logged.caller
-    assert (start.logged.service, start.logged.method, start.logged.contract) == (TICKETS, "Put", "digest")
+    assert start.logged.case.caller == end.logged.case.caller
+    assert (start.logged.case.service, start.logged.case.method, start.logged.case.contract) == (
+        TICKETS,
+        "Put",
+        "digest",
+    )
 
 
 async def test_the_start_of_a_stream_is_there_while_it_runs(recorded: Recorded) -> None:
     held = recorded.mesh.backend.held[f"/{TICKETS}/Watch"] = asyncio.Event()
     running = asyncio.create_task(recorded.mesh.call(f"/{TICKETS}/Watch"))
     start = await recorded.newest()
-    assert (start.logged.start, start.logged.method) == (True, "Watch")
+    assert (start.logged.case.start, start.logged.case.method) == (True, "Watch")
     held.set()
     assert (await running).code is grpc.StatusCode.OK
-    assert [record.logged.start for record in await recorded.of(start.logged.call_id, 2)] == [True, False]
+    assert [record.logged.case.start for record in await recorded.of(start.logged.call_id, 2)] == [True, False]
 
 
 async def test_a_denied_call_has_the_rule_and_no_start(recorded: Recorded) -> None:
     [record] = await recorded.call(f"/{TICKETS}/Erase")
-    assert (record.logged.outcome, record.logged.code) == (Outcome.DENIED, grpc.StatusCode.PERMISSION_DENIED.value[0])
+    assert (record.logged.case.outcome, record.logged.case.code) == (
+        Outcome.DENIED,
+        grpc.StatusCode.PERMISSION_DENIED.value[0],
+    )
     assert (record.judgement.rule, record.judgement.bundle) == ("mesh/no-erasing", BUNDLE.digest)
-    assert record.logged.details == ""
+    assert record.logged.case.details == ""
 
 
 async def test_a_call_that_no_rule_permits_has_no_rule(recorded: Recorded) -> None:
     [record] = await recorded.call(f"/{TICKETS}/Get", bearer(token(sub="nobody")))
-    assert (record.logged.outcome, record.judgement.rule) == (Outcome.DENIED, "")
+    assert (record.logged.case.outcome, record.judgement.rule) == (Outcome.DENIED, "")
     assert record.judgement.bundle == BUNDLE.digest
 
 
 @pytest.mark.parametrize("sent", [(), bearer("no.such.token"), bearer(token(aud="other"))])
 async def test_a_token_that_is_not_believed_leaves_no_caller(recorded: Recorded, sent: Metadata) -> None:
     [record] = await recorded.call(f"/{TICKETS}/Get", sent)
-    assert (record.logged.outcome, record.logged.caller.subject) == (Outcome.UNAUTHENTICATED, "")
-    assert record.logged.code == grpc.StatusCode.UNAUTHENTICATED.value[0]
+    assert (record.logged.case.outcome, record.logged.case.caller.subject) == (Outcome.UNAUTHENTICATED, "")
+    assert record.logged.case.code == grpc.StatusCode.UNAUTHENTICATED.value[0]
     assert record.judgement.bundle == ""
 
 
@@ -174,18 +181,18 @@ async def test_a_blocked_call_names_the_block_though_it_has_ended_since(recorded
     await recorded.mesh.publish_resources(blocking(resources, bearing.resource({}, tools, {})))
 
     [record] = await recorded.of(answer.metadata["x-llmesh-call-id"])
-    assert (record.logged.outcome, record.judgement.rule) == (Outcome.BLOCKED, "block/b1")
-    assert record.logged.caller.subject == "sam"
+    assert (record.logged.case.outcome, record.judgement.rule) == (Outcome.BLOCKED, "block/b1")
+    assert record.logged.case.caller.subject == "sam"
 
 
 async def test_a_quota_that_is_used_up_limits(recorded: Recorded) -> None:
     async def is_limited() -> Record:
         [record] = await recorded.call(f"/{TICKETS}/Think")
-        assert record.logged.outcome is Outcome.LIMITED
+        assert record.logged.case.outcome is Outcome.LIMITED
         return record
 
     record = await eventually(is_limited)
-    assert record.logged.code == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+    assert record.logged.case.code == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
 
 
 async def test_a_request_that_is_too_large_is_over_a_limit(recorded: Recorded) -> None:
@@ -195,30 +202,30 @@ async def test_a_request_that_is_too_large_is_over_a_limit(recorded: Recorded) -
             return answer.get("x-llmesh-call-id")
 
     [record] = await recorded.of(await asyncio.to_thread(send))
-    assert record.logged.outcome is Outcome.LIMITED
-    assert record.logged.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+    assert record.logged.case.outcome is Outcome.LIMITED
+    assert record.logged.case.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
 
 
 @pytest.mark.parametrize("path", [f"/{TICKETS}/Nope", "/acme.no.v1.Such/Method"])
 async def test_a_method_that_the_mesh_lacks_has_its_name_and_no_contract(recorded: Recorded, path: str) -> None:
     [record] = await recorded.call(path)
-    assert (record.logged.outcome, record.logged.contract) == (Outcome.UNKNOWN_METHOD, "")
-    assert f"/{record.logged.service}/{record.logged.method}" == path
-    assert record.logged.code == grpc.StatusCode.UNIMPLEMENTED.value[0]
+    assert (record.logged.case.outcome, record.logged.case.contract) == (Outcome.UNKNOWN_METHOD, "")
+    assert f"/{record.logged.case.service}/{record.logged.case.method}" == path
+    assert record.logged.case.code == grpc.StatusCode.UNIMPLEMENTED.value[0]
 
 
 async def test_a_tool_that_is_down_has_an_end_without_a_start_and_without_its_address(recorded: Recorded) -> None:
     [record] = await recorded.call(f"/{GONE}/Put")
-    assert (record.logged.outcome, record.judgement.rule) == (Outcome.ALLOWED, "mesh/all")
-    assert record.logged.code == grpc.StatusCode.UNAVAILABLE.value[0]
-    assert record.logged.details == "upstream_reset_before_response_started{remote_connection_failure}"
+    assert (record.logged.case.outcome, record.judgement.rule) == (Outcome.ALLOWED, "mesh/all")
+    assert record.logged.case.code == grpc.StatusCode.UNAVAILABLE.value[0]
+    assert record.logged.case.details == "upstream_reset_before_response_started{remote_connection_failure}"
 
 
 async def test_a_tools_own_error_is_the_calls_code(recorded: Recorded) -> None:
     recorded.mesh.backend.failing = 1
     _, end = await recorded.call(f"/{TICKETS}/Put", count=2)
-    assert (end.logged.outcome, end.logged.code) == (Outcome.ALLOWED, grpc.StatusCode.UNAVAILABLE.value[0])
-    assert end.logged.details == ""
+    assert (end.logged.case.outcome, end.logged.case.code) == (Outcome.ALLOWED, grpc.StatusCode.UNAVAILABLE.value[0])
+    assert end.logged.case.details == ""
 
 
 @pytest.mark.parametrize("how", ["cancel", "deadline"])
@@ -232,24 +239,24 @@ async def test_a_caller_that_leaves_is_recorded_as_such(recorded: Recorded, how:
     _, end = await recorded.of(start.logged.call_id, 2)
     # Envoy may be the first to see that the deadline has passed.
     codes = {"cancel": ["CANCELLED"], "deadline": ["CANCELLED", "DEADLINE_EXCEEDED"]}[how]
-    assert end.logged.code in [grpc.StatusCode[code].value[0] for code in codes]
-    assert end.logged.outcome is Outcome.ALLOWED
+    assert end.logged.case.code in [grpc.StatusCode[code].value[0] for code in codes]
+    assert end.logged.case.outcome is Outcome.ALLOWED
 
 
 async def test_a_call_that_a_tool_makes_names_what_it_was_made_for_and_who_acts(recorded: Recorded) -> None:
     answer = await recorded.mesh.call(f"/{ASKS}/Ask")
     [record] = await recorded.call(f"/{TICKETS}/Get", (("llmesh-delegation", answer.seen["llmesh-delegation"]),))
     assert record.logged.parent == answer.metadata["x-llmesh-call-id"]
-    assert (record.logged.caller.subject, record.logged.caller.actor) == ("sam", ASKS)
-    assert (record.logged.outcome, record.judgement.rule) == (Outcome.ALLOWED, "mesh/all")
+    assert (record.logged.case.caller.subject, record.logged.case.caller.actor) == ("sam", ASKS)
+    assert (record.logged.case.outcome, record.judgement.rule) == (Outcome.ALLOWED, "mesh/all")
     tree = recorded.kept.open().tree(record.logged.parent)
-    assert [each.logged.service for each in tree] == [ASKS, TICKETS]
+    assert [each.logged.case.service for each in tree] == [ASKS, TICKETS]
 
 
 async def test_a_call_that_a_tool_may_not_make_for_its_caller_is_denied_by_delegation(recorded: Recorded) -> None:
     answer = await recorded.mesh.call(f"/{ASKS}/Ask")
     [record] = await recorded.call(f"/{ASKS}/Ask", (("llmesh-delegation", answer.seen["llmesh-delegation"]),))
-    assert (record.logged.outcome, record.judgement.rule) == (Outcome.DENIED, "delegation")
+    assert (record.logged.case.outcome, record.judgement.rule) == (Outcome.DENIED, "delegation")
 
 
 async def test_what_is_no_call_is_malformed(recorded: Recorded) -> None:
@@ -266,9 +273,9 @@ async def test_what_is_no_call_is_malformed(recorded: Recorded) -> None:
 
     for call_id in await asyncio.to_thread(send):
         [record] = await recorded.of(call_id)
-        assert record.logged.outcome is Outcome.MALFORMED
+        assert record.logged.case.outcome is Outcome.MALFORMED
         assert record.judgement.rule.startswith("edge/")
-        assert "secret" not in record.logged.method
+        assert "secret" not in record.logged.case.method
 
 
 async def test_nothing_that_a_caller_or_a_tool_sends_forges_a_record(recorded: Recorded) -> None:
@@ -287,13 +294,13 @@ async def test_nothing_that_a_caller_or_a_tool_sends_forges_a_record(recorded: R
     await recorded.of(last)
     records = recorded.kept.records()
     assert len(records) == 3
-    assert [record.logged.start for record in records] == [False, False, False]
+    assert [record.logged.case.start for record in records] == [False, False, False]
     odd, stripped, evil = (record.logged for record in records)
-    assert (odd.service, odd.method) == (TICKETS, 'G"},{"call_id":"forged"}')
-    assert odd.outcome is Outcome.UNKNOWN_METHOD
-    assert (stripped.caller.actor, stripped.parent, stripped.provenance) == ("", "", "")
-    assert evil.caller.subject == 'sam"}{"caller":"root'
-    assert evil.caller.roles == ("ok",)
+    assert (odd.case.service, odd.case.method) == (TICKETS, 'G"},{"call_id":"forged"}')
+    assert odd.case.outcome is Outcome.UNKNOWN_METHOD
+    assert (stripped.case.caller.actor, stripped.parent, stripped.provenance) == ("", "", "")
+    assert evil.case.caller.subject == 'sam"}{"caller":"root'
+    assert evil.case.caller.roles == ("ok",)
     assert "forged" not in {record.logged.call_id for record in records}
 
 

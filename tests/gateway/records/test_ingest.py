@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
-import signal
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,8 +11,9 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.records.logged import Outcome
+from llmesh.mesh_file import RecordSettings
 from llmesh.supervisor.rotation import put_aside
-from tests.gateway.records.lines import DENIED, Kept, caught_up, line
+from tests.gateway.records.lines import DENIED, Kept, caught_up, full_disk, line
 
 
 @pytest.fixture
@@ -109,7 +106,7 @@ def test_what_is_no_text_for_a_database_is_kept_all_the_same(kept: Kept) -> None
     kept.log(line(call_id="odd", path='/a.B/\ud800\0"x\n'))
     caught_up(kept.ingest())
     [record] = kept.records()
-    assert (record.logged.call_id, record.logged.method) == ("odd", '??"x\n')
+    assert (record.logged.call_id, record.logged.case.method) == ("odd", '??"x\n')
 
 
 def test_files_that_were_put_aside_are_read_to_their_ends_and_the_new_one_after_them(kept: Kept) -> None:
@@ -198,19 +195,6 @@ def test_whatever_the_order_each_call_has_one_record(tmp_path_factory: pytest.Te
             kept.engine.dispose()
 
 
-@contextmanager
-def full_disk() -> Generator[None]:
-    """No file of ours can grow."""
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handled = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1, limit[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-        signal.signal(signal.SIGXFSZ, handled)
-
-
 def test_what_a_full_disk_does_not_take_is_kept_once_there_is_room(kept: Kept) -> None:
     kept.log(*logged("one"))
     ingest = kept.ingest()
@@ -224,7 +208,7 @@ def test_what_a_full_disk_does_not_take_is_kept_once_there_is_room(kept: Kept) -
 
 
 def test_records_older_than_is_stated_are_deleted(kept: Kept) -> None:
-    kept.keep_days = 1.0
+    kept.settings = RecordSettings(keep_days=1.0)
     kept.log(line(call_id="old", time="1970-01-01T00:00:00.000Z"), line(call_id="new", time="1970-01-02T00:00:00.000Z"))
     ingest = kept.ingest()
     caught_up(ingest)
@@ -238,4 +222,4 @@ def test_a_denied_call_keeps_the_rule_that_the_caller_was_told(kept: Kept) -> No
     kept.log(line(details=DENIED.format("domain/support/personal-data"), code="PermissionDenied"))
     caught_up(kept.ingest())
     [record] = kept.records()
-    assert (record.logged.outcome, record.judgement.rule) == (Outcome.DENIED, "domain/support/personal-data")
+    assert (record.logged.case.outcome, record.judgement.rule) == (Outcome.DENIED, "domain/support/personal-data")

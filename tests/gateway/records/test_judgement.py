@@ -63,7 +63,9 @@ def test_where_no_rule_asks_for_the_address_a_caller_is_judged_once(decided: lis
 def test_where_a_rule_asks_for_the_address_each_is_judged(decided: list[str]) -> None:
     judge = judge_of(FROM_HOME)
     home, away = calls("10.0.0.1", "10.0.0.2")
-    rules = [judge.judge(call).rule for call in (home, replace(away, outcome=Outcome.DENIED), home)]
+    rules = [
+        judge.judge(call).rule for call in (home, away._replace(case=replace(away.case, outcome=Outcome.DENIED)), home)
+    ]
     assert rules == ["mesh/reads", "", "mesh/reads"]
     assert decided == ["10.0.0.1", "10.0.0.2"]
     assert judge.disputed == 0
@@ -77,9 +79,19 @@ def test_a_rule_in_shadow_that_asks_for_the_address_is_told_of_each() -> None:
 
 def test_decisions_of_all_methods_together_are_bounded(decided: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judgement, "MAX_DECISIONS", 2)
+    monkeypatch.setattr(judgement, "CASES", 1)
     judge, get, other = judge_of(READS), calls("10.0.0.1")[0], calls("10.0.0.1", method="List")[0]
-    someone = replace(get, caller=replace(get.caller, subject="erin"))
+    someone = get._replace(case=replace(get.case, caller=replace(get.case.caller, subject="erin")))
     for call in (get, other, get, someone, get):
         assert judge.judge(call).rule == "mesh/reads"
     # The third forgets the first two, and so get is judged once more.
     assert len(decided) == 4
+
+
+def test_calls_that_are_alike_are_judged_anew_once_another_bundle_is_in_force() -> None:
+    judge, [call] = judge_of(READS), calls("10.0.0.1")
+    before = judge.judge(call)
+    judge.in_force(call.time_us, parse_bundle(FROM_HOME, {}))
+    after = judge.judge(call)
+    assert before.bundle != after.bundle
+    assert judge.judge(call._replace(time_us=call.time_us - 1)) == before

@@ -14,7 +14,7 @@ import pytest
 from gateway.clock import SystemClock
 from gateway.records.judgement import Judgement
 from gateway.records.logged import Logged, Outcome, read_line
-from gateway.records.store import Filter, Record, Records
+from gateway.records.store import Filter, Made, Record, Records
 from gateway.services.records import RecordServicer
 from governance.words import Caller
 from llmesh.api.records.v1 import records_pb2 as pb
@@ -52,16 +52,15 @@ class Asking:
     stub: RecordServiceAsyncStub
     made: list[str] = field(default_factory=list[str])
 
-    def make(self, service: str, outcome: Outcome, *, caller: Caller = ENGINEER, **more: str) -> str:
+    def make(self, service: str, outcome: Outcome, *, caller: Caller = ENGINEER, counted: int = 0, **more: str) -> str:
         """A record of a call; the call's id."""
         call_id = f"call-{len(self.made)}"
-        logged = replace(_call(call_id), caller=caller, service=service, method="Escalate", outcome=outcome, **more)
+        logged, judgement = _call(call_id), RULED
+        case = replace(logged.case, caller=caller, service=service, method="Escalate", outcome=outcome, **more)
         if outcome is Outcome.UNKNOWN_METHOD:
-            logged, judgement = replace(logged, contract=""), Judgement()
-        else:
-            judgement = RULED
+            case, judgement = replace(case, contract=""), Judgement()
         with self.records.turn() as turn:
-            turn.add([(replace(logged, rule=judgement.rule), judgement)])
+            turn.add([Made(logged._replace(case=replace(case, rule=judgement.rule)), judgement, counted)])
         self.made.append(call_id)
         return call_id
 
@@ -79,7 +78,8 @@ class Asking:
 
 
 def _call(call_id: str) -> Logged:
-    return replace(read_line(line(call_id=call_id)), details="words", code=12)
+    logged = read_line(line(call_id=call_id))
+    return logged._replace(case=replace(logged.case, details="words", code=12))
 
 
 @asynccontextmanager
@@ -122,6 +122,16 @@ async def test_a_record_of_a_hidden_tool_looks_like_one_of_no_tool(
         watch.cancel()
     assert [shown(record) for record in (*watched, *listed, *tree)] == [LIKE_UNKNOWN] * 3
     assert [record.rule for record in audited] == ["mesh/secret"]
+
+
+async def test_calls_that_are_counted_together_are_told_to_an_auditor_alone(tmp_path: Path) -> None:
+    async with asking(tmp_path) as ask:
+        single = ask.make(DOC_SEARCH, Outcome.DENIED)
+        together = ask.make(DOC_SEARCH, Outcome.DENIED, counted=7)
+        assert await ask.listed(ENGINEER) == [single]
+        assert await ask.listed(AUDITOR) == [together, single]
+        page = await ask.stub.ListRecords(pb.ListRecordsRequest(), metadata=by(AUDITOR))
+        assert [record.counted for record in page.records] == [7, 0]
 
 
 async def test_what_refused_a_call_to_a_tool_in_sight_is_told(tmp_path: Path) -> None:

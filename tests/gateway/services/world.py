@@ -14,7 +14,7 @@ from google.protobuf import text_format
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 from gateway.blocks.blocks import Blocks
-from gateway.blocks.store import Store
+from gateway.blocks.store import TABLES, Store
 from gateway.catalog import CatalogBoard, Contract, Endpoint, Method, Report, Tool
 from gateway.clock import SystemClock
 from gateway.cuts import Cuts
@@ -216,7 +216,9 @@ async def mesh(
     with TemporaryDirectory(prefix="mesh") as folder:
         home, board = Home(Path(folder)).create(), CatalogBoard()
         permissions, clock = Permissions(permitted, foreseen, owner_of), SystemClock()
-        blocks = Blocks(Store(cache(lambda: open_database(f"sqlite:///{home.database}")), home.blocks), clock=clock)
+        blocks = Blocks(
+            Store(cache(lambda: open_database(f"sqlite:///{home.database}", TABLES)), home.blocks), clock=clock
+        )
         blocking = Blocking(
             blocks, _enforced, cut=Cuts(board).cut, domains=lambda: DOMAINS, issuers=lambda: ["test"], clock=clock
         )

@@ -29,7 +29,7 @@ from llmesh.api.options.v1 import options_pb2 as llmesh_dot_api_dot_options_dot_
 from llmesh.api.policy.v1 import facts_pb2 as llmesh_dot_api_dot_policy_dot_v1_dot_facts__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#llmesh/api/records/v1/records.proto\x12\x15llmesh.api.records.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#llmesh/api/options/v1/options.proto\x1a llmesh/api/policy/v1/facts.proto\"\xbc\x04\n\x06Record\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x0e\n\x06parent\x18\x02 \x01(\t\x12\x10\n\x08trace_id\x18\x03 \x01(\t\x12\x32\n\x05phase\x18\x04 \x01(\x0e\x32#.llmesh.api.records.v1.Record.Phase\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x06\x63\x61ller\x18\x06 \x01(\x0b\x32\x1c.llmesh.api.policy.v1.Caller\x12\x0f\n\x07service\x18\x07 \x01(\t\x12\x0e\n\x06method\x18\x08 \x01(\t\x12\x10\n\x08\x63ontract\x18\t \x01(\t\x12\x0e\n\x06\x62undle\x18\n \x01(\t\x12/\n\x07outcome\x18\x0b \x01(\x0e\x32\x1e.llmesh.api.records.v1.Outcome\x12\x0c\n\x04rule\x18\x0c \x01(\t\x12-\n\x06shadow\x18\r \x03(\x0b\x32\x1d.llmesh.api.records.v1.Shadow\x12\x0c\n\x04\x63ode\x18\x0e \x01(\x05\x12\x0f\n\x07\x64\x65tails\x18\x0f \x01(\t\x12*\n\x07latency\x18\x10 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08\x62ytes_in\x18\x11 \x01(\x04\x12\x11\n\tbytes_out\x18\x12 \x01(\x04\x12\x12\n\nprovenance\x18\x13 \x01(\t\">\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bPHASE_START\x10\x01\x12\r\n\tPHASE_END\x10\x02\"G\n\x06Shadow\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12/\n\x07outcome\x18\x02 \x01(\x0e\x32\x1e.llmesh.api.records.v1.Outcome\"\xa6\x01\n\x0cRecordFilter\x12\x18\n\x06\x63\x61ller\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x16\n\x04tool\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\x12\x39\n\x07outcome\x18\x03 \x01(\x0e\x32\x1e.llmesh.api.records.v1.OutcomeB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"z\n\x12ListRecordsRequest\x12\x33\n\x06\x66ilter\x18\x01 \x01(\x0b\x32#.llmesh.api.records.v1.RecordFilter\x12\x1b\n\tpage_size\x18\x02 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07\x12\x12\n\npage_token\x18\x03 \x01(\t\"^\n\x13ListRecordsResponse\x12.\n\x07records\x18\x01 \x03(\x0b\x32\x1d.llmesh.api.records.v1.Record\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\",\n\x0eGetTreeRequest\x12\x1a\n\x07\x63\x61ll_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\"T\n\x0fGetTreeResponse\x12.\n\x07records\x18\x01 \x03(\x0b\x32\x1d.llmesh.api.records.v1.Record\x12\x11\n\ttruncated\x18\x02 \x01(\x08\"J\n\x13WatchRecordsRequest\x12\x33\n\x06\x66ilter\x18\x01 \x01(\x0b\x32#.llmesh.api.records.v1.RecordFilter\"F\n\x14WatchRecordsResponse\x12.\n\x07records\x18\x01 \x03(\x0b\x32\x1d.llmesh.api.records.v1.Record*\xc5\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n\x0fOUTCOME_ALLOWED\x10\x01\x12\x12\n\x0eOUTCOME_DENIED\x10\x02\x12\x1b\n\x17OUTCOME_UNAUTHENTICATED\x10\x03\x12\x13\n\x0fOUTCOME_BLOCKED\x10\x04\x12\x13\n\x0fOUTCOME_LIMITED\x10\x05\x12\x1a\n\x16OUTCOME_UNKNOWN_METHOD\x10\x06\x12\x15\n\x11OUTCOME_MALFORMED\x10\x07\x32\xde\x04\n\rRecordService\x12\xa7\x01\n\x0bListRecords\x12).llmesh.api.records.v1.ListRecordsRequest\x1a*.llmesh.api.records.v1.ListRecordsResponse\"A\x90\x02\x01\xa2\x9f\x19:\n4Lists the decision records that the caller may read.\x10\x01P\x01\x12\x80\x01\n\x07GetTree\x12%.llmesh.api.records.v1.GetTreeRequest\x1a&.llmesh.api.records.v1.GetTreeResponse\"&\x90\x02\x01\xa2\x9f\x19\x1f\n\x19Tells what a call caused.\x10\x01P\x01\x12\x9e\x01\n\x0cWatchRecords\x12*.llmesh.api.records.v1.WatchRecordsRequest\x1a+.llmesh.api.records.v1.WatchRecordsResponse\"3\x90\x02\x01\xa2\x9f\x19,\n!Reports records as they are made.\x10\x01*\x03\x08\x90\x1cP\x01\x30\x01\x1a\x7f\xa2\x9f\x19{\n\x07Records\x12\x44Tells what became of every call on the mesh, and which rule decided.\x1a\x08platform\"\x08platform*\x08platform2\x08platform:\x02\x08\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#llmesh/api/records/v1/records.proto\x12\x15llmesh.api.records.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#llmesh/api/options/v1/options.proto\x1a llmesh/api/policy/v1/facts.proto\"\xcd\x04\n\x06Record\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x0e\n\x06parent\x18\x02 \x01(\t\x12\x10\n\x08trace_id\x18\x03 \x01(\t\x12\x32\n\x05phase\x18\x04 \x01(\x0e\x32#.llmesh.api.records.v1.Record.Phase\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x06\x63\x61ller\x18\x06 \x01(\x0b\x32\x1c.llmesh.api.policy.v1.Caller\x12\x0f\n\x07service\x18\x07 \x01(\t\x12\x0e\n\x06method\x18\x08 \x01(\t\x12\x10\n\x08\x63ontract\x18\t \x01(\t\x12\x0e\n\x06\x62undle\x18\n \x01(\t\x12/\n\x07outcome\x18\x0b \x01(\x0e\x32\x1e.llmesh.api.records.v1.Outcome\x12\x0c\n\x04rule\x18\x0c \x01(\t\x12-\n\x06shadow\x18\r \x03(\x0b\x32\x1d.llmesh.api.records.v1.Shadow\x12\x0c\n\x04\x63ode\x18\x0e \x01(\x05\x12\x0f\n\x07\x64\x65tails\x18\x0f \x01(\t\x12*\n\x07latency\x18\x10 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08\x62ytes_in\x18\x11 \x01(\x04\x12\x11\n\tbytes_out\x18\x12 \x01(\x04\x12\x12\n\nprovenance\x18\x13 \x01(\t\x12\x0f\n\x07\x63ounted\x18\x14 \x01(\x04\">\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bPHASE_START\x10\x01\x12\r\n\tPHASE_END\x10\x02\"G\n\x06Shadow\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12/\n\x07outcome\x18\x02 \x01(\x0e\x32\x1e.llmesh.api.records.v1.Outcome\"\xa6\x01\n\x0cRecordFilter\x12\x18\n\x06\x63\x61ller\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x16\n\x04tool\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\x12\x39\n\x07outcome\x18\x03 \x01(\x0e\x32\x1e.llmesh.api.records.v1.OutcomeB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"z\n\x12ListRecordsRequest\x12\x33\n\x06\x66ilter\x18\x01 \x01(\x0b\x32#.llmesh.api.records.v1.RecordFilter\x12\x1b\n\tpage_size\x18\x02 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07\x12\x12\n\npage_token\x18\x03 \x01(\t\"^\n\x13ListRecordsResponse\x12.\n\x07records\x18\x01 \x03(\x0b\x32\x1d.llmesh.api.records.v1.Record\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\",\n\x0eGetTreeRequest\x12\x1a\n\x07\x63\x61ll_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\"T\n\x0fGetTreeResponse\x12.\n\x07records\x18\x01 \x03(\x0b\x32\x1d.llmesh.api.records.v1.Record\x12\x11\n\ttruncated\x18\x02 \x01(\x08\"J\n\x13WatchRecordsRequest\x12\x33\n\x06\x66ilter\x18\x01 \x01(\x0b\x32#.llmesh.api.records.v1.RecordFilter\"F\n\x14WatchRecordsResponse\x12.\n\x07records\x18\x01 \x03(\x0b\x32\x1d.llmesh.api.records.v1.Record*\xc5\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n\x0fOUTCOME_ALLOWED\x10\x01\x12\x12\n\x0eOUTCOME_DENIED\x10\x02\x12\x1b\n\x17OUTCOME_UNAUTHENTICATED\x10\x03\x12\x13\n\x0fOUTCOME_BLOCKED\x10\x04\x12\x13\n\x0fOUTCOME_LIMITED\x10\x05\x12\x1a\n\x16OUTCOME_UNKNOWN_METHOD\x10\x06\x12\x15\n\x11OUTCOME_MALFORMED\x10\x07\x32\xde\x04\n\rRecordService\x12\xa7\x01\n\x0bListRecords\x12).llmesh.api.records.v1.ListRecordsRequest\x1a*.llmesh.api.records.v1.ListRecordsResponse\"A\x90\x02\x01\xa2\x9f\x19:\n4Lists the decision records that the caller may read.\x10\x01P\x01\x12\x80\x01\n\x07GetTree\x12%.llmesh.api.records.v1.GetTreeRequest\x1a&.llmesh.api.records.v1.GetTreeResponse\"&\x90\x02\x01\xa2\x9f\x19\x1f\n\x19Tells what a call caused.\x10\x01P\x01\x12\x9e\x01\n\x0cWatchRecords\x12*.llmesh.api.records.v1.WatchRecordsRequest\x1a+.llmesh.api.records.v1.WatchRecordsResponse\"3\x90\x02\x01\xa2\x9f\x19,\n!Reports records as they are made.\x10\x01*\x03\x08\x90\x1cP\x01\x30\x01\x1a\x7f\xa2\x9f\x19{\n\x07Records\x12\x44Tells what became of every call on the mesh, and which rule decided.\x1a\x08platform\"\x08platform*\x08platform2\x08platform:\x02\x08\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,28 +54,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECORDSERVICE'].methods_by_name['GetTree']._serialized_options = b'\220\002\001\242\237\031\037\n\031Tells what a call caused.\020\001P\001'
   _globals['_RECORDSERVICE'].methods_by_name['WatchRecords']._loaded_options = None
   _globals['_RECORDSERVICE'].methods_by_name['WatchRecords']._serialized_options = b'\220\002\001\242\237\031,\n!Reports records as they are made.\020\001*\003\010\220\034P\001'
-  _globals['_OUTCOME']._serialized_start=1545
-  _globals['_OUTCOME']._serialized_end=1742
+  _globals['_OUTCOME']._serialized_start=1562
+  _globals['_OUTCOME']._serialized_end=1759
   _globals['_RECORD']._serialized_start=228
-  _globals['_RECORD']._serialized_end=800
-  _globals['_RECORD_PHASE']._serialized_start=738
-  _globals['_RECORD_PHASE']._serialized_end=800
-  _globals['_SHADOW']._serialized_start=802
-  _globals['_SHADOW']._serialized_end=873
-  _globals['_RECORDFILTER']._serialized_start=876
-  _globals['_RECORDFILTER']._serialized_end=1042
-  _globals['_LISTRECORDSREQUEST']._serialized_start=1044
-  _globals['_LISTRECORDSREQUEST']._serialized_end=1166
-  _globals['_LISTRECORDSRESPONSE']._serialized_start=1168
-  _globals['_LISTRECORDSRESPONSE']._serialized_end=1262
-  _globals['_GETTREEREQUEST']._serialized_start=1264
-  _globals['_GETTREEREQUEST']._serialized_end=1308
-  _globals['_GETTREERESPONSE']._serialized_start=1310
-  _globals['_GETTREERESPONSE']._serialized_end=1394
-  _globals['_WATCHRECORDSREQUEST']._serialized_start=1396
-  _globals['_WATCHRECORDSREQUEST']._serialized_end=1470
-  _globals['_WATCHRECORDSRESPONSE']._serialized_start=1472
-  _globals['_WATCHRECORDSRESPONSE']._serialized_end=1542
-  _globals['_RECORDSERVICE']._serialized_start=1745
-  _globals['_RECORDSERVICE']._serialized_end=2351
+  _globals['_RECORD']._serialized_end=817
+  _globals['_RECORD_PHASE']._serialized_start=755
+  _globals['_RECORD_PHASE']._serialized_end=817
+  _globals['_SHADOW']._serialized_start=819
+  _globals['_SHADOW']._serialized_end=890
+  _globals['_RECORDFILTER']._serialized_start=893
+  _globals['_RECORDFILTER']._serialized_end=1059
+  _globals['_LISTRECORDSREQUEST']._serialized_start=1061
+  _globals['_LISTRECORDSREQUEST']._serialized_end=1183
+  _globals['_LISTRECORDSRESPONSE']._serialized_start=1185
+  _globals['_LISTRECORDSRESPONSE']._serialized_end=1279
+  _globals['_GETTREEREQUEST']._serialized_start=1281
+  _globals['_GETTREEREQUEST']._serialized_end=1325
+  _globals['_GETTREERESPONSE']._serialized_start=1327
+  _globals['_GETTREERESPONSE']._serialized_end=1411
+  _globals['_WATCHRECORDSREQUEST']._serialized_start=1413
+  _globals['_WATCHRECORDSREQUEST']._serialized_end=1487
+  _globals['_WATCHRECORDSRESPONSE']._serialized_start=1489
+  _globals['_WATCHRECORDSRESPONSE']._serialized_end=1559
+  _globals['_RECORDSERVICE']._serialized_start=1762
+  _globals['_RECORDSERVICE']._serialized_end=2368
 # @@protoc_insertion_point(module_scope)

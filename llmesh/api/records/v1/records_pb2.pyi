@@ -120,6 +120,7 @@ class Record(_message.Message):
     BYTES_IN_FIELD_NUMBER: _builtins.int
     BYTES_OUT_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
+    COUNTED_FIELD_NUMBER: _builtins.int
     call_id: _builtins.str
     """The call's id, which every answer carries as `x-llmesh-call-id`."""
     parent: _builtins.str
@@ -155,6 +156,13 @@ class Record(_message.Message):
     """Bytes of the answer, as sent."""
     provenance: _builtins.str
     """What the tool says its answer rests on: a JSON list. Empty if nothing."""
+    counted: _builtins.int
+    """Where a caller was refused more often than have a record each: how many
+    calls are counted in this one, and 0 in a record of one call. It tells of
+    the first of them; the others were the same caller's, to the same method,
+    and refused in the same minute for the same reason. Where the mesh has no
+    such method, they may have named others. Told to those who read all.
+    """
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When the call began."""
@@ -193,10 +201,11 @@ class Record(_message.Message):
         bytes_in: _builtins.int = ...,
         bytes_out: _builtins.int = ...,
         provenance: _builtins.str = ...,
+        counted: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "latency", b"latency", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle", "bytes_in", b"bytes_in", "bytes_out", b"bytes_out", "call_id", b"call_id", "caller", b"caller", "code", b"code", "contract", b"contract", "details", b"details", "latency", b"latency", "method", b"method", "outcome", b"outcome", "parent", b"parent", "phase", b"phase", "provenance", b"provenance", "rule", b"rule", "service", b"service", "shadow", b"shadow", "time", b"time", "trace_id", b"trace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle", "bytes_in", b"bytes_in", "bytes_out", b"bytes_out", "call_id", b"call_id", "caller", b"caller", "code", b"code", "contract", b"contract", "counted", b"counted", "details", b"details", "latency", b"latency", "method", b"method", "outcome", b"outcome", "parent", b"parent", "phase", b"phase", "provenance", b"provenance", "rule", b"rule", "service", b"service", "shadow", b"shadow", "time", b"time", "trace_id", b"trace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -28,6 +28,10 @@ if _version_not_supported:
 class RecordServiceStub(object):
     """The decision records. A caller reads those of the caller's own calls; one
     with the role `auditor`, or `owner` of the domain `platform`, reads all.
+    To the others, a refused call of a tool that they may not see reads like one
+    of no tool: OUTCOME_UNKNOWN_METHOD, with no rule and no contract.
+    PERMISSION_DENIED, of every method, for a tool that calls for its caller:
+    whoever made the calls has to ask, with their own token.
     """
 
     def __init__(self, channel):
@@ -56,6 +60,10 @@ class RecordServiceStub(object):
 class RecordServiceServicer(object):
     """The decision records. A caller reads those of the caller's own calls; one
     with the role `auditor`, or `owner` of the domain `platform`, reads all.
+    To the others, a refused call of a tool that they may not see reads like one
+    of no tool: OUTCOME_UNKNOWN_METHOD, with no rule and no contract.
+    PERMISSION_DENIED, of every method, for a tool that calls for its caller:
+    whoever made the calls has to ask, with their own token.
     """
 
     def ListRecords(self, request, context):
@@ -110,6 +118,10 @@ def add_RecordServiceServicer_to_server(servicer, server):
 class RecordService(object):
     """The decision records. A caller reads those of the caller's own calls; one
     with the role `auditor`, or `owner` of the domain `platform`, reads all.
+    To the others, a refused call of a tool that they may not see reads like one
+    of no tool: OUTCOME_UNKNOWN_METHOD, with no rule and no contract.
+    PERMISSION_DENIED, of every method, for a tool that calls for its caller:
+    whoever made the calls has to ask, with their own token.
     """
 
     @staticmethod

@@ -31,6 +31,10 @@ GRPC_VERSION: str
 class RecordServiceStub:
     """The decision records. A caller reads those of the caller's own calls; one
     with the role `auditor`, or `owner` of the domain `platform`, reads all.
+    To the others, a refused call of a tool that they may not see reads like one
+    of no tool: OUTCOME_UNKNOWN_METHOD, with no rule and no contract.
+    PERMISSION_DENIED, of every method, for a tool that calls for its caller:
+    whoever made the calls has to ask, with their own token.
     """
 
     @_typing.overload
@@ -51,6 +55,10 @@ class RecordServiceStub:
 class RecordServiceAsyncStub(RecordServiceStub):
     """The decision records. A caller reads those of the caller's own calls; one
     with the role `auditor`, or `owner` of the domain `platform`, reads all.
+    To the others, a refused call of a tool that they may not see reads like one
+    of no tool: OUTCOME_UNKNOWN_METHOD, with no rule and no contract.
+    PERMISSION_DENIED, of every method, for a tool that calls for its caller:
+    whoever made the calls has to ask, with their own token.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -67,6 +75,10 @@ class RecordServiceAsyncStub(RecordServiceStub):
 class RecordServiceServicer(metaclass=_abc_1.ABCMeta):
     """The decision records. A caller reads those of the caller's own calls; one
     with the role `auditor`, or `owner` of the domain `platform`, reads all.
+    To the others, a refused call of a tool that they may not see reads like one
+    of no tool: OUTCOME_UNKNOWN_METHOD, with no rule and no contract.
+    PERMISSION_DENIED, of every method, for a tool that calls for its caller:
+    whoever made the calls has to ask, with their own token.
     """
 
     @_abc_1.abstractmethod
