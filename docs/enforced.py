@@ -256,6 +256,18 @@ BLOCKS: Mapping[str, Held | NotHeld] = {
         "Envoy writes the call log, the gateway reads it",
         ("tests/gateway/records/test_ingest.py::test_a_gateway_that_begins_anew_reads_on_where_the_last_one_was",),
     ),
+    "refused calls beyond `records.refused_per_minute` in one record": Held(
+        "the gateway, as it reads the call log",
+        ("tests/gateway/records/test_floods.py::test_no_call_is_missing_and_none_is_counted_twice",),
+    ),
+    "no more records than `records.keep_at_most`": Held(
+        "the gateway, every 10 s",
+        ("tests/gateway/records/test_floods.py::test_beyond_what_is_to_be_kept_the_oldest_are_deleted_which_is_told",),
+    ),
+    "blocks, when records have used up their room": Held(
+        "the gateway: each has a database file of its own",
+        ("tests/e2e/test_records.py::test_blocks_are_placed_and_ended_while_the_records_have_used_up_their_room",),
+    ),
 }
 # How Envoy, or what is given to it, would let through what must not pass -> the test that tries it on what we emit.
 TRAPS_TRIED: Mapping[str, tuple[str, ...]] = {

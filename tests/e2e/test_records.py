@@ -20,6 +20,8 @@ from acme.testing.v1.echo_pb2_grpc import EchoStub
 
 from gateway.state import Store
 from llmesh._client import open_channel
+from llmesh.api.blocks.v1 import blocks_pb2 as blocks
+from llmesh.api.blocks.v1.blocks_pb2_grpc import BlockServiceStub
 from llmesh.api.records.v1 import records_pb2 as records
 from llmesh.api.records.v1.records_pb2_grpc import RecordServiceStub
 from llmesh.cli.gateway import ask_gateway
@@ -33,6 +35,8 @@ AUDITOR = DevCaller("audra", roles=("auditor",), domain="security")
 OPERATOR = DevCaller("oscar", roles=("owner",), domain="platform")
 WITHIN_S = 60.0
 ROTATE_BYTES = 16 * 1024
+# More than the blocks take, and less than the records.
+ROOM_BYTES = 128 * 1024
 
 
 @pytest.fixture(scope="module")
@@ -122,10 +126,10 @@ async def test_a_gateway_killed_again_and_again_under_traffic_and_rotation_loses
 
 
 @contextmanager
-def full_disk(pid: int) -> Generator[None]:
-    """No file of the process can grow."""
+def full_disk(pid: int, *, room: int = 0) -> Generator[None]:
+    """No file of the process can grow beyond so many bytes."""
     limit = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, limit[1]))
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (room, limit[1]))
     try:
         yield
     finally:
@@ -156,6 +160,32 @@ async def test_a_full_disk_stops_no_call_is_told_and_nothing_is_missing_once_the
     assert reads.failures == {}
     await expect_each_once(mesh, channel, calls)
     await eventually(is_mended, within_s=WITHIN_S)
+
+
+async def test_blocks_are_placed_and_ended_while_the_records_have_used_up_their_room(
+    mesh: RunningMesh, channel: grpc.aio.Channel
+) -> None:
+    calls = Calls(mesh, channel)
+    [gateway] = [each for each in mesh.processes if each.name == "gateway" and each.alive]
+
+    async def is_full() -> None:
+        told = await asyncio.to_thread(ask_gateway, mesh.home)
+        assert told
+        assert told.read().records.error
+
+    async with Traffic(calls.read) as reads:
+        with full_disk(gateway.pid, room=ROOM_BYTES):
+            await eventually(is_full, within_s=WITHIN_S)
+            stub, placing = BlockServiceStub(channel), mesh.bearer(OPERATOR)
+            target = blocks.Target(method=f"{ECHO}/Erase")
+            placed = await stub.Block(blocks.BlockRequest(target=target, reason="it leaks"), metadata=placing)
+            assert placed.in_force
+            with pytest.raises(grpc.aio.AioRpcError, match="it leaks"):
+                await calls.write()
+            await stub.Unblock(blocks.UnblockRequest(target=target), metadata=placing)
+            await is_full()
+    assert reads.failures == {}
+    await expect_each_once(mesh, channel, calls)
 
 
 async def listed(mesh: RunningMesh, channel: grpc.aio.Channel, caller: DevCaller) -> list[records.Record]:
