@@ -287,17 +287,25 @@ def _steps(case: _Case, tools: Mapping[str, Admitted]) -> Iterator[Step]:
 
 
 def _missing(candidate: Candidate, tools: Mapping[str, Admitted]) -> str:
-    """Which of the methods that a service uses are not there, as far as is known here; empty if all are."""
+    """Which of the methods that a service uses are not there, as far as it may know; empty if all are."""
     used = {name for method in candidate.methods for name in method.options.uses}
-    missing = [f"`{name}`" for name in sorted(used) if not _is_there(name, tools)]
+    own = tools.get(candidate.service)
+    domain = own.domain if own else ""
+    missing = [f"`{name}`" for name in sorted(used) if not _is_known(name, tools, domain)]
     if not missing:
         return ""
     more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
-    return f"it uses {', '.join(missing[:NAMED])}{more}, not known here: such a call is refused until it is"
+    names = ", ".join(missing[:NAMED])
+    return f"it uses {names}{more}, not known here, or hidden: a call of what is not there is refused"
 
 
-def _is_there(name: str, tools: Mapping[str, Admitted]) -> bool:
+def _is_known(name: str, tools: Mapping[str, Admitted], domain: str) -> bool:
+    """Whether there is such a method, for all that a domain may know: tools that others hide are not there to it."""
     service, _, method = name.partition("/")
     shown = tools.get(service)
-    found = shown is not None and any(each.name == method for each in shown.candidate.methods)
+    found = (
+        shown is not None
+        and not (shown.candidate.sheet and shown.candidate.sheet.hidden and shown.domain != domain)
+        and any(each.name == method for each in shown.candidate.methods)
+    )
     return found or is_platform(service)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from typing import Any as Untyped
 
 from google.rpc import code_pb2, status_pb2  # pyright: ignore[reportMissingTypeStubs]
@@ -11,6 +12,7 @@ from gateway.listener import floods, quotas, tokens
 from gateway.listener.call_log import SHOWN_PATH
 from gateway.listener.edge import CONTENT, MALFORMED_PATH, MAX_PATH_BYTES, METHOD, TIMEOUT
 from gateway.snapshot import blocks, delegate, refusals
+from gateway.snapshot.caller import DELEGATION
 from gateway.snapshot.service import call_id
 from gateway.xds.messages import make, pack
 from llmesh.mesh_file import LimitSettings
@@ -21,7 +23,7 @@ _CUT_BY = ("connection_termination", "remote_reset", "protocol_error")
 _A_FRAGMENT = "response.code_details == 'path_normalization_failed'"
 # Of what no route has.
 _TOO_LONG = f"(response.code in [403, 404] && size(request.path) > {MAX_PATH_BYTES})"
-_SEND_ANOTHER = "; send `authorization: Bearer TOKEN`, with a token of an issuer that the mesh believes"
+_DELEGATED = f"'{DELEGATION}' in request.headers"
 _PACKED = "typed_filter_metadata"
 
 
@@ -69,13 +71,24 @@ def _over_quota(quota: str, calls_per_s: int) -> dict[str, Untyped]:
 
 def _to_bad_tokens() -> Iterator[dict[str, Untyped]]:
     # A token for another audience is answered with 403.
-    yield _reply(tokens.KNOWN, f"%CEL({tokens.WORDS})%{_SEND_ANOTHER}", status=401)
-    # What delegation.lua says of a call that a tool makes for its caller; it brings the details.
-    yield _reply(f"response.code == 403 && response.code_details == '{floods.DETAILS}'", "%LOCAL_REPLY_BODY%")
-    yield _reply(
-        f"response.code == 401 || response.code_details.startsWith('{tokens.DETAILS}')",
-        f"%LOCAL_REPLY_BODY%{_SEND_ANOTHER}",
+    yield _one_of(tokens.statuses(tokens.CALL_FOR_CALLERS), also=_DELEGATED)
+    yield _one_of(tokens.statuses(refusals.SEND_ANOTHER))
+    # What caller.lua and delegation.lua say of a token that is in order; they bring the details.
+    yield _reply(f"response.code in [401, 403] && response.code_details == '{floods.DETAILS}'", "%LOCAL_REPLY_BODY%")
+    rest = f"response.code == 401 || response.code_details.startsWith('{tokens.DETAILS}')"
+    yield _reply(f"{_DELEGATED} && ({rest})", f"%LOCAL_REPLY_BODY%{tokens.CALL_FOR_CALLERS}", status=401)
+    yield _reply(rest, f"%LOCAL_REPLY_BODY%{refusals.SEND_ANOTHER}", status=401)
+
+
+def _one_of(statuses: Mapping[str, status_pb2.Status], *, also: str = "true") -> dict[str, Untyped]:
+    """The status by the response code details. also: what has to hold besides."""
+    messages = json.dumps({details: status.message for details, status in statuses.items()})
+    encoded = json.dumps({details: refusals.encoded(status) for details, status in statuses.items()})
+    return _reply(
+        f"response.code_details in {json.dumps(list(statuses))} && {also}",
+        f"%CEL({messages}[response.code_details])%",
         status=401,
+        details=f"%CEL({encoded}[response.code_details])%",
     )
 
 

@@ -1,6 +1,6 @@
 -- The caller, derived once from the verified token by the issuers' bindings.
 -- The same as governance.issuers.derive: keep the two alike. Before this text
--- come ISSUERS, which is generated, claims.lua and delegation.lua.
+-- come ISSUERS and SEND_ANOTHER, which are generated, claims.lua and delegation.lua.
 
 local MAX_SUBJECT_BYTES = 256
 local MAX_GRANT_BYTES = 128
@@ -8,6 +8,8 @@ local MAX_GRANT_BYTES = 128
 local MAX_PAYLOAD_BYTES = 8192
 -- How far the clocks of issuers may be off.
 local CLOCK_SKEW_S = 5
+-- google.rpc.Code.
+local PERMISSION_DENIED, UNAUTHENTICATED = 7, 16
 
 local function usable_subject(value)
   return type(value) == "string" and #value > 0 and #value <= MAX_SUBJECT_BYTES
@@ -85,16 +87,20 @@ end
 -- Nobody: no rule permits anything to one without a subject.
 local NOBODY = { issuer = "", subject = "", roles = {}, domain = "", clearances = {}, actor = "" }
 
--- Why a token is not believed, though its signature is right; nil where it is. Without claims it makes nobody.
+-- Reason and words why a token is not believed, though its signature is right; nil where it is. Without claims it
+-- makes nobody.
 local function fault_of(issuer, claims)
   if not claims then return nil end
   -- To Envoy, 0 is no expiry, and half a second is 0.
-  if type(claims.exp) ~= "number" or claims.exp < 1 then return "the token never expires (no `exp`)" end
+  if type(claims.exp) ~= "number" or claims.exp < 1 then
+    return { "TOKEN_NEVER_EXPIRES", "the token never expires (no `exp`)" }
+  end
   -- One that says it was issued later lives from now on, like one that does not say when.
   local now = os.time()
   local since = type(claims.iat) == "number" and math.min(claims.iat, now) or now
   if claims.exp - since > issuer.max_lifetime_s + CLOCK_SKEW_S then
-    return "the token lives longer than " .. issuer.max_lifetime_s .. " s, which is the most of its issuer's"
+    local words = "the token lives longer than " .. issuer.max_lifetime_s .. " s, which is the most of its issuer's"
+    return { "TOKEN_LIVES_TOO_LONG", words }
   end
 end
 
@@ -117,7 +123,11 @@ local MAX_KNOWN = 1000
 local known_count = 0
 for _, issuer in pairs(ISSUERS) do issuer.known = {} end
 
-local TOO_LARGE = { fault = "the token is too large: its claims take more than " .. MAX_PAYLOAD_BYTES .. " bytes" }
+local TOO_LARGE = {
+  fault = {
+    "TOKEN_TOO_LARGE", "the token is too large: its claims take more than " .. MAX_PAYLOAD_BYTES .. " bytes",
+  },
+}
 
 local function known_caller(name, issuer, payload)
   if #payload > MAX_PAYLOAD_BYTES then return TOO_LARGE end
@@ -150,7 +160,9 @@ end
 function envoy_on_request(handle)
   local headers = handle:headers()
   local made, reason, message = made_for(handle, headers)
-  if made.fault then return handle:respond({ [":status"] = "401" }, made.fault) end
+  if made.fault then
+    return refuse(handle, "401", UNAUTHENTICATED, made.fault[1], made.fault[2] .. SEND_ANOTHER)
+  end
   local caller = made.caller
   headers:replace("x-llmesh-issuer", caller.issuer)
   headers:replace("x-llmesh-subject", caller.subject)
@@ -159,7 +171,7 @@ function envoy_on_request(handle)
   headers:replace("x-llmesh-clearances", made.clearances)
   headers:replace("x-llmesh-actor", caller.actor)
   headers:replace("x-llmesh-call-id", headers:get("x-request-id"))
-  if reason then return refuse(handle, reason, message) end
+  if reason then return refuse(handle, "403", PERMISSION_DENIED, reason, message) end
   -- Last: where anything before fails, the call goes on without a caller, and no rule permits it.
   handle:streamInfo():dynamicMetadata():set("llmesh.caller", "v", caller)
 end

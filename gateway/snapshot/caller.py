@@ -9,6 +9,7 @@ from typing import cast
 
 from google.protobuf.message import Message
 
+from gateway.snapshot import refusals
 from gateway.snapshot.fanout import DELEGATED
 from gateway.xds.messages import make
 from governance import delegation
@@ -91,9 +92,9 @@ def _delegations(keys: str) -> dict[str, Untyped]:
 def derive(issuers: Issuers) -> Message:
     """The filter that turns the verified claims into the typed caller, and takes the token away."""
     limits = f"local MAX_HOPS, MAX_TEXT_BYTES = {delegation.MAX_HOPS}, {delegation.MAX_TEXT_BYTES}\n"
-    fan_out = f"local FAN_OUT = {_lua(delegation.FAN_OUT)}\n"
+    texts = f"local FAN_OUT, SEND_ANOTHER = {_lua(delegation.FAN_OUT)}, {_lua(refusals.SEND_ANOTHER)}\n"
     bindings = f"local ISSUERS = {_lua({issuer.name: _bindings(issuer) for issuer in issuers.issuers})}\n"
-    script = f"{limits}{fan_out}{bindings}{_SCRIPT}"
+    script = f"{limits}{texts}{bindings}{_SCRIPT}"
     return make(
         "envoy.extensions.filters.http.lua.v3.Lua",
         default_source_code={"inline_string": script},

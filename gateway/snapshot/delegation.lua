@@ -4,7 +4,6 @@
 -- MAX_TEXT_BYTES and FAN_OUT, which are generated, and claims.lua.
 
 local PAYLOAD = "x-llmesh-delegated"
-local NO_PERMISSION = "7"
 
 local function chain(path, method)
   local names = {}
@@ -43,14 +42,14 @@ local function field(number, value)
   return string.char(number * 8 + 2) .. length .. string.char(rest) .. value
 end
 
--- Answers with a google.rpc.Status that holds an ErrorInfo.
-local function refuse(handle, reason, message)
+-- Answers with a google.rpc.Status that holds an ErrorInfo. code: gRPC's, and http: that of HTTP.
+local function refuse(handle, http, code, reason, message)
   message = message:gsub("[^ -~]", "?"):sub(1, MAX_TEXT_BYTES)
   local info = field(1, reason) .. field(2, "llmesh")
   local detail = field(1, "type.googleapis.com/google.rpc.ErrorInfo") .. field(2, info)
-  local status = string.char(8, tonumber(NO_PERMISSION)) .. field(2, message) .. field(3, detail)
+  local status = string.char(8, code) .. field(2, message) .. field(3, detail)
   handle:respond({
-    [":status"] = "403", ["grpc-status"] = NO_PERMISSION,
+    [":status"] = http, ["grpc-status"] = tostring(code),
     ["grpc-status-details-bin"] = handle:base64Escape(status),
   }, message)
 end

@@ -34,6 +34,8 @@ CUT = "cut"
 REQUEST_TOO_LARGE, RESPONSE_TOO_LARGE = "request_payload_too_large", "response_payload_too_large"
 RETRY_AFTER_S = 1
 ERROR_DOMAIN = "llmesh"
+# What to do about a token that is not believed.
+SEND_ANOTHER = "; send `authorization: Bearer TOKEN`, with a token of an issuer that the mesh believes"
 
 
 def tool_metadata(service: str) -> dict[str, dict[str, str]]:
@@ -79,6 +81,11 @@ def flooded() -> status_pb2.Status:
         error_details_pb2.RetryInfo(retry_delay=Duration(seconds=RETRY_AFTER_S)),
         error_details_pb2.ErrorInfo(reason="TOO_MANY_BAD_TOKENS", domain=ERROR_DOMAIN),
     )
+
+
+def unbelieved(reason: str, message: str) -> status_pb2.Status:
+    """What is told of a token that is not believed."""
+    return _status(code_pb2.UNAUTHENTICATED, message, error_details_pb2.ErrorInfo(reason=reason, domain=ERROR_DOMAIN))
 
 
 def over_quota(quota: str, calls_per_s: int) -> status_pb2.Status:

@@ -75,6 +75,7 @@ async def test_what_the_gateway_did_not_mint_is_refused_even_beside_a_good_token
     }
 
     assert {case: answer.code for case, answer in answers.items() if answer.code is not UNAUTHENTICATED} == {}
+    assert all("; send `llmesh-delegation` as it came" in answer.message for answer in answers.values())
     assert not running.backend.calls
 
 

@@ -33,6 +33,20 @@ UNSIGNED = "the token is not a signed JWT"
 NO_KEY = "the token's issuer has no key with its `kid` and `alg`"
 OTHER_SIGNER = "the token's signature was not made by its issuer's key"
 LIVES_LONGER = "the token lives longer than 7200 s"
+REASONS = {
+    "nothing": "TOKEN_MISSING",
+    "rubbish": "TOKEN_MALFORMED",
+    "three dots": "TOKEN_MALFORMED",
+    "expired": "TOKEN_EXPIRED",
+    "no expiry": "TOKEN_NEVER_EXPIRES",
+    "not yet": "TOKEN_NOT_YET_VALID",
+    "lives too long": "TOKEN_LIVES_TOO_LONG",
+    "wrong audience": "TOKEN_FOR_ANOTHER",
+    "wrong issuer": "TOKEN_ISSUER_UNKNOWN",
+    "a name that nobody's key has": "TOKEN_KEY_UNKNOWN",
+    "a signature cut short": "TOKEN_FORGED",
+    "9 kB": "TOKEN_TOO_LARGE",
+}
 
 
 @pytest.fixture
@@ -133,6 +147,15 @@ async def test_a_bad_token_is_unauthenticated_and_told_why(running: Mesh) -> Non
     assert all("send `authorization: Bearer TOKEN`" in answer.message for answer in answers.values())
     assert all(answer.metadata["x-llmesh-call-id"] for answer in answers.values())
     assert not running.backend.calls
+
+
+async def test_what_is_wrong_with_a_token_has_a_reason_that_a_program_can_read(running: Mesh) -> None:
+    bad = bad_tokens()
+    answers = {name: await running.call(GET, bad[name][0]) for name in REASONS}
+
+    assert {name: answer.info.reason for name, answer in answers.items()} == REASONS
+    assert all(answer.status and answer.status.message == answer.message for answer in answers.values())
+    assert {answer.info.domain for answer in answers.values()} == {"llmesh"}
 
 
 async def test_a_bad_token_is_refused_each_time_it_is_shown(running: Mesh) -> None:
