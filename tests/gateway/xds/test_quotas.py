@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Any as Untyped
 
 import grpc
 import pytest
@@ -15,6 +16,7 @@ from gateway.catalog import Method
 from gateway.listener import quotas
 from gateway.listener.bootstrap import Edge, bootstrap
 from gateway.snapshot.build import ROUTES, build
+from gateway.xds.messages import message_type
 from governance.bundle import parse_bundle
 from governance.issuers import parse_issuers
 from llmesh.api.options.v1 import options_pb2 as options
@@ -153,8 +155,14 @@ async def test_a_hidden_tools_quota_does_not_tell_that_it_is_there() -> None:
         assert await codes(running, f"/{SECRET}/Get", 2, cleared) == {OK: 1, EXHAUSTED: 1}
 
 
-def test_there_is_room_for_fifty_thousand_callers() -> None:
-    assert quotas.CALLERS >= 50_000
+def test_each_quota_has_room_for_fifty_thousand_callers() -> None:
+    limits = LimitSettings.model_validate({"calls_per_s": 5, "quotas": {"low": 4, "high": 1}})
+    filters = [*quotas.limit_calls(limits), *quotas.limit_classes(limits)]
+
+    limit = message_type("envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit")
+    made: list[Untyped] = [limit.FromString(each["typed_config"]["value"]) for each in filters]
+
+    assert [each.max_dynamic_descriptors.value for each in made] == [50_000] * 3
 
 
 async def test_as_many_callers_as_there_is_room_for_empty_nobodys_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
