@@ -2,6 +2,7 @@
 
 __all__ = [
     "AlreadyExists",
+    "Branch",
     "Call",
     "Caller",
     "Cancelled",
@@ -9,6 +10,8 @@ __all__ = [
     "DeadlineExceeded",
     "Denied",
     "FailedPrecondition",
+    "FanOut",
+    "Gathered",
     "InvalidCall",
     "Mesh",
     "MeshError",
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from llmesh._server import Server, serve
     from llmesh._services import ServeError
     from llmesh._tls import Tls
+    from llmesh.branch import Branch
     from llmesh.call import Call, current_call
     from llmesh.caller import Caller
     from llmesh.errors import (
@@ -52,11 +56,13 @@ if TYPE_CHECKING:
         Unimplemented,
         Violation,
     )
+    from llmesh.fanout import FanOut, Gathered
 else:
     # Loaded when first used: gRPC alone takes a quarter of a second, in which the command line
     # could neither show its help nor be interrupted in silence.
     _MODULES = {"Mesh": "_client", "Server": "_server", "serve": "_server", "ServeError": "_services", "Tls": "_tls"}
     _MODULES |= {"Call": "call", "current_call": "call", "Caller": "caller"}
+    _MODULES |= {"Branch": "branch", "FanOut": "fanout", "Gathered": "fanout"}
 
     def __getattr__(name: str) -> object:
         from importlib import import_module

@@ -11,7 +11,9 @@ import asyncio
 import ipaddress
 import os
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from copy import copy
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
@@ -20,6 +22,7 @@ import grpc
 
 from llmesh._tracing import calling
 from llmesh._tracing import configure as configure_tracing
+from llmesh.fanout import FansOut, Opened
 from llmesh.status import error_from_rpc
 
 Metadatum = tuple[str, str | bytes]
@@ -48,7 +51,7 @@ _LOCAL_OPTIONS = (("grpc.enable_http_proxy", 0),)
 _PLAIN_OPTIONS = (("grpc.default_authority", "localhost"),)
 
 
-class Mesh:
+class Mesh(FansOut):
     """The mesh, as one caller: `async with llmesh.Mesh(address, token) as mesh: Stub(mesh.channel)`.
 
     Calls of the channel's stubs raise a kind of llmesh.MeshError when they
@@ -102,6 +105,16 @@ class Mesh:
         configure_tracing()
         self._channel = MeshChannel(self.connect(), metadata=self._metadata)
         return self
+
+    def ways(self) -> tuple[Callable[[], grpc.aio.Channel], Opened]:
+        """Its channel, and one that is opened for who runs in no loop."""
+
+        @asynccontextmanager
+        async def opened() -> AsyncGenerator[grpc.aio.Channel]:
+            async with copy(self) as another:
+                yield another.channel
+
+        return (lambda: self.channel), opened
 
     def connect(self) -> grpc.aio.Channel:
         """A channel of gRPC's own to the mesh, without the token; whoever asks for it closes it."""

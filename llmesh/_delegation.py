@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import grpc
@@ -14,6 +15,7 @@ import grpc
 from llmesh._client import AUTHORITY_VARIABLE, Mesh, MeshChannel
 from llmesh.certificates import own_certificate
 from llmesh.errors import ToolFailed
+from llmesh.fanout import FansOut, Opened
 from llmesh.home import Home
 
 __all__ = ["DELEGATION_KEY", "MESH_KEY", "DelegatedMesh", "Meshes"]
@@ -24,7 +26,7 @@ MESH_KEY = "x-llmesh-mesh"
 
 
 @dataclass(frozen=True, slots=True)
-class DelegatedMesh:
+class DelegatedMesh(FansOut):
     """The mesh, for the caller of the call that is being answered.
 
     channel: stubs take it. Their calls are the caller's, made by this tool, and
@@ -33,6 +35,10 @@ class DelegatedMesh:
     """
 
     channel: grpc.aio.Channel = field(repr=False)
+
+    def ways(self) -> tuple[Callable[[], grpc.aio.Channel], Opened]:
+        """Its channel: where calls are answered, a loop runs."""
+        return (lambda: self.channel), (lambda: nullcontext(self.channel))
 
 
 class Meshes:
