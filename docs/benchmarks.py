@@ -18,6 +18,8 @@ BENCHMARKS: Mapping[str, str] = {
     "calls on, and a Python proxy serve the same calls in turn, with one worker each.",
     "rules": "What rules cost where there are many of them, and how well what is enforced is held to what is decided: "
     "cells are calls by one caller of one method under one policy, mutants are mistakes put into the compiler.",
+    "blocks": "How soon a caller who calls all the time is stopped, with no blocks and with 10,000 others in force, "
+    "and what these add to the calls that go on.",
     "fleet": "Tools that run before the clock does: how soon all can be called, how soon one more can, and what each "
     "costs.",
     "up": "`llmesh up --detach` with the reference tools, where it has run before.",
@@ -48,6 +50,12 @@ FIGURES: Mapping[str, str] = {
     "rule_edit_gateway_cpu_ms": "CPU time of the gateway meanwhile, the median",
     "differential_cells": "cells in which the real Envoy did what governance decides",
     "mutants_caught": "mutants that made a cell differ",
+    "block_ms": "from the start of `llmesh block` to the first call that is refused, the median",
+    "block_call_ms": "the same from a call of the API, the median",
+    "block_call_10000_ms": "the same with 10,000 other callers blocked, the median",
+    "block_10000_gateway_cpu_ms": "CPU time of the gateway meanwhile, the median",
+    "block_10000_envoy_cpu_ms": "CPU time of Envoy meanwhile, the median",
+    "blocks_scaling": "CPU time of Envoy for a call with 10,000 other callers blocked, as a multiple of that with none",
     "fleet1000_cold_start_s": "from nothing but 1,000 tools to a call of each",
     "fleet1000_cold_start_gateway_cpu_s": "CPU time of the gateway meanwhile",
     "fleet1000_cold_start_envoy_cpu_s": "CPU time of Envoy meanwhile",

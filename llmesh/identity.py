@@ -15,12 +15,13 @@ import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-
-from joserfc import jwt
-from joserfc.jwk import ECKey
+from typing import TYPE_CHECKING
 
 from llmesh.home import Home, write_atomically, write_once
 from llmesh.problem import Problem
+
+if TYPE_CHECKING:
+    from joserfc.jwk import ECKey
 
 ISSUER = "https://dev.llmesh.local"
 AUDIENCE = "llmesh"
@@ -81,6 +82,8 @@ class DevIssuer:
         Two processes that make the key at once end with the same one. The JWKS
         beside it is written again whenever it isn't the key's.
         """
+        from joserfc.jwk import ECKey  # a sixth of a second that whoever brings a token need not spend
+
         pem = home.dev_key
         if not pem.exists():
             write_once(pem, ECKey.generate_key("P-256").as_pem(private=True))
@@ -94,6 +97,8 @@ class DevIssuer:
 
     def mint(self, caller: DevCaller, *, lifetime_s: int = DEFAULT_LIFETIME_S, now_s: float | None = None) -> str:
         """A token for caller that ends lifetime_s after now_s (Unix seconds; None: now)."""
+        from joserfc import jwt
+
         issued = int(time.time() if now_s is None else now_s)
         claims: dict[str, object] = {
             "iss": ISSUER,

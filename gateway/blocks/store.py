@@ -8,10 +8,8 @@ Everything here waits for the disk or the network.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any as Untyped
 
@@ -105,7 +103,7 @@ class Store:
     def copy(self, blocks: Iterable[Block]) -> None:
         """Let the copy hold these. A disk that does not take it is logged: the database has them."""
         try:
-            write_atomically(self._copy, json.dumps([asdict(block) for block in blocks]).encode())
+            write_atomically(self._copy, _COPY.dump_json(list(blocks)))
         except OSError:
             log.exception("copy of the blocks not written", extra={"path": str(self._copy)})
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any as Untyped
 
 from google.protobuf.message import Message
@@ -40,6 +41,8 @@ UNKNOWN = "unknown"
 _FREE = "free"
 _ACTS = "which calls for you,"
 _RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC"
+# Blocks whose texts, and what is made of these, are kept in mind.
+_KNOWN = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +67,16 @@ class _Texts:
     message: str
 
 
+# Of most blocks nothing changes when one does.
+@lru_cache(maxsize=_KNOWN)
 def _texts(block: Block, as_what: str = "") -> _Texts:
     status = refusals.blocked(block, as_what)
     return _Texts(refusals.encoded(status), status.message)
 
 
 _Matcher = dict[str, Untyped]
+# An xds.type.matcher.v3.Matcher.OnMatch, or its fields.
+_OnMatch = Message | dict[str, Untyped]
 
 
 def blocks(in_force: Iterable[Block], surroundings: Surroundings) -> Message:
@@ -114,7 +121,9 @@ class _Tree:
     """One of the two matchers. message: the one whose actions are named by what callers read, and that tells."""
 
     def __init__(self, targets: Mapping[Target, Block], surroundings: Surroundings, *, message: bool) -> None:
-        self._targets = targets
+        self._blocks: dict[Kind, list[Block]] = {kind: [] for kind in Kind}
+        for target, block in targets.items():
+            self._blocks[target.kind].append(block)
         self._surroundings = surroundings
         self._message = message
         # The one whose names are statuses never refuses: it would before its names can be read.
@@ -128,23 +137,20 @@ class _Tree:
         """
         steps = (
             *self._acting(),
-            _looked_up("x-llmesh-subject", "exact_match_map", self._callers()),
+            _looked_up("x-llmesh-issuer", "exact_match_map", self._callers()),
             _looked_up(":path", "exact_match_map", self._methods()),
             _looked_up(":path", "prefix_match_map", self._services()),
         )
-        rest = self._free
+        found: _Matcher = {}
         for step in reversed(steps):
             if step:
-                rest = {"matcher": {**step, "on_no_match": rest}}
-        return rest.get("matcher", {"on_no_match": rest})
-
-    def _of(self, kind: Kind) -> Iterable[Block]:
-        return (block for target, block in sorted(self._targets.items()) if target.kind is kind)
+                found = {**step, "on_no_match": {"matcher": found} if found else self._free}
+        return found or {"on_no_match": self._free}
 
     def _acting(self) -> Iterator[_Matcher]:
         """Whatever stands between the caller and the call, however far up: a token outlives the block of any of it."""
-        methods = {f"/{each.target.name}": self._told(each, _ACTS) for each in self._of(Kind.METHOD)}
-        tools = {f"/{each.target.name}/": self._told(each, _ACTS) for each in self._of(Kind.TOOL)}
+        methods = {f"/{each.target.name}": self._told(each, _ACTS) for each in self._blocks[Kind.METHOD]}
+        tools = {f"/{each.target.name}/": self._told(each, _ACTS) for each in self._blocks[Kind.TOOL]}
         for hop in range(1, MAX_HOPS + 1):
             acts = f"{ACTING_KEY}{hop}"
             yield _looked_up(acts, "exact_match_map", methods)
@@ -155,7 +161,7 @@ class _Tree:
         """A list, as whatever is in none of these goes on. In a tree, as below, a prefix that frees ends it all."""
         owners = self._surroundings.packages
         matchers: list[_Matcher] = []
-        for block in self._of(Kind.DOMAIN):
+        for block in sorted(self._blocks[Kind.DOMAIN], key=lambda each: each.target):
             told = self._told(block, "which the tool that calls for you is of,")
             own = [package for package, domain in owners.items() if domain == block.target.name]
             others = owners.keys() - own
@@ -165,30 +171,31 @@ class _Tree:
         return {"matcher_list": {"matchers": matchers}} if matchers else {}
 
     def _callers(self) -> _Matcher:
-        subjects: dict[str, dict[str, Untyped]] = {}
-        for block in self._of(Kind.CALLER):
-            subjects.setdefault(block.target.name, {})[block.target.issuer] = self._told(block)
+        """By issuer, then subject: of whom nothing is found there, the search goes on."""
+        issuers: dict[str, dict[str, _OnMatch]] = {}
+        for block in self._blocks[Kind.CALLER]:
+            issuers.setdefault(block.target.issuer, {})[block.target.name] = self._told(block)
         return {
-            subject: {"matcher": _looked_up("x-llmesh-issuer", "exact_match_map", issuers)}
-            for subject, issuers in subjects.items()
+            issuer: {"matcher": _looked_up("x-llmesh-subject", "exact_match_map", subjects)}
+            for issuer, subjects in issuers.items()
         }
 
     def _methods(self) -> _Matcher:
-        return {f"/{block.target.name}": self._in_sight(block) for block in self._of(Kind.METHOD)}
+        return {f"/{block.target.name}": self._in_sight(block) for block in self._blocks[Kind.METHOD]}
 
     def _services(self) -> _Matcher:
-        tools = {f"/{block.target.name}/": self._in_sight(block) for block in self._of(Kind.TOOL)}
+        tools = {f"/{block.target.name}/": self._in_sight(block) for block in self._blocks[Kind.TOOL]}
         return {**self._domains(), **tools}
 
     def _domains(self) -> _Matcher:
         """By package. One within a blocked domain's that another domain owns is free: nothing comes after this."""
-        blocked = {block.target.name: self._told(block) for block in self._of(Kind.DOMAIN)}
+        blocked = {block.target.name: self._told(block) for block in self._blocks[Kind.DOMAIN]}
         if not blocked:
             return {}
         owners = self._surroundings.packages.items()
         return {f"/{package}.": blocked.get(domain, self._free) for package, domain in owners}
 
-    def _in_sight(self, block: Block) -> _Matcher:
+    def _in_sight(self, block: Block) -> _OnMatch:
         """A tool, or a method of it: what stops it is told to those whom the rules would let call it."""
         service = block.target.service
         if service in self._surroundings.shown:
@@ -208,10 +215,10 @@ class _Tree:
             return unknown
         return {"matcher": {**_looked_up(":path", "exact_match_map", methods), "on_no_match": unknown}}
 
-    def _told(self, block: Block, as_what: str = "") -> _Matcher:
+    def _told(self, block: Block, as_what: str = "") -> _OnMatch:
         return self._action(_texts(block, as_what))
 
-    def _action(self, texts: _Texts) -> _Matcher:
+    def _action(self, texts: _Texts) -> _OnMatch:
         return _action(texts.message if self._message else texts.status, self._found)
 
 
@@ -234,6 +241,9 @@ def _value_of(header: str) -> dict[str, Untyped]:
     return {"name": header, "typed_config": pack(place)}
 
 
-def _action(name: str, action: str) -> dict[str, Untyped]:
+@lru_cache(maxsize=2 * _KNOWN)
+def _action(name: str, action: str) -> Message:
+    """An OnMatch. Nobody may change it."""
     decides = make("envoy.config.rbac.v3.Action", name=name, action=action)
-    return {"action": {"name": "block", "typed_config": pack(decides)}}
+    fields = {"name": "block", "typed_config": pack(decides)}
+    return make("xds.type.matcher.v3.Matcher.OnMatch", action=fields)

@@ -18,7 +18,7 @@ from tests.bench.load import BadAnswersError
 from tests.bench.processes import cpu_s
 from tests.e2e.mesh import RunningMesh, running_mesh
 
-__all__ = ["ENVOY", "GATEWAY", "Governed", "governed", "strict"]
+__all__ = ["ENVOY", "GATEWAY", "Governed", "governed", "started", "strict"]
 
 # The shipped policies let them read personal data, for they are of its domain.
 CALLER = DevCaller("sam", roles=("editor",), domain="support")
@@ -81,7 +81,7 @@ def governed(backend: Backend) -> Generator[Governed]:
     """The mesh."""
     with running_mesh(start=False) as mesh:
         mesh.write_file(endpoints=[{"address": backend.address}])
-        yield _started(mesh)
+        yield started(mesh)
 
 
 @contextmanager
@@ -91,10 +91,11 @@ def strict(backend: Backend) -> Generator[Governed]:
     with running_mesh(start=False, limits=limits) as mesh:
         _add_conditions(mesh.folder / "policies/domains/support.yaml")
         mesh.write_file(endpoints=[{"address": backend.address}])
-        yield _started(mesh)
+        yield started(mesh)
 
 
-def _started(mesh: RunningMesh) -> Governed:
+def started(mesh: RunningMesh) -> Governed:
+    """The mesh, whose file is written, once its tool can be called."""
     mesh.start_gateway()
     plan.write_bootstrap(mesh.home, mesh.file)
     argv = list(plan.envoy(mesh.home).argv)
