@@ -101,7 +101,7 @@ def configuration() -> str:
         "`mesh.yaml`, or what `--mesh-file` names. Relative paths start at its folder.",
         *_document(MeshFile),
         "## The policy files",
-        "They lie in the folder that the mesh file names under `policies`, and are read four times a second.",
+        "They lie in the folder that the mesh file names under `policies`, and are read ten times a second.",
     ]
     for name, model in files:
         parts += [f"### {name}", *_document(model)]

@@ -123,6 +123,7 @@ class Parts:
     mesh_file: FileSource
     discovery: Discovery
     ingest: Ingest
+    platform: tuple[Tool, ...]
 
     def owner_of(self, service: str) -> str | None:
         """The domain that owns a service's package; None if none does."""
@@ -159,7 +160,7 @@ def make_parts(config: Config) -> Parts:
     _follow(control, discovery, ingest)
     return Parts(
         *(home, clock, shown, policies, publisher, certificates, keys, blocks, control),
-        *(leases, mesh_file, discovery, ingest),
+        *(leases, mesh_file, discovery, ingest, platform),
     )
 
 
@@ -189,8 +190,8 @@ def _follow(control: Control, discovery: Discovery, ingest: Ingest) -> None:
         ingest.in_force(control.loaded)
 
     control.on_policy = follow_policy
-    control.on_broken = lambda service, words: discovery.refuse(service, "INTERNAL", words)
-    control.on_mended = discovery.accept
+    control.compiled.on_broken = lambda service, words: discovery.refuse(service, "INTERNAL", words)
+    control.compiled.on_mended = discovery.accept
 
 
 async def run(config: Config) -> None:
@@ -249,7 +250,7 @@ def _services(parts: Parts, legs: Legs) -> AbstractAsyncContextManager[View]:
         control.enforce_blocks,
         cut=Cuts(
             parts.shown,
-            own=platform_tools(f"unix:{parts.home.services_socket}"),
+            own=parts.platform,
             credentials=parts.certificates.credentials,
         ).cut,
         domains=lambda: control.loaded.ownership.domains,
@@ -266,6 +267,7 @@ def _services(parts: Parts, legs: Legs) -> AbstractAsyncContextManager[View]:
 
     return serve(
         *(parts.home, parts.shown, parts.leases),
+        own=parts.platform,
         permissions=Permissions(control.permitted, control.foreseen, parts.owner_of),
         blocking=blocking,
         others=others,

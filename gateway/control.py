@@ -1,9 +1,7 @@
 """The loop that keeps Envoy in step: every new catalog or policy becomes a snapshot.
 
-Only tools that changed, or whose rules did, are compiled again. A catalog is
-shown to callers once Envoy routes it, so a tool that is listed can be called.
-A tool that cannot be compiled is refused alone: nobody may call it, as what it
-was compiled to before may follow rules that are no longer in force.
+A catalog is shown to callers once Envoy routes it, so a tool that is listed can
+be called.
 """
 
 from __future__ import annotations
@@ -20,6 +18,7 @@ from gateway.blocks.blocks import Blocks
 from gateway.catalog import CatalogBoard, Tool
 from gateway.certificates import Certificates
 from gateway.clock import Clock
+from gateway.compiled import Compiled
 from gateway.keys import Keys
 from gateway.policy import Loaded, PolicyFiles
 from gateway.snapshot.blocks import BLOCKS
@@ -27,19 +26,14 @@ from gateway.snapshot.build import (
     CLUSTER,
     NO_SECRETS,
     Policy,
-    Resource,
     Resources,
-    assemble,
     blocking,
-    build_parts,
-    build_tool,
-    residues,
     stages,
+    whole,
 )
 from gateway.snapshot.parts import is_part, service_of
 from gateway.tally import Tally
 from gateway.xds.publish import Publisher
-from governance.bundle import Bundle
 from governance.decide import foresee, may_be_permitted
 from governance.residue import Residue
 from governance.words import Caller, Decision
@@ -50,11 +44,6 @@ log = logging.getLogger(__name__)
 SHOW_AFTER_S = 1.0
 # How long one stage of a change waits until Envoy holds the one before; calls fail if it comes too soon.
 STAGE_AFTER_S = 10.0
-# Compiled in one go, before others have a turn.
-TOOLS_A_TURN = 50
-
-# A tool, its methods' residues, and what it and its parts were compiled to, by name; None where that failed.
-_Built = tuple[Tool, Mapping[str, Residue] | None, Mapping[str, Mapping[str, Resource]] | None]
 
 
 class Control:
@@ -83,13 +72,11 @@ class Control:
         self._publisher = publisher
         self._policies = policies
         self._certificates = certificates
-        self._quotas = quotas
         self._keys = keys
         self._platform = {tool.service: tool for tool in platform}
         self._loaded = policies.load()
-        # By service.
-        self._built: dict[str, _Built] = {}
-        self._residues: dict[str, tuple[Tool, Bundle, Mapping[str, Residue]]] = {}
+        # Says of tools which cannot be compiled, and which can be again.
+        self.compiled = Compiled(quotas=quotas)
         # What was published last, and the names of tools' parts in it.
         self._published: Resources = MappingProxyType({})
         self._parts: set[str] = set()
@@ -98,15 +85,12 @@ class Control:
         # The stage of it that Envoy is to hold now, and what blocks make of it.
         self._stage: Resources = MappingProxyType({})
         self._blocks = blocks
-        self._bearing = Bearing(lambda tool: self._residues_of(tool, self._loaded.policy.bundle))
+        self._bearing = Bearing(self._residues)
         self._stale = asyncio.Event()
         # How snapshots are made, for those who run the mesh.
         self.builds = Tally()
         # Told of each new policy, once it is in force.
         self.on_policy: Callable[[], None] = lambda: None
-        # Told of a service that could not be compiled, with words for its owner; and of one that can be again.
-        self.on_broken: Callable[[str, str], None] = lambda _service, _words: None
-        self.on_mended: Callable[[str], None] = lambda _service: None
 
     @property
     def loaded(self) -> Loaded:
@@ -115,23 +99,15 @@ class Control:
 
     def permitted(self, tool: Tool, caller: Caller) -> frozenset[str]:
         """Names of the tool's methods that some request of the caller's could be permitted."""
-        known = self._residues_of(tool, self._loaded.policy.bundle)
+        known = self._residues(tool)
         return frozenset(name for name, residue in known.items() if may_be_permitted(residue, caller))
 
     def foreseen(self, tool: Tool, method: str, caller: Caller) -> Decision | None:
         """What would become of a call of one of the tool's methods; None where it hangs on how the call comes."""
-        return foresee(self._residues_of(tool, self._loaded.policy.bundle)[method], caller)
+        return foresee(self._residues(tool)[method], caller)
 
-    def _residues_of(self, tool: Tool, bundle: Bundle) -> Mapping[str, Residue]:
-        """Method name -> residue. The same object for as long as neither tool nor rules change what is in it."""
-        kept = self._residues.get(tool.service)
-        if kept is not None and kept[0] is tool and kept[1] is bundle:
-            return kept[2]
-        made = residues(tool, bundle)
-        if kept is not None and kept[2] == made:
-            made = kept[2]
-        self._residues[tool.service] = (tool, bundle, made)
-        return made
+    def _residues(self, tool: Tool) -> Mapping[str, Residue]:
+        return self.compiled.residues(tool, self._loaded.policy.bundle)
 
     async def run(self, clock: Clock) -> None:
         """Until cancelled. Nothing is published before discovery has posted its first catalog."""
@@ -233,8 +209,7 @@ class Control:
     def _callable(self, found: Mapping[str, Tool]) -> Mapping[str, Tool]:
         """The tools as they can be called; the same object where all of them can be, as they were found."""
         refused = self._publisher.refused_names
-        broken = any(built is None for _, _, built in self._built.values())
-        return dict(self._as_they_are(found)) if refused or broken else found
+        return dict(self._as_they_are(found)) if refused or self.compiled.broken else found
 
     def _as_they_are(self, found: Mapping[str, Tool]) -> Iterator[tuple[str, Tool]]:
         """Each tool; where Envoy refused one, as it was before, if it was there before."""
@@ -242,7 +217,7 @@ class Control:
         for name, held in self._publisher.refused_names.items():
             refused[service_of(name)] = refused.get(service_of(name), True) and held
         for service, tool in found.items():
-            if self._built[service][2] is None:
+            if service in self.compiled.broken:
                 continue
             if service not in refused:
                 yield service, tool
@@ -253,42 +228,14 @@ class Control:
 
     async def _resources(self, found: Mapping[str, Tool]) -> Resources:
         """All of them, of these tools and of the policy and certificates that are in force as it begins."""
-        tools, policy = {**found, **self._platform}, self._policy
-        over_tls, secrets = self._over_tls, self._certificates.secrets if self._certificates else NO_SECRETS
-        for service in self._built.keys() - tools.keys():
-            del self._built[service]
-        for service in self._residues.keys() - tools.keys():
-            del self._residues[service]
-        for number, (service, tool) in enumerate(tools.items(), 1):
-            kept = self._built.get(service)
-            built = self._built[service] = self._build(tool, policy.bundle, kept, over_tls=over_tls)
-            if built[2] is not None and kept is not None and kept[2] is None:
-                self.on_mended(service)
-            if number % TOOLS_A_TURN == 0:
-                # A new policy is as long to compile as there are tools, and others have calls to answer.
-                await asyncio.sleep(0)
-        made = {name: one for _, _, built in self._built.values() if built for name, one in built.items()}
-        return assemble(made, policy, secrets=secrets)
+        policy, secrets = self._policy, self._certificates.secrets if self._certificates else NO_SECRETS
+        made = await self.compiled.resources(
+            {**found, **self._platform},
+            policy.bundle,
+            over_tls=self._certificates is not None and self._certificates.over_tls,
+        )
+        return whole(made, policy, secrets=secrets)
 
     @property
     def _policy(self) -> Policy:
         return replace(self._loaded.policy, delegation_keys=self._keys.path)
-
-    @property
-    def _over_tls(self) -> bool:
-        return self._certificates is not None and self._certificates.over_tls
-
-    def _build(self, tool: Tool, bundle: Bundle, kept: _Built | None, *, over_tls: bool) -> _Built:
-        """What a tool is compiled to; what it was, where neither the tool nor what the rules say of it has changed."""
-        known: Mapping[str, Residue] | None = None
-        try:
-            known = self._residues_of(tool, bundle)
-            if kept is not None and kept[0] is tool and kept[1] is known:
-                return kept
-            built = build_tool(tool, known, over_tls=over_tls, quotas=self._quotas)
-            return tool, known, {tool.service: built, **build_parts(tool, over_tls=over_tls)}
-        except Exception:
-            # Whatever it is about this tool, the others go on.
-            log.exception("tool not compiled", extra={"service": tool.service})
-            self.on_broken(tool.service, f"the gateway cannot compile {tool.service}: its log says why")
-            return tool, known, None

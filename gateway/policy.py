@@ -29,7 +29,7 @@ from llmesh.home import Home, write_atomically
 
 log = logging.getLogger(__name__)
 
-POLL_S = 0.25
+POLL_S = 0.1
 # A disk that is slower than this is left to itself.
 DISK_WAIT_S = 0.5
 
@@ -241,7 +241,7 @@ class PolicyFiles:
 
 @functools.lru_cache(maxsize=2)
 def _issuers(text: str) -> Issuers:
-    # The files are read twice a second, and YAML takes its time.
+    # The files are read many times a second, and YAML takes its time.
     return parse_issuers(text)
 
 

@@ -28,6 +28,8 @@ Model = TypeVar("Model", bound=Document)
 # How much of a wrong value is told.
 SHOWN = 40
 TOO_DEEP = "is nested too deep"
+# Any text is right.
+TEXT = "tag:yaml.org,2002:str"
 
 
 class DocumentError(ValueError):
@@ -95,7 +97,7 @@ def _check_nodes(node: yaml.Node | None, reading: _Reading, *, around: frozenset
         return
     if id(node) in around:
         raise DocumentError(reading.file, node.start_mark.line + 1, "contains itself")
-    if isinstance(node, yaml.ScalarNode):
+    if isinstance(node, yaml.ScalarNode) and node.tag != TEXT:
         _check_scalar(node, reading)
     inside: list[yaml.Node] = []
     if isinstance(node, yaml.SequenceNode):

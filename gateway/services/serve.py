@@ -6,12 +6,11 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from gateway.catalog import CatalogBoard
+from gateway.catalog import CatalogBoard, Tool
 from gateway.services.blocks import Blocking, BlockServicer
 from gateway.services.catalog import CatalogServicer, Foreseen
 from gateway.services.contracts import Contracts
 from gateway.services.health import MeshHealthServicer
-from gateway.services.platform import platform_tools
 from gateway.services.reflection import MeshReflectionServicer
 from gateway.services.registry import RegistryServicer
 from gateway.services.visible import Permitted, View
@@ -43,18 +42,18 @@ async def serve(
     board: CatalogBoard,
     leases: Leases,
     *,
+    own: tuple[Tool, ...],
     permissions: Permissions,
     blocking: Blocking,
     others: Callable[[View], Sequence[object]] = lambda _: (),
 ) -> AsyncGenerator[View]:
     """Serve services and registry, at this process's own sockets, for as long as the block lasts.
 
-    others: further servicers, of what callers may see.
+    own: the platform's tools, which are these services. others: further servicers, of what callers may see.
 
     The view is what the services answer from. The platform's own tools are in
     it whether or not the board has them.
     """
-    own = platform_tools(f"unix:{home.services_socket}")
     view = View(board, permissions.permitted, own=own, blocked=blocking.blocks.of_tool)
     contracts = Contracts(view)
     async with AsyncExitStack() as running:

@@ -45,6 +45,8 @@ NO_SECRETS: Mapping[str, Message] = MappingProxyType({})
 
 # Type URL -> name -> resource.
 Resources = Mapping[str, Mapping[str, Resource]]
+# No tool's.
+NO_RESOURCES: Resources = MappingProxyType({url: MappingProxyType({}) for url in (CLUSTER, ENDPOINTS, ROUTES, SCOPE)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,19 +108,17 @@ def assemble(
 
     built: what build_tool and build_parts made, by name. secrets: by name.
     """
-    snapshot: dict[str, dict[str, Resource]] = {
-        EXTENSION: _filters(policy),
-        CLUSTER: {},
-        ENDPOINTS: {},
-        ROUTES: {},
-        SCOPE: {},
-    }
-    for service_name, resources in built.items():
+    made: dict[str, dict[str, Resource]] = {url: {} for url in NO_RESOURCES}
+    for name, resources in built.items():
         for url, resource in resources.items():
-            snapshot[url][service_name] = resource
-    if secrets:
-        snapshot[tls.SECRET] = {name: _resource(secret) for name, secret in secrets.items()}
-    return snapshot
+            made[url][name] = resource
+    return whole(made, policy, secrets=secrets)
+
+
+def whole(made: Resources, policy: Policy, *, secrets: Mapping[str, Message] = NO_SECRETS) -> Resources:
+    """The whole snapshot. made: tools' resources. secrets: by name."""
+    kept = {tls.SECRET: {name: _resource(secret) for name, secret in secrets.items()}} if secrets else {}
+    return {EXTENSION: _filters(policy), **made, **kept}
 
 
 def build_tool(

@@ -111,6 +111,8 @@ class Publisher:
         await self._announce()
 
     def _take_over(self, url: str, before: Mapping[str, Resource], after: Mapping[str, Resource]) -> None:
+        if before is after:
+            return
         changed = [name for name, resource in after.items() if before.get(name) is not resource]
         removed = [name for name in before if name not in after]
         for name in removed:

@@ -27,7 +27,8 @@ CALLERS = 8
 # Someone whom the default policy lets read all of the fleet.
 CALLER = DevCaller("ada", domain="engineering")
 RECONNECT_SOON = (("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 100))
-PAUSE_S = 0.01
+# How often a tool that cannot be called yet is called again: each time costs the mesh what a call does.
+PAUSE_S = 0.05
 MIB = 1 << 20
 
 

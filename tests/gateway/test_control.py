@@ -16,7 +16,7 @@ import grpc
 import pytest
 
 from gateway import bearing as gateway_bearing
-from gateway import control as gateway_control
+from gateway import compiled as compiled_tools
 from gateway.blocks.blocks import Blocks
 from gateway.blocks.words import Block, Kind, Target
 from gateway.catalog import Catalog, CatalogBoard, Contract, Tool
@@ -130,13 +130,13 @@ async def test_a_rule_that_is_edited_is_in_force_and_its_reason_told(tmp_path: P
 async def test_only_tools_whose_rules_changed_are_compiled_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build_tool, compiled = gateway_control.build_tool, list[str]()
+    build_tool, compiled = compiled_tools.build_tool, list[str]()
 
     def build(tool: Tool, residues: Mapping[str, Residue], **facts: Untyped) -> Mapping[str, Resource]:
         compiled.append(tool.service)
         return build_tool(tool, residues, **facts)
 
-    monkeypatch.setattr(gateway_control, "build_tool", build)
+    monkeypatch.setattr(compiled_tools, "build_tool", build)
     closed = "{id: closed, effect: forbid, reason: closed today, applies: {services: [" + TICKETS + "]}}"
     async with controlled(tmp_path) as made:
         await made.found.post({name: made.mesh.tool(name) for name in (TICKETS, OTHER)}, {})
@@ -199,18 +199,18 @@ async def test_a_tool_cannot_take_the_place_of_the_platforms(tmp_path: Path) -> 
 
 
 async def test_a_tool_that_cannot_be_compiled_is_refused_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    build_tool, broken = gateway_control.build_tool, {TICKETS}
+    build_tool, broken = compiled_tools.build_tool, {TICKETS}
 
     def build(tool: Tool, residues: Mapping[str, Residue], **facts: Untyped) -> Mapping[str, Resource]:
         if tool.service in broken:
             raise ValueError("nobody thought of this")
         return build_tool(tool, residues, **facts)
 
-    monkeypatch.setattr(gateway_control, "build_tool", build)
+    monkeypatch.setattr(compiled_tools, "build_tool", build)
     async with controlled(tmp_path) as made:
         told: list[str] = []
-        made.control.on_broken = lambda service, words: told.append(f"{service} broken: {words}")
-        made.control.on_mended = lambda service: told.append(f"{service} mended")
+        made.control.compiled.on_broken = lambda service, words: told.append(f"{service} broken: {words}")
+        made.control.compiled.on_mended = lambda service: told.append(f"{service} mended")
         tickets, other = made.mesh.tool(TICKETS), made.mesh.tool(OTHER)
 
         await made.found.post({TICKETS: tickets, OTHER: other}, {})
@@ -230,14 +230,14 @@ async def test_a_tool_that_cannot_be_compiled_is_refused_alone(tmp_path: Path, m
 async def test_a_tool_that_envoy_refuses_is_not_shown_or_shown_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build_tool, poisoned = gateway_control.build_tool, {TICKETS}
+    build_tool, poisoned = compiled_tools.build_tool, {TICKETS}
 
     def build(tool: Tool, residues: Mapping[str, Residue], **facts: Untyped) -> Mapping[str, Resource]:
         built = build_tool(tool, residues, **facts)
         junk = {ROUTES: Resource(f"junk {tool.sheet.summary}", b"\xff\xff\xff")}
         return {**built, **junk} if tool.service in poisoned else built
 
-    monkeypatch.setattr(gateway_control, "build_tool", build)
+    monkeypatch.setattr(compiled_tools, "build_tool", build)
     async with controlled(tmp_path) as made:
         tickets, other = (made.mesh.tool(service, summary="first") for service in (TICKETS, OTHER))
         await made.found.post({TICKETS: tickets, OTHER: other}, {})

@@ -10,7 +10,8 @@ from typing import Any as Untyped
 import pytest
 
 from gateway.catalog import CatalogBoard, Tool
-from gateway.control import TOOLS_A_TURN, Control
+from gateway.compiled import TOOLS_A_TURN
+from gateway.control import Control
 from gateway.snapshot.build import ROUTES, Resource, Resources
 from governance.residue import Residue
 from tests.envoy import KEYS, READS, tool_of
@@ -55,7 +56,7 @@ async def test_many_tools_are_compiled_in_turns_and_by_one_policy(
             control._loaded = newer  # pyright: ignore[reportPrivateUsage]
         return {ROUTES: Resource(repr([each.expression for each in residues.values()]), b"")}
 
-    monkeypatch.setattr("gateway.control.build_tool", build_tool)
+    monkeypatch.setattr("gateway.compiled.build_tool", build_tool)
     tool = tool_of("acme.support.v1.Tickets", "unix:/run/a.sock")
     names = [f"{tool.service}{each}" for each in range(MANY)]
     await found.post({name: tool_of(name, "unix:/run/a.sock") for name in names}, {})

@@ -20,6 +20,7 @@ from gateway.clock import SystemClock
 from gateway.cuts import Cuts
 from gateway.database import open_database
 from gateway.services.blocks import Blocking
+from gateway.services.platform import platform_tools
 from gateway.services.serve import Permissions, serve
 from gateway.services.visible import View
 from gateway.sources.lease import Leases
@@ -225,6 +226,7 @@ async def mesh(
         async with (
             serve(
                 *(home, board, Leases(home.leases, clock=clock)),
+                own=platform_tools(f"unix:{home.services_socket}"),
                 permissions=permissions,
                 blocking=blocking,
                 others=others,
