@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from llmesh.home import Home
 from llmesh.problem import Problem
 from llmesh.supervisor import supervise
 from llmesh.supervisor.child import Backoff
-from llmesh.supervisor.processes import ProcessId, end, marked
+from llmesh.supervisor.processes import ProcessId, marked
 from llmesh.supervisor.program import Program
 from llmesh.supervisor.state import ChildState, Condition, SupervisorState, read_state
 from llmesh.supervisor.supervise import MARK, Supervisor, clear_leftovers, held, is_up, shared_memory
@@ -28,14 +28,6 @@ from tests.eventually import eventually as bounded
 
 SLEEPER = "import signal; signal.pause()"
 TIMEOUT_S = 60.0
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[Home]:
-    home = Home.find(tmp_path / "m").create()
-    yield home
-    end(marked(f"{MARK}={home.path}"), grace_s=0)
-    shared_memory(home).unlink(missing_ok=True)
 
 
 def program(home: Home, name: str, code: str = SLEEPER, *, stop_rank: int = 0, grace_s: float = 5.0) -> Program:
