@@ -55,22 +55,14 @@ def call(
 
     A stream's responses come one a line, as they come; with --json every response is one line.
     """
-    from llmesh import catalog
     from llmesh.cli.session import open_session
     from llmesh.dynamic import BadJson, UnknownMethod, split_method
-    from llmesh.errors import NotFound
 
     session = open_session(home, address, name=name)
     metadata = [_header(text) for text in header or ()]
 
     async def work(channel: grpc.aio.Channel) -> None:
-        service, method_name = split_method(method)
-        try:
-            contract = await catalog.get_contract(channel, service=service)
-        except NotFound:
-            await _hear_refusal(channel, f"/{service}/{method_name}")
-            raise
-        found = contract.method(service, method_name)
+        found = await _find(channel, *split_method(method))
         await _call(channel, found, requests=_values(request), timeout_s=timeout_s, metadata=metadata, lines=json)
 
     try:
@@ -81,6 +73,19 @@ def call(
         raise Problem(
             f"the request does not fit: {err}", f"see an example: llmesh tools show {method.split('/')[0]}"
         ) from err
+
+
+async def _find(channel: grpc.aio.Channel, service: str, name: str) -> Method:
+    """The method, by its tool's contract."""
+    from llmesh import catalog
+    from llmesh.errors import NotFound
+
+    try:
+        contract = await catalog.get_contract(channel, service=service)
+    except NotFound:
+        await _hear_refusal(channel, f"/{service}/{name}")
+        raise
+    return contract.method(service, name)
 
 
 async def _hear_refusal(channel: grpc.aio.Channel, path: str) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llmesh.cli.options import AsOption, HomeOption, JsonOption
 from llmesh.cli.output import print_json, say
+
+if TYPE_CHECKING:
+    from llmesh.identity import DevCaller
 
 
 def login(
@@ -42,6 +45,11 @@ def login(
         found.create()
         DevIssuer.open(found)
         logins.signed_in(caller).save(found)
+    _show(caller, json=json)
+
+
+def _show(caller: DevCaller, *, json: bool) -> None:
+    """Say who is signed in."""
     facts = {"name": caller.name, "roles": caller.roles, "domain": caller.domain, "clearances": caller.clearances}
     if json:
         print_json(facts)
