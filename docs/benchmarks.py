@@ -20,6 +20,8 @@ BENCHMARKS: Mapping[str, str] = {
     "cells are calls by one caller of one method under one policy, mutants are mistakes put into the compiler.",
     "blocks": "How soon a caller who calls all the time is stopped, with no blocks and with 10,000 others in force, "
     "and what these add to the calls that go on.",
+    "records": "Calls go on while the gateway, then Envoy, is killed as `kill -9` does, five times each; what callers were "
+    "answered is held against what is recorded.",
     "fleet": "Tools that run before the clock does: how soon all can be called, how soon one more can, and what each "
     "costs.",
     "up": "`llmesh up --detach` with the reference tools, where it has run before.",
@@ -56,6 +58,10 @@ FIGURES: Mapping[str, str] = {
     "block_10000_gateway_cpu_ms": "CPU time of the gateway meanwhile, the median",
     "block_10000_envoy_cpu_ms": "CPU time of Envoy meanwhile, the median",
     "blocks_scaling": "CPU time of Envoy for a call with 10,000 other callers blocked, as a multiple of that with none",
+    "audit_lost_gateway_kill": "records that are missing where the gateway was killed",
+    "audit_doubled": "records that are there more than once",
+    "audit_lost_envoy_kill_ms": "from the first call of which there is no record to the end of Envoy, at most",
+    "audit_ingest_cpu_us": "CPU time from a line of the call log to a record on the disk, a thousand at a time",
     "fleet1000_cold_start_s": "from nothing but 1,000 tools to a call of each",
     "fleet1000_cold_start_gateway_cpu_s": "CPU time of the gateway meanwhile",
     "fleet1000_cold_start_envoy_cpu_s": "CPU time of Envoy meanwhile",

@@ -6,12 +6,12 @@ import asyncio
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import contextmanager
-from typing import Any as Untyped
 
 import grpc
 import pytest
@@ -28,10 +28,10 @@ from llmesh.cli.gateway import ask_gateway
 from llmesh.identity import DevCaller
 from llmesh.supervisor.rotation import rotate_calls_once
 from tests.e2e.mesh import ECHO, OWNER, READER, RunningMesh, running_mesh
+from tests.e2e.recorded import AUDITOR, Calls, recorded
 from tests.e2e.traffic import Traffic
 from tests.eventually import eventually
 
-AUDITOR = DevCaller("audra", roles=("auditor",), domain="security")
 OPERATOR = DevCaller("oscar", roles=("owner",), domain="platform")
 WITHIN_S = 60.0
 ROTATE_BYTES = 16 * 1024
@@ -53,51 +53,14 @@ async def channel(mesh: RunningMesh) -> AsyncIterator[grpc.aio.Channel]:
         yield opened
 
 
-class Calls:
-    """Makes calls, and notes the id of each that was answered."""
-
-    def __init__(self, mesh: RunningMesh, channel: grpc.aio.Channel) -> None:
-        self._stub = EchoStub(channel)
-        self._reader, self._owner = mesh.bearer(), mesh.bearer(OWNER)
-        self.reads: list[str] = []
-        self.writes: list[str] = []
-
-    async def read(self) -> None:
-        await self._note(self._stub.Unary(pb.UnaryRequest(text="a"), metadata=self._reader), self.reads)
-
-    async def write(self) -> None:
-        await self._note(self._stub.Erase(pb.EraseRequest(), metadata=self._owner), self.writes)
-
-    async def _note(self, call: grpc.aio.UnaryUnaryCall[Untyped, Untyped], made: list[str]) -> None:
-        await call
-        found = dict(await call.initial_metadata() or ())
-        made.append(str(found["x-llmesh-call-id"]))
-
-
-async def recorded(mesh: RunningMesh, channel: grpc.aio.Channel) -> Counter[tuple[str, int]]:
-    """How many records there are of each call's start and end."""
-    found: Counter[tuple[str, int]] = Counter()
-    token = ""
-    while True:
-        asked = records.ListRecordsRequest(filter=records.RecordFilter(tool=ECHO), page_size=1000, page_token=token)
-        page = await RecordServiceStub(channel).ListRecords(asked, metadata=mesh.bearer(AUDITOR), timeout=30)
-        found.update((record.call_id, record.phase) for record in page.records)
-        token = page.next_page_token
-        if not token:
-            return found
-
-
 async def expect_each_once(mesh: RunningMesh, channel: grpc.aio.Channel, calls: Calls) -> None:
-    expected = {(call_id, records.Record.PHASE_END) for call_id in (*calls.reads, *calls.writes)}
-    expected |= {(call_id, records.Record.PHASE_START) for call_id in calls.writes}
-
     async def all_there() -> Counter[tuple[str, int]]:
         found = await recorded(mesh, channel)
-        assert expected <= found.keys()
+        assert calls.expected <= found.keys()
         return found
 
     found = await eventually(all_there, within_s=WITHIN_S)
-    assert {count for key, count in found.items() if key in expected} == {1}
+    assert {found[key] for key in calls.expected} == {1}
 
 
 async def test_a_gateway_killed_again_and_again_under_traffic_and_rotation_loses_and_doubles_none(
@@ -123,6 +86,31 @@ async def test_a_gateway_killed_again_and_again_under_traffic_and_rotation_loses
     assert (reads.failures, writes.failures) == ({}, {})
     assert len(list(mesh.home.logs.glob("calls.jsonl.*"))) >= 2
     await expect_each_once(mesh, channel, calls)
+
+
+async def test_an_envoy_that_is_killed_loses_the_newest_at_most_and_records_go_on_by_themselves(
+    mesh: RunningMesh, channel: grpc.aio.Channel
+) -> None:
+    before, after = Calls(mesh, channel), Calls(mesh, channel)
+    # One at a time, so that it is known in which order they ended.
+    async with Traffic(before.read, at_once=1) as reads:
+        await reads.more(300)
+        [envoy] = [each for each in mesh.processes if each.name == "envoy" and each.alive]
+        envoy.kill()
+    mesh.start_envoy()
+
+    async def answers() -> None:
+        await after.read()
+
+    await eventually(answers, within_s=WITHIN_S)
+    async with Traffic(after.read) as reads:
+        await reads.more(50)
+    await expect_each_once(mesh, channel, after)
+    found = await recorded(mesh, channel)
+    kept = [found[call_id, records.Record.PHASE_END] for call_id in before.reads]
+    assert kept == sorted(kept, reverse=True)
+    assert {*kept} <= {0, 1}
+    assert kept[:100] == [1] * 100
 
 
 @contextmanager
@@ -231,6 +219,32 @@ async def test_a_watch_tells_each_record_as_it_is_made(mesh: RunningMesh, channe
     watch.cancel()
 
 
+async def test_the_command_follows_each_call_as_it_is_made(mesh: RunningMesh, channel: grpc.aio.Channel) -> None:
+    calls = Calls(mesh, channel)
+    await calls.read()
+    await expect_each_once(mesh, channel, calls)
+    argv = ("audit", "--follow", "--limit", "1", "--tool", f"{ECHO}/Unary", "--json")
+    following = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "llmesh.cli", *argv), env=environment(mesh, AUDITOR), stdout=subprocess.PIPE
+    )
+    assert following.stdout
+
+    async def next_call(lines: asyncio.StreamReader) -> str:
+        async with asyncio.timeout(WITHIN_S):
+            return json.loads(await lines.readline())["callId"]
+
+    try:
+        assert await next_call(following.stdout) == calls.reads[0]
+        for number in (1, 2):
+            await calls.write()
+            await calls.read()
+            assert await next_call(following.stdout) == calls.reads[number]
+    finally:
+        following.send_signal(signal.SIGINT)
+        status = await following.wait()
+    assert status == 0
+
+
 async def test_pages_go_on_where_the_last_one_ended(mesh: RunningMesh, channel: grpc.aio.Channel) -> None:
     calls = Calls(mesh, channel)
     for _ in range(5):
@@ -265,11 +279,16 @@ async def test_what_an_answer_and_an_error_rest_on_is_in_the_record(
     await eventually(both, within_s=WITHIN_S)
 
 
+def environment(mesh: RunningMesh, caller: DevCaller) -> dict[str, str]:
+    """Of a command that this caller runs."""
+    told = {"LLMESH_HOME": str(mesh.home.path), "LLMESH_ADDRESS": mesh.address, "LLMESH_TOKEN": mesh.token(caller)}
+    return os.environ | told
+
+
 def audit(mesh: RunningMesh, *arguments: str, caller: DevCaller = AUDITOR) -> subprocess.CompletedProcess[str]:
     """As `llmesh audit`."""
-    told = {"LLMESH_HOME": str(mesh.home.path), "LLMESH_ADDRESS": mesh.address, "LLMESH_TOKEN": mesh.token(caller)}
     argv = (sys.executable, "-m", "llmesh.cli", "audit", *arguments)
-    return subprocess.run(argv, env=os.environ | told, capture_output=True, text=True, check=False)
+    return subprocess.run(argv, env=environment(mesh, caller), capture_output=True, text=True, check=False)
 
 
 async def test_the_command_lists_follows_the_filters_and_shows_what_a_call_caused(
@@ -288,7 +307,7 @@ async def test_the_command_lists_follows_the_filters_and_shows_what_a_call_cause
     told = await asyncio.to_thread(audit, mesh, "--caller", OWNER.name, "--limit", "1")
     for word in (call_id, OWNER.name, f"{ECHO}/Erase", "allowed", "mesh/destructive"):
         assert word in told.stdout
-    told = await asyncio.to_thread(audit, mesh, "--outcome", "blocked")
+    told = await asyncio.to_thread(audit, mesh, "--outcome", "malformed")
     assert told.stdout == "no call is recorded that you may read and that fits\n"
     told = await asyncio.to_thread(audit, mesh, "tree", call_id)
     assert call_id in told.stdout
