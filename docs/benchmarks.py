@@ -20,8 +20,8 @@ BENCHMARKS: Mapping[str, str] = {
     "cells are calls by one caller of one method under one policy, mutants are mistakes put into the compiler.",
     "blocks": "How soon a caller who calls all the time is stopped, with no blocks and with 10,000 others in force, "
     "and what these add to the calls that go on.",
-    "records": "Calls go on while the gateway, then Envoy, is killed as `kill -9` does, five times each; what callers were "
-    "answered is held against what is recorded.",
+    "records": "Calls go on while the gateway, then Envoy, is killed as `kill -9` does, five times each; what callers "
+    "were answered is held against what is recorded.",
     "fleet": "Tools that run before the clock does: how soon all can be called, how soon one more can, and what each "
     "costs.",
     "up": "`llmesh up --detach` with the reference tools, where it has run before.",

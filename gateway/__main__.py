@@ -205,7 +205,7 @@ async def run(config: Config) -> None:
         _legs(parts.home) as legs,
         _services(parts, legs) as view,
         _operations(config, parts),
-        serve_envoy(parts.home, parts.publisher, _tokens(config, parts.keys, view)),
+        serve_envoy(parts.home, parts.publisher, _tokens(config, parts, view)),
         asyncio.TaskGroup() as tasks,
     ):
         opening = tasks.create_task(doors.open(parts.shown, succeeds=succeeds))
@@ -297,13 +297,13 @@ async def _without_end(part: Coroutine[None, None, None]) -> None:
     raise RuntimeError(f"a part of the gateway ended: {part.__qualname__}")
 
 
-def _tokens(config: Config, keys: Keys, view: View) -> Tokens:
-    def permitted(path: str, caller: Caller) -> bool:
+def _tokens(config: Config, parts: Parts, view: View) -> Tokens:
+    def may_act(path: str, acting: Caller) -> bool:
         service, _, method = path[1:].partition("/")
-        seen = view.tool(service, caller)
-        return seen is not None and method in seen.permitted
+        tool = view.catalog.tools.get(service)
+        return tool is not None and parts.control.may_act(tool, method, acting)
 
-    return Tokens(keys.signing, permitted=permitted, address=mesh_address(config))
+    return Tokens(parts.keys.signing, may_act=may_act, address=mesh_address(config))
 
 
 def mesh_address(config: Config) -> str:

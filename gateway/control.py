@@ -34,7 +34,7 @@ from gateway.snapshot.build import (
 from gateway.snapshot.parts import is_part, service_of
 from gateway.tally import Tally
 from gateway.xds.publish import Publisher
-from governance.decide import foresee, may_be_permitted
+from governance.decide import foresee, may_act, may_be_permitted
 from governance.residue import Residue
 from governance.words import Caller, Decision
 
@@ -101,6 +101,11 @@ class Control:
         """Names of the tool's methods that some request of the caller's could be permitted."""
         known = self._residues(tool)
         return frozenset(name for name, residue in known.items() if may_be_permitted(residue, caller))
+
+    def may_act(self, tool: Tool, method: str, acting: Caller) -> bool:
+        """Whether an acting tool itself may make a call of one of the tool's methods; not of one that it hasn't."""
+        residue = self._residues(tool).get(method)
+        return residue is not None and may_act(residue, acting)
 
     def foreseen(self, tool: Tool, method: str, caller: Caller) -> Decision | None:
         """What would become of a call of one of the tool's methods; None where it hangs on how the call comes."""

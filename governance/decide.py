@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from governance.expression import FALSE, TRUE, Const, EvaluationError, Expression, Value, evaluate, fold
+from governance.expression import FALSE, TRUE, Const, EvaluationError, Expression, Value, evaluate, fields_of, fold
 from governance.residue import SOMEBODY, Residue, clause
 from governance.rule import Clause, Rule
 from governance.words import Caller, Context, Decision, Outcome, Shadow, Tool
@@ -63,6 +63,32 @@ def may_be_permitted(residue: Residue, caller: Caller) -> bool:
         and may_hold(residue.permits)
         and not any(fold(each.when, facts, otherwise=True) == TRUE for each in residue.forbids)
         and (residue.domain_permits is None or may_hold(residue.domain_permits))
+    )
+
+
+def may_act(residue: Residue, tool: Caller) -> bool:
+    """Whether a tool itself may make a call for a caller: asked before it is known where the call comes from.
+
+    The caller is asked for when it is made. So a forbid that asks for the
+    address alone is left to that, for it holds of both or of neither. A permit
+    that asks for the address does not count, and a forbid that asks for who
+    calls as well holds.
+    """
+    facts = _facts(tool)
+
+    def permits(clauses: tuple[Clause, ...]) -> bool:
+        return any(fold(each.when, facts, otherwise=False) == TRUE for each in clauses)
+
+    def forbids(each: Clause) -> bool:
+        left = fold(each.when, facts, otherwise=True)
+        about_callers = any(field.root == "caller" for field in fields_of(each.when))
+        return left == TRUE if isinstance(left, Const) else about_callers
+
+    return (
+        bool(tool.subject)
+        and permits(residue.permits)
+        and not any(map(forbids, residue.forbids))
+        and (residue.domain_permits is None or permits(residue.domain_permits))
     )
 
 

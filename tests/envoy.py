@@ -35,7 +35,7 @@ from gateway.xds.delta import MAX_MESSAGE_BYTES, DeltaDiscovery
 from gateway.xds.messages import pool
 from gateway.xds.publish import Publisher
 from governance.bundle import Bundle, parse_bundle
-from governance.decide import may_be_permitted
+from governance.decide import may_act
 from governance.issuers import Issuers, parse_issuers
 from governance.words import Caller
 from llmesh.api.options.v1 import options_pb2 as options
@@ -257,14 +257,14 @@ class Mesh:
 
     def tokens(self) -> Tokens:
         """What mints for its tools."""
-        return Tokens(KEYS.signing, permitted=self.permitted, address=f"127.0.0.1:{self.port}")
+        return Tokens(KEYS.signing, may_act=self.may_act, address=f"127.0.0.1:{self.port}")
 
-    def permitted(self, path: str, caller: Caller) -> bool:
-        """Whether the policy lets a caller call a method that is served."""
+    def may_act(self, path: str, acting: Caller) -> bool:
+        """Whether the policy lets a tool itself call a method that is served."""
         tools, policy = self.served or ({}, policy_of())
         service, _, method = path[1:].partition("/")
         residue = residues(tools[service], policy.bundle).get(method) if service in tools else None
-        return residue is not None and may_be_permitted(residue, caller)
+        return residue is not None and may_act(residue, acting)
 
     async def publish_resources(self, resources: Resources) -> None:
         """Serve these resources, and return when Envoy holds them."""

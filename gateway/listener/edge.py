@@ -6,6 +6,7 @@ from typing import Any as Untyped
 
 from google.protobuf.message import Message
 
+from gateway.snapshot.caller import DELEGATION
 from gateway.snapshot.service import CALL_ID
 from gateway.xds.messages import make, pack
 
@@ -58,7 +59,7 @@ def clean_rest() -> Message:
             # The name itself is set anew by then, by the tool's virtual host.
             "response_mutations": [_removed(_LIKE_CALL_ID)],
             # Of a tool's trailers, its provenance passes.
-            "request_trailers_mutations": [_removed(_NOT_THE_CALLERS), _removed("authorization")],
+            "request_trailers_mutations": [_removed(_NOT_THE_CALLERS), _removed(f"authorization|{DELEGATION}")],
             "response_trailers_mutations": [_removed(f"{CALL_ID}|{_LIKE_CALL_ID}")],
         },
     )

@@ -42,13 +42,13 @@ _TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])")
 class Tokens:
     """Mints a token for each call that Envoy asks about. It refuses none: that is the rules' business."""
 
-    def __init__(self, key: Callable[[], OctKey], *, permitted: Callable[[str, Caller], bool], address: str) -> None:
-        """key: signs from now on. permitted: whether the rules let a caller call a method, by its path.
+    def __init__(self, key: Callable[[], OctKey], *, may_act: Callable[[str, Caller], bool], address: str) -> None:
+        """key: signs from now on. may_act: whether the rules let a tool itself call a method, by its path.
 
         address: the mesh's own, for its tools.
         """
         self._key = key
-        self._permitted = permitted
+        self._may_act = may_act
         self._address = address
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -77,7 +77,7 @@ class Tokens:
         return Delegation(
             caller,
             path=(*before, http.path),
-            methods=tuple(path for path in used if self._permitted(path, actor)),
+            methods=tuple(path for path in used if self._may_act(path, actor)),
             parent=http.headers[CALL_ID_KEY],
             expires_s=math.ceil(started_s + _deadline_s(http.headers, facts)),
         )

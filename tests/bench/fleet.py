@@ -29,8 +29,6 @@ COLD_LIMIT_S = 600
 PROGRAMS = ("gateway", "envoy", "tools")
 # Between two lists of all tools, which cost the gateway some time of its own.
 LIST_PAUSE_S = 1.0
-# Between two calls to tools that must not notice a change.
-PAUSE_S = 0.005
 
 
 def measure() -> list[Figure]:
@@ -106,26 +104,12 @@ def _changes(running: Fleet) -> tuple[float, int]:
 
     async def changing() -> tuple[float, int]:
         ended = asyncio.Event()
-        others = asyncio.create_task(_failures(running, ended))
+        others = asyncio.create_task(running.failures(ended))
         spans = [await change_s(running, running.count + number) for number in range(CHANGES)]
         ended.set()
         return 1000 * median(spans), await others
 
     return asyncio.run(changing())
-
-
-async def _failures(running: Fleet, ended: asyncio.Event) -> int:
-    """Failed calls of tools all over the fleet, one after another, until told to end."""
-    failed, number = 0, 0
-    async with running.channel() as channel:
-        while not ended.is_set():
-            number = (number + 7) % running.count
-            try:
-                await running.call(channel, number)
-            except grpc.aio.AioRpcError:
-                failed += 1
-            await asyncio.sleep(PAUSE_S)
-    return failed
 
 
 async def _last_vs_first(running: Fleet) -> float:

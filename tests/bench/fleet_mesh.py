@@ -89,6 +89,19 @@ class Fleet:
         call = untyped.unary_unary(f"/{service_of(number)}/Get")
         assert await call(b"\n\x011", metadata=self.bearer, timeout=5) == b"\n\x011"
 
+    async def failures(self, ended: asyncio.Event) -> int:
+        """Failed calls of tools all over the fleet, one after another, until told to end."""
+        failed, number = 0, 0
+        async with self.channel() as channel:
+            while not ended.is_set():
+                number = (number + 7) % self.count
+                try:
+                    await self.call(channel, number)
+                except grpc.aio.AioRpcError:
+                    failed += 1
+                await asyncio.sleep(PAUSE_S)
+        return failed
+
     async def until_callable(self, numbers: Iterable[int], *, pause_s: float = PAUSE_S) -> None:
         """Return when each of the tools has answered a call."""
         waiting = iter(numbers)

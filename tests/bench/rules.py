@@ -144,7 +144,7 @@ async def _changes() -> Changes:
         await asyncio.wait_for(running.until_callable(range(TOOLS)), LIMIT_S)
         rules = [_forbid(number, service_of(number), FORBIDDEN.name) for number in range(TOOLS)]
         ended = asyncio.Event()
-        others = asyncio.create_task(_failures(running, ended))
+        others = asyncio.create_task(running.failures(ended))
         loaded_s, loaded_cpu_s = await _change(running, rules, range(TOOLS), forbidden=True)
         edits: list[tuple[float, float]] = []
         for number in range(0, TOOLS, TOOLS // EDITS):
@@ -181,20 +181,6 @@ async def _is_forbidden(channel: grpc.aio.Channel, number: int, bearer: tuple[tu
     except grpc.aio.AioRpcError as error:
         return error.code() is grpc.StatusCode.PERMISSION_DENIED
     return False
-
-
-async def _failures(running: Fleet, ended: asyncio.Event) -> int:
-    """Failed calls by somebody whom no rule is about, one after another, until told to end."""
-    failed, number = 0, 0
-    async with running.channel() as channel:
-        while not ended.is_set():
-            number = (number + 7) % running.count
-            try:
-                await running.call(channel, number)
-            except grpc.aio.AioRpcError:
-                failed += 1
-            await asyncio.sleep(PAUSE_S)
-    return failed
 
 
 # That what is enforced is what is decided.

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from governance.bundle import parse_bundle
-from governance.decide import NOBODY, decide, depends_on_context, may_be_permitted
+from governance.decide import NOBODY, decide, depends_on_context, may_act, may_be_permitted
 from governance.expression import TRUE, Call, Const
 from governance.residue import Residue, specialise
 from governance.rule import Clause
@@ -161,6 +161,34 @@ def test_where_a_call_comes_from_is_asked_only_of_those_it_matters_for() -> None
 
     assert (may_be_permitted(residue, SAM), depends_on_context(residue, SAM)) == (True, True)
     assert (may_be_permitted(residue, other), depends_on_context(residue, other)) == (False, False)
+
+
+INSIDE = "context.address.startsWith('10.')"
+
+
+@pytest.mark.parametrize(
+    ("rules", "may"),
+    [
+        pytest.param([ALL], True, id="permitted wherever it is"),
+        pytest.param([ALL, rule("b", "forbid", "caller.subject == 'tool'")], False, id="forbidden wherever it is"),
+        pytest.param([rule("a", "permit", INSIDE)], False, id="a permit by the address, which is not known"),
+        pytest.param([ALL, rule("b", "forbid", f"!{INSIDE}")], True, id="a forbid by the address, of everybody"),
+        pytest.param(
+            [ALL, rule("b", "forbid", f"caller.subject == 'tool' && !{INSIDE}")], False, id="a forbid of it by address"
+        ),
+        pytest.param(
+            [ALL, rule("b", "forbid", f"caller.subject == 'sam' && !{INSIDE}")],
+            True,
+            id="a forbid of others by address",
+        ),
+        pytest.param([ALL, rule("b", "forbid", f"!({INSIDE} || caller.domain == 'x')")], False, id="or of others"),
+    ],
+)
+def test_a_tool_acts_where_no_address_would_have_the_rules_deny_it_alone(rules: list[str], *, may: bool) -> None:
+    residue = specialise(parse_bundle(mesh(*rules), {}), READ)
+
+    assert may_act(residue, Caller("llmesh", "tool", domain="support")) is may
+    assert not may_act(residue, Caller("llmesh", ""))
 
 
 def test_a_decision_is_a_value() -> None:

@@ -99,6 +99,8 @@ async def test_what_a_caller_may_not_say_reaches_no_tool_in_trailers_either(edge
         ("x_llmesh_subject", "root"),
         ("x-envoy-retry-on", "5xx"),
         ("authorization", "Bearer secret"),
+        ("llmesh-delegation", "secret"),
+        ("llmesh_delegation", "secret"),
         ("x-own", "kept"),
     )
     answer = await edge.call(GET, trailers=said)
