@@ -13,6 +13,9 @@ from google.protobuf import descriptor_pool
 from llmesh._client import MeshChannel, Metadatum, open_channel
 from llmesh._delegation import DELEGATION_KEY, MESH_KEY
 from llmesh._server import Server
+from llmesh._services import find_services
+from llmesh._stand_in import FanOuts
+from llmesh.api.mesh.v1.mesh_pb2_grpc import MeshServiceServicer
 from llmesh.api.options.v1 import options_pb2
 from llmesh.caller import Caller, caller_to_metadata
 
@@ -50,6 +53,17 @@ def _uses(path: str) -> bool:
 
 
 @asynccontextmanager
+async def _stand_ins(servicers: tuple[object, ...], sockets: Path, *, drain_limit_s: float) -> AsyncGenerator[str]:
+    """Serve what stands in for the mesh and its tools; its address. Fan-outs too, unless a servicer serves them."""
+    address = f"unix:{sockets / 'mesh.sock'}"
+    async with open_channel(address) as itself:
+        own = any(isinstance(each, MeshServiceServicer) for each in servicers)
+        fan_outs = () if own else (FanOuts(tuple(find_services(servicers)), itself),)
+        async with Server(*servicers, *fan_outs, address=address, drain_limit_s=drain_limit_s):
+            yield address
+
+
+@asynccontextmanager
 async def run(
     *servicers: object, caller: Caller = TESTER, mesh: tuple[object, ...] = (), drain_limit_s: float = 1.0
 ) -> AsyncGenerator[ToolUnderTest]:
@@ -58,7 +72,9 @@ async def run(
     caller: who calls on `.channel`; `.as_(other)` gives another's channel.
     mesh: servicers that stand in for the tools that these call, in methods
     whose contract says `uses`. They answer whatever is called: that the
-    contract lists it, and that it is permitted, is for the mesh to see to.
+    contract lists it, and that it is permitted, is for the mesh to see to. A
+    fan-out asks all of them that take its request, selected or not, and merges
+    nothing.
     drain_limit_s: how long calls left over at the end may go on.
     """
     # Not pytest's own folder: its path can be too long for a socket.
@@ -67,8 +83,7 @@ async def run(
         async with AsyncExitStack() as running:
             others = ""
             if mesh:
-                stand_in = Server(*mesh, address=f"unix:{sockets / 'mesh.sock'}", drain_limit_s=drain_limit_s)
-                others = (await running.enter_async_context(stand_in)).address
+                others = await running.enter_async_context(_stand_ins(mesh, sockets, drain_limit_s=drain_limit_s))
             tool = Server(*servicers, address=f"unix:{sockets / 'tool.sock'}", drain_limit_s=drain_limit_s)
             server = await running.enter_async_context(tool)
             channel = open_channel(server.address)

@@ -31,6 +31,7 @@ TOOLS: Mapping[str, str] = {
     "doc_search": "engineering/doc_search",
     "package_search": "engineering/package_search",
     "handbook": "handbook/search",
+    "answer": "support/answer",
     "tickets": "support/tickets",
     "text": "writing/text",
 }

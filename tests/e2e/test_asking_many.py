@@ -3,29 +3,50 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import pytest
 
 import llmesh
 from llmesh.api.retrieval.v1.retrieval_pb2 import RetrieveRequest, RetrieveResponse
-from tests.e2e.mesh import RunningMesh, running_mesh
+from llmesh.identity import DevCaller
+from tests.e2e.mesh import READER, RunningMesh, running_mesh
+
+if TYPE_CHECKING:
+    from acme.support.v1 import answer_pb2
 
 DOCS, PACKAGES, HANDBOOK = (
     "acme.engineering.v1.DocSearch",
     "acme.engineering.v1.PackageSearch",
     "acme.handbook.v1.HandbookSearch",
 )
+TICKETS, ANSWERS = "acme.support.v1.Tickets", "acme.support.v1.Answers"
+EDITOR = DevCaller("eve", roles=("editor",), domain="support")
+NO_GO_BETWEEN = f"""
+  - id: no-go-between
+    effect: forbid
+    applies: {{services: [{HANDBOOK}]}}
+    when: caller.actor == '{ANSWERS}' && caller.subject == 'noor'
+    reason: noor reads the handbook herself
+"""
+NOOR = DevCaller("noor", domain="engineering")
 BOTH = "tool.domain in ['engineering', 'handbook']"
 QUESTION = RetrieveRequest(query="how to call a tool with a timeout", limit=3)
 
 
 @pytest.fixture(scope="module")
 def mesh() -> Iterator[RunningMesh]:
-    with running_mesh() as running:
-        for path in ("engineering/doc_search", "engineering/package_search", "handbook/search"):
+    with running_mesh(start=False) as running:
+        with (running.folder / "policies/mesh.yaml").open("a") as rules:
+            rules.write(NO_GO_BETWEEN)
+        running.start_gateway()
+        running.start_envoy()
+        paths = "engineering/doc_search", "engineering/package_search", "handbook/search"
+        for path in (*paths, "support/tickets", "support/answer"):
             running.start_tool(path)
-        running.wait_ready(DOCS, PACKAGES, HANDBOOK)
+        running.wait_ready(DOCS, PACKAGES, HANDBOOK, TICKETS, ANSWERS)
         yield running
 
 
@@ -74,3 +95,53 @@ async def test_leaving_the_loop_leaves_nothing_open(mesh: RunningMesh) -> None:
         again = await asyncio.wait_for(client.fan_out_all(QUESTION, timeout_s=60), 60)
 
     assert again.summary.answered_count == 3
+
+
+async def answered(
+    mesh: RunningMesh, caller: DevCaller, *, text: str = "", title: str = ""
+) -> tuple[answer_pb2.AnswerTicketResponse, Sequence[dict[str, str]]]:
+    """What answers a text, or a ticket of this title that is made first; and what it rests on."""
+    from acme.support.v1 import answer_pb2
+    from acme.support.v1.answer_pb2_grpc import AnswersStub
+    from acme.support.v1.tickets_pb2 import CreateTicketRequest
+    from acme.support.v1.tickets_pb2_grpc import TicketsStub
+
+    request = answer_pb2.AnswerTicketRequest(text=text)
+    if title:
+        async with llmesh.Mesh(mesh.address, mesh.token(EDITOR)) as client:
+            made = await TicketsStub(client.channel).CreateTicket(CreateTicketRequest(title=title))
+            request = answer_pb2.AnswerTicketRequest(id=made.ticket.id)
+    async with llmesh.Mesh(mesh.address, mesh.token(caller)) as client:
+        call = AnswersStub(client.channel).AnswerTicket(request, timeout=60)
+        answer = await call
+        cited = dict(await call.trailing_metadata() or ())["x-llmesh-provenance"]
+    return answer, json.loads(str(cited))
+
+
+async def test_a_question_is_answered_from_every_domain_with_sources(mesh: RunningMesh) -> None:
+    answer, cited = await answered(mesh, READER, text="how to call a tool with a timeout")
+
+    assert not answer.unanswered
+    assert len(answer.sources) == 5
+    assert all(each.passage.citation.digest for each in answer.sources)
+    scores = [each.passage.score for each in answer.sources]
+    assert scores == sorted(scores, reverse=True)
+    assert [each["tool"] for each in cited] == [each.tool for each in answer.sources]
+
+
+async def test_a_ticket_is_read_and_answered_in_the_callers_name(mesh: RunningMesh) -> None:
+    answer, _ = await answered(mesh, EDITOR, title="Add a user to a group")
+    assert PACKAGES in {each.tool for each in answer.sources}
+
+    with pytest.raises(llmesh.Denied, match="callers from outside support need the clearance pii"):
+        await answered(mesh, READER, title="Add a user to a group")
+
+
+async def test_rules_see_for_whom_a_tool_asks_and_which_tool_it_is(mesh: RunningMesh) -> None:
+    answer, _ = await answered(mesh, NOOR, text="how to call a tool with a timeout")
+    async with llmesh.Mesh(mesh.address, mesh.token(NOOR)) as client:
+        alone = await client.fan_out_all(QUESTION, timeout_s=60)
+
+    assert [(each.method, each.code) for each in answer.unanswered] == [(f"{HANDBOOK}/Retrieve", "NOT_FOUND")]
+    assert HANDBOOK not in {each.tool for each in answer.sources}
+    assert alone.summary.answered_count == 3

@@ -33,6 +33,7 @@ TOOLS = {
     "doc_search": "engineering/doc_search",
     "package_search": "engineering/package_search",
     "handbook": "handbook/search",
+    "answer": "support/answer",
     "tickets": "support/tickets",
     "text": "writing/text",
 }

@@ -1,0 +1,23 @@
+"""The service: a ticket in, cited passages out."""
+
+from acme.support.v1 import answer_pb2 as pb
+from acme.support.v1 import answer_pb2_grpc
+
+import llmesh
+
+from .gather import gather
+from .ticket import title_of
+
+__all__ = ["AnswersService"]
+
+_DEFAULT_LIMIT = 5
+
+
+class AnswersService(answer_pb2_grpc.AnswersServicer):
+    """acme.support.v1.Answers; it keeps nothing."""
+
+    async def AnswerTicket(self, request: pb.AnswerTicketRequest, context: object) -> pb.AnswerTicketResponse:
+        """What all tools that find passages know about a ticket."""
+        call = llmesh.current_call()
+        question = request.text or await title_of(call.mesh.channel, request.id)
+        return await gather(call, question, limit=request.limit or _DEFAULT_LIMIT)
