@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import subprocess
+import sys
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from itertools import cycle
@@ -228,3 +232,30 @@ async def test_nobody_ends_calls_through_the_mesh(mesh: RunningMesh) -> None:
         await stream.write(pb.BidiRequest(text="b"))
         assert await stream.read() == pb.BidiResponse(text="b")
         stream.cancel()
+
+
+def command(mesh: RunningMesh, caller: DevCaller, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """As `llmesh ...` of somebody who has a token."""
+    told = {"LLMESH_HOME": str(mesh.home.path), "LLMESH_ADDRESS": mesh.address, "LLMESH_TOKEN": mesh.token(caller)}
+    argv = (sys.executable, "-m", "llmesh.cli", *arguments)
+    return subprocess.run(argv, env=os.environ | told, capture_output=True, text=True, check=False)
+
+
+async def test_the_commands_stop_a_tool_and_let_it_go_on(mesh: RunningMesh) -> None:
+    placed = command(mesh, OPS, "block", ECHO, "--reason", "it leaks", "--until", "1h", "--cut", "--json")
+    try:
+        assert placed.returncode == 0, placed.stderr
+        answer = json.loads(placed.stdout)
+        assert (answer["inForce"], answer["block"]["target"]) == (True, {"tool": ECHO})
+        await is_stopped(mesh)
+        [listed] = json.loads(command(mesh, READER, "blocks", "--json").stdout)["blocks"]
+        assert listed == answer["block"]
+        refused = command(mesh, READER, "unblock", ECHO)
+        assert (refused.returncode, "PERMISSION_DENIED" in refused.stderr) == (1, True)
+        await is_stopped(mesh)
+    finally:
+        ended = command(mesh, OPS, "unblock", ECHO, "--reason", "mended")
+    assert (ended.returncode, ended.stdout) == (0, f"unblocked: {ECHO}\n")
+    await eventually(lambda: answers(mesh), within_s=BACK_WITHIN_S)
+    history = command(mesh, OPS, "blocks", "--history", "--limit", "1").stdout
+    assert "mended" in history

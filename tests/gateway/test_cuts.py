@@ -28,9 +28,11 @@ from llmesh.caller import ACTING_KEY, Caller, caller_to_metadata
 from llmesh.status import error_from_rpc
 from tests.envoy import backend_at, tool_of
 from tests.gateway.blocks.world import block, caller, domain, method, tool
+from tests.pki import Authority, Issued, gateway
 
 ECHO, OTHER = "acme.testing.v1.Echo", "acme.support.v1.Tickets"
 UNARY = f"{ECHO}/Unary"
+HOST = "echo.tools.example"
 SAM, ANN = Caller(issuer="corp", subject="sam"), Caller(issuer="corp", subject="ann")
 OTHER_SAM = Caller(issuer="other", subject="sam")
 BETWEEN = "acme.testing.v1.Between"
@@ -261,3 +263,31 @@ async def test_servers_that_do_not_answer_hold_up_no_other(serving: Serving, tmp
 
     assert cut == Cut(2, frozenset(endpoint.address for endpoint in silent))
     assert await serving.were_cut(calls) == [True, True]
+
+
+async def test_over_tls_the_gateway_alone_ends_calls(tmp_path: Path) -> None:
+    authority, waiting, board = Authority(), Waiting(), CatalogBoard()
+    certificate, key = authority.issue(HOST).write(tmp_path)
+    tls = llmesh.Tls(certificate, key, authority.write(tmp_path))
+
+    def as_whom(shown: Issued) -> grpc.ChannelCredentials:
+        return grpc.ssl_channel_credentials(authority.pem, shown.key, shown.certificate)
+
+    of_gateway, of_tool = as_whom(gateway(authority)), as_whom(authority.issue("other.tools.example"))
+    async with (
+        llmesh.Server(waiting, address="127.0.0.1:0", tls=tls, drain_limit_s=0) as server,
+        grpc.aio.secure_channel(
+            server.address, of_gateway, options=(("grpc.ssl_target_name_override", HOST),)
+        ) as channel,
+    ):
+        endpoint = Endpoint(server.address, "file", tls_name=HOST)
+        echo = replace(tool_of(ECHO, ""), endpoints=(endpoint,), ready=frozenset({endpoint}))
+        await board.post({ECHO: echo}, {})
+        calls = await Serving(channel, waiting, board, "").begin(SAM)
+
+        by_tool = await Cuts(board, credentials=lambda: of_tool).cut(block(tool(ECHO)))
+        by_gateway = await Cuts(board, credentials=lambda: of_gateway).cut(block(tool(ECHO)))
+
+        assert by_tool == Cut(0, frozenset({server.address}))
+        assert by_gateway == Cut(2)
+        assert [await code_of(call) for call in calls] == [grpc.StatusCode.PERMISSION_DENIED] * 2
