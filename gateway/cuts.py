@@ -27,7 +27,7 @@ __all__ = ["Cut", "Cuts"]
 
 log = logging.getLogger(__name__)
 
-ANSWER_WITHIN_S = 2.0
+ANSWER_WITHIN_S = 5.0
 # All of them, however many there are: whoever asks for a cut waits for it.
 ALL_WITHIN_S = 10.0
 # Asked in one go.
@@ -62,12 +62,14 @@ class Cuts:
         *,
         own: Sequence[Tool] = (),
         credentials: Credentials = no_credentials,
+        answer_within_s: float = ANSWER_WITHIN_S,
         all_within_s: float = ALL_WITHIN_S,
     ) -> None:
         """board: who serves what. own: the gateway's tools. credentials: how to call over TLS."""
         self._board = board
         self._own = own
         self._credentials = credentials
+        self._answer_within_s = answer_within_s
         self._all_within_s = all_within_s
         self._turns = asyncio.Semaphore(AT_ONCE)
 
@@ -113,7 +115,7 @@ class Cuts:
                 ) as channel,
             ):
                 ask = channel.unary_unary(PATH, request_serializer=as_sent, response_deserializer=as_sent)
-                answer = await ask(request.SerializeToString(), timeout=ANSWER_WITHIN_S)
+                answer = await ask(request.SerializeToString(), timeout=self._answer_within_s)
                 return min(pb.EndCallsResponse.FromString(answer).ended, MOST)
         except grpc.aio.AioRpcError as error:
             return _No.AWAY if error.code() is grpc.StatusCode.UNAVAILABLE else _No.CANNOT
