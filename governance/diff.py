@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from governance.bundle import Bundle
@@ -41,10 +41,10 @@ class Difference:
     unknown: Mapping[str, int]
 
 
-def compare(old: Bundle, new: Bundle, calls: Iterable[Recorded], tools: Mapping[str, Tool]) -> Difference:
-    """Replay recorded calls by the rules before and after. tools: what is known of methods now."""
+def compare(old: Bundle, new: Bundle, calls: Mapping[Recorded, int], tools: Mapping[str, Tool]) -> Difference:
+    """Replay recorded calls, so many of each, by the rules before and after. tools: what is known of methods now."""
     changes, unknown, same = Counter[Change](), Counter[str](), 0
-    for call, count in Counter(calls).items():
+    for call, count in calls.items():
         tool = tools.get(call.method)
         if tool is None:
             unknown["nothing is known of the method now"] += count

@@ -6,7 +6,8 @@ import base64
 import binascii
 import json
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any as Untyped
@@ -121,13 +122,20 @@ def _caller_of_token(token: str, folder: Path) -> Caller:
     return derive(issuer, claims)
 
 
-def read_calls(path: Path) -> Sequence[Recorded]:
-    """The calls that rules decided, of what `llmesh audit --json` printed: one document, or one record a line."""
+def read_calls(path: Path) -> Mapping[Recorded, int]:
+    """How often calls are recorded that rules decided, of what `llmesh audit --json` printed.
+
+    That is one document, or one record a line.
+    """
     text = sys.stdin.read() if str(path) == "-" else _text(path)
     try:
-        return [call for record in _records(text) if (call := _recorded(record))]
+        found = Counter[Recorded]()
+        for record in _records(text):
+            if call := _recorded(record):
+                found[call] += record.counted or 1
     except (ValueError, TypeError, ParseError) as error:
         raise Problem(f"`{path}` holds no decision records: {error}", "write them: llmesh audit --json") from error
+    return found
 
 
 def _records(text: str) -> Iterator[records_pb2.Record]:

@@ -160,6 +160,7 @@ def test_diff_counts_the_recorded_calls_that_would_end_otherwise(
     records = tmp_path / "records.jsonl"
     lines = [
         *[recorded(GET, "OUTCOME_DENIED", phase="PHASE_END", latency="0.1s")] * 2,
+        recorded(GET, "OUTCOME_DENIED", counted="40"),
         recorded(GET, "OUTCOME_ALLOWED"),
         recorded(DELETE, "OUTCOME_DENIED"),
         recorded(DELETE, "OUTCOME_DENIED", phase="PHASE_START"),
@@ -174,12 +175,12 @@ def test_diff_counts_the_recorded_calls_that_would_end_otherwise(
 
     assert (changed.code, same.code) == (1, 0)
     [change] = changed.json["changes"]
-    assert (change["calls"], change["method"], change["caller"]["subject"]) == (2, GET, "sam")
+    assert (change["calls"], change["method"], change["caller"]["subject"]) == (42, GET, "sam")
     assert change["before"] == {"outcome": "deny", "rule": "domain/support/personal-data"}
     assert change["after"] == {"outcome": "allow", "rule": "mesh/reads"}
     unknown = {"OLD does not say what was recorded": 1, "nothing is known of the method now": 1}
     assert (changed.json["same"], changed.json["unknown"]) == (1, unknown)
-    assert same.out.startswith("0 calls would change, 3 would not\n")
+    assert same.out.startswith("0 calls would change, 43 would not\n")
 
 
 def test_a_file_without_records_is_told(policies: Path, tmp_path: Path, command: Command) -> None:

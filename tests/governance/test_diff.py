@@ -15,7 +15,7 @@ def bundle(*rules: str) -> Bundle:
 
 
 def test_calls_that_would_end_otherwise_are_counted_by_caller_and_method() -> None:
-    calls = [Recorded(SAM, GET, ALLOW)] * 2 + [Recorded(ADA, GET, ALLOW)] * 3
+    calls = {Recorded(SAM, GET, ALLOW): 2, Recorded(ADA, GET, ALLOW): 3}
 
     found = compare(
         bundle(rule("all", "permit")),
@@ -29,11 +29,11 @@ def test_calls_that_would_end_otherwise_are_counted_by_caller_and_method() -> No
 
 
 def test_what_cannot_be_replayed_is_unknown() -> None:
-    calls = [
-        Recorded(SAM, "acme.gone.v1.Tool/Get", ALLOW),
-        Recorded(SAM, GET, DENY),
-        Recorded(ADA, GET, ALLOW),
-    ]
+    calls = {
+        Recorded(SAM, "acme.gone.v1.Tool/Get", ALLOW): 1,
+        Recorded(SAM, GET, DENY): 1,
+        Recorded(ADA, GET, ALLOW): 1,
+    }
     network = rule("network", "forbid", "caller.domain == 'sales' && context.address == '10.0.0.5'")
 
     found = compare(bundle(rule("all", "permit")), bundle(rule("all", "permit"), network), calls, {GET: READ})
