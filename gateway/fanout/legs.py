@@ -62,11 +62,11 @@ class Leg:
 
 @dataclass(eq=False, slots=True)
 class Legs:
-    """All legs of this process. socket: the private listener's."""
+    """All legs of this process. socket: the private listener's. resets: of young legs that are broken off."""
 
     socket: Path
+    resets: Allowance = field(default_factory=resets)
     _channel: grpc.aio.Channel = field(init=False)
-    _resets: Allowance = field(default_factory=resets)
     # Those that have not ended, given up or not.
     _open: set[Leg] = field(default_factory=set[Leg])
     _of_callers: Counter[object] = field(default_factory=Counter[object])
@@ -140,7 +140,7 @@ class Legs:
         if leg.cancelling is not None:
             leg.cancelling.cancel()
         if not leg.call.cancelled():
-            self._resets.earn()
+            self.resets.earn()
 
     def release(self, leg: Leg, *, expired: bool = False) -> None:
         """Give a leg up: it is cancelled now, or once that harms no other. expired: its time is up."""
@@ -150,7 +150,7 @@ class Legs:
         age_s = loop.time() - leg.began_s
         if expired:
             leg.cancelling = loop.call_later(EXPIRY_S, self.release, leg)
-        elif leg.answered or age_s > YOUNG_S or self._resets.use():
+        elif leg.answered or age_s > YOUNG_S or self.resets.use():
             _cancel(leg.call)
         else:
             leg.cancelling = loop.call_later(YOUNG_S - age_s, _cancel, leg.call)

@@ -1,19 +1,77 @@
-"""Fan-outs through the real Envoy: who is asked, and what is told."""
+"""Fan-outs through the real Envoy: who is asked, what is told, and when it ends."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any as Untyped
+
+import grpc
+import pytest
+from google.protobuf.any_pb2 import Any
+
+from governance.bundle import parse_bundle
 from llmesh.api.mesh.v1 import mesh_pb2 as pb
 from llmesh.api.options.v1 import options_pb2 as options
-from llmesh.api.retrieval.v1.retrieval_pb2 import RetrieveResponse
-from tests.gateway.fanout.world import Behaviour, passages, world
+from llmesh.api.retrieval.v1.retrieval_pb2 import Passage, RetrieveRequest, RetrieveResponse
+from llmesh.errors import MeshError
+from llmesh.status import error_from_rpc
+from tests.envoy import bearer, policy_of, token
+from tests.gateway.fanout.world import (
+    DESTRUCTIVE,
+    WRITE,
+    Behaviour,
+    World,
+    hang,
+    passages,
+    rpc,
+    world,
+)
 
 EIGHT = [f"acme.support.v1.Tool{index}" for index in range(8)]
+OPEN = policy_of(parse_bundle("version: 1\nrules: [{id: all, effect: permit, reason: everyone may}]", {}))
+# Who has the role `insider` may call what is in support, everybody the rest.
+NARROW = policy_of(
+    parse_bundle(
+        """
+        version: 1
+        rules:
+        - id: open
+          effect: permit
+          reason: everyone may
+          applies: {effects: [read]}
+          when: tool.domain != 'support'
+        - {id: inside, effect: permit, reason: insiders may, when: "'insider' in caller.roles"}
+        """,
+        {},
+    )
+)
+INSIDER = bearer(token(roles=["insider"]))
+
+
+@asynccontextmanager
+async def eight() -> AsyncGenerator[World]:
+    """Eight tools that read, and answer."""
+    async with world() as running:
+        await running.publish(*(running.tool(name) for name in EIGHT))
+        yield running
+
+
+async def refused(running: World, **asked: Untyped) -> MeshError:
+    """Why nothing was sent."""
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        await running.fan_out(**asked)
+    assert not running.tools.calls
+    return error_from_rpc(failed.value)
+
+
+def told_as(error: MeshError) -> tuple[grpc.StatusCode, str]:
+    return error.code, error.reason
 
 
 async def test_every_tool_that_takes_the_request_answers() -> None:
-    async with world() as running:
-        await running.publish(*(running.tool(name) for name in EIGHT))
-
+    async with eight() as running:
         told = await running.fan_out()
 
         assert told.codes == {f"Tool{index}": 0 for index in range(8)}
@@ -29,15 +87,277 @@ async def test_a_capability_says_how_answers_are_merged() -> None:
     async with world() as running:
         await running.publish(*(running.tool(name) for name in EIGHT[:3]))
         for index, name in enumerate(EIGHT[:3]):
-            running.tools.behaviours[f"/{name}/Retrieve"] = gives(
-                ("shared", 0.1 * index), (f"own {index}", 0.5 - 0.1 * index)
-            )
+            found = ("shared", 0.1 * index), (f"own {index}", 0.5 - 0.1 * index)
+            running.tools.behaviours[f"/{name}/Retrieve"] = gives(*found)
 
         told = await running.fan_out(merge=options.Merge())
 
         merged = RetrieveResponse()
         assert told.summary.merged.Unpack(merged)
         assert [each.text for each in merged.passages] == ["own 0", "own 1", "own 2", "shared"]
+        assert not told.summary.unmerged
+
+
+async def test_the_selector_picks_by_what_the_product_sheet_says() -> None:
+    async with world() as running:
+        await running.publish(
+            running.tool("acme.a.v1.One", domain="a", sheet='labels { key: "language" value: "en" }'),
+            running.tool("acme.a.v1.Two", domain="a", sheet="lifecycle { stage: STAGE_STABLE }"),
+            running.tool("acme.b.v1.Three", rpc(options="cost: COST_LOW"), domain="b"),
+        )
+
+        async def picked(**selector: Untyped) -> set[str]:
+            told = await running.fan_out(selector=pb.Selector(**selector))
+            return set(told.codes)
+
+        assert await picked(domains=["a"]) == {"One", "Two"}
+        assert await picked(tools=["acme.b.v1.Three", "acme.a.v1.One"]) == {"One", "Three"}
+        assert await picked(methods=["acme.a.v1.Two/Retrieve"]) == {"Two"}
+        assert await picked(stages=[options.STAGE_STABLE]) == {"Two"}
+        assert await picked(labels={"language": "en"}) == {"One"}
+        assert await picked(where="tool.cost == Cost.COST_LOW || tool.labels['language'] == 'en'") == {"One", "Three"}
+        assert await picked(limit=2) == {"One", "Two"}
+        assert await picked(domains=["a"], where="tool.stage == Stage.STAGE_STABLE") == {"Two"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "code", "reason"),
+    [
+        ({"selector": pb.Selector(where="tool.colour == 'red'")}, grpc.StatusCode.INVALID_ARGUMENT, "BAD_SELECTOR"),
+        ({"selector": pb.Selector(where="caller.domain == 'a'")}, grpc.StatusCode.INVALID_ARGUMENT, "BAD_SELECTOR"),
+        ({"selector": pb.Selector(domains=["nowhere"])}, grpc.StatusCode.NOT_FOUND, "NO_METHOD_LEFT"),
+        ({"selector": pb.Selector(methods=["acme.support.v1.Nobody/Get"])}, grpc.StatusCode.NOT_FOUND, "NOT_FOUND"),
+        ({"request": Passage(text="x")}, grpc.StatusCode.NOT_FOUND, "UNKNOWN_TYPE"),
+        ({"quorum": 3}, grpc.StatusCode.INVALID_ARGUMENT, "BAD_QUORUM"),
+        ({"completion": pb.COMPLETION_QUORUM}, grpc.StatusCode.INVALID_ARGUMENT, "BAD_QUORUM"),
+        ({"completion": pb.COMPLETION_QUORUM, "quorum": 9}, grpc.StatusCode.INVALID_ARGUMENT, "BAD_QUORUM"),
+        (
+            {"merge": options.Merge(concatenate=options.Concatenate(field="pages"))},
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "BAD_MERGE",
+        ),
+        (
+            {"merge": options.Merge(top_k=options.TopK(field="passages", score="text"))},
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "BAD_MERGE",
+        ),
+    ],
+)
+async def test_what_is_wrong_with_a_fan_out_is_said_before_anything_is_sent(
+    asked: dict[str, Untyped], code: grpc.StatusCode, reason: str
+) -> None:
+    async with eight() as running:
+        assert told_as(await refused(running, **asked)) == (code, reason)
+
+
+async def test_a_request_that_is_none_of_its_type_is_refused() -> None:
+    async with eight() as running:
+        for url, value in (
+            ("type.googleapis.com/llmesh.api.retrieval.v1.RetrieveRequest", b"\xff"),
+            ("evil.example/llmesh.api.retrieval.v1.RetrieveRequest", b""),
+            ("", b""),
+        ):
+            sent = pb.FanOutRequest(request=Any(type_url=url, value=value))
+            with pytest.raises(grpc.aio.AioRpcError) as failed:
+                await anext(aiter(running.send(sent)))
+            assert failed.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert not running.tools.calls
+
+
+async def test_denied_methods_are_counted_and_named_only_where_the_caller_sees_their_tool() -> None:
+    async with world() as running:
+        await running.publish(
+            running.tool("acme.a.v1.Open", domain="a"),
+            running.tool("acme.a.v1.Half", rpc(), rpc("Write", effect=WRITE), domain="a"),
+            running.tool("acme.support.v1.Closed"),
+            running.tool("acme.support.v1.Secret", sheet="hidden: true"),
+            policy=NARROW,
+        )
+
+        told = await running.fan_out(allow_writes=True)
+
+        assert set(told.branches) == {"acme.a.v1.Open/Retrieve", "acme.a.v1.Half/Retrieve"}
+        assert told.summary.denied_count == 2
+        assert list(told.summary.denied) == ["acme.a.v1.Half/Write"]
+        assert "Closed" not in str(told.messages)
+        assert "Secret" not in str(told.messages)
+        nothing = await running.fan_out(metadata=INSIDER, selector=pb.Selector(where="tool.hidden"))
+        assert nothing.codes == {"Secret": 0}
+
+
+async def test_nothing_tells_a_type_that_only_hidden_tools_take_from_one_that_nobody_takes() -> None:
+    async with world() as running:
+        await running.publish(running.tool("acme.support.v1.Secret", sheet="hidden: true"), policy=NARROW)
+        hidden = await refused(running)
+        await running.publish(running.tool("acme.support.v1.Other", rpc(takes="llmesh.api.retrieval.v1.Passage")))
+        absent = await refused(running)
+
+        assert (str(hidden).split(", call")[0], told_as(hidden)) == (str(absent).split(", call")[0], told_as(absent))
+        named = pb.Selector(methods=["acme.support.v1.Secret/Retrieve"])
+        assert (await refused(running, selector=named)).reason == "UNKNOWN_TYPE"
+
+
+async def test_a_caller_sees_exactly_the_branches_that_calling_one_by_one_would_have_allowed() -> None:
+    async with world() as running:
+        tools = [
+            *(running.tool(f"acme.a.v1.Tool{index}", domain="a") for index in range(3)),
+            *(running.tool(f"acme.support.v1.Tool{index}") for index in range(3)),
+            running.tool("acme.support.v1.Secret", sheet="hidden: true"),
+        ]
+        await running.publish(*tools, policy=NARROW)
+        for metadata in (bearer(token()), INSIDER):
+            alone: set[str] = set()
+            for tool in tools:
+                answer = await running.envoy.call(f"/{tool.service}/Retrieve", metadata)
+                if answer.code is grpc.StatusCode.OK:
+                    alone.add(f"{tool.service}/Retrieve")
+            told = await running.fan_out(metadata=metadata)
+            assert set(told.branches) == alone
+            assert {each.status.code for each in told.branches.values()} == {0}
+
+
+async def test_writes_are_asked_only_if_allowed_and_what_cannot_be_undone_never() -> None:
+    async with world() as running:
+        methods = rpc(), rpc("Write", effect=WRITE), rpc("Erase", effect=DESTRUCTIVE)
+        await running.publish(running.tool("acme.a.v1.Tool", *methods), policy=OPEN)
+
+        assert set((await running.fan_out()).branches) == {"acme.a.v1.Tool/Retrieve"}
+        both = {"acme.a.v1.Tool/Retrieve", "acme.a.v1.Tool/Write"}
+        assert set((await running.fan_out(allow_writes=True)).branches) == both
+        assert running.tools.calls == {"/acme.a.v1.Tool/Retrieve": 2, "/acme.a.v1.Tool/Write": 1}
+        running.tools.calls.clear()
+        for name, allowed in (("Erase", True), ("Write", False)):
+            selector = pb.Selector(methods=[f"acme.a.v1.Tool/{name}"])
+            error = await refused(running, selector=selector, allow_writes=allowed)
+            assert told_as(error) == (grpc.StatusCode.INVALID_ARGUMENT, "BAD_SELECTOR")
+
+
+async def test_the_first_that_answers_ends_it_and_the_others_are_let_go() -> None:
+    async with eight() as running:
+        for name in EIGHT[1:]:
+            running.tools.behaviours[f"/{name}/Retrieve"] = hang
+
+        told = await running.fan_out(completion=pb.COMPLETION_FIRST_OK)
+
+        assert told.codes["Tool0"] == 0
+        cancelled = grpc.StatusCode.CANCELLED.value[0]
+        assert [code for name, code in told.codes.items() if name != "Tool0"] == [cancelled] * 7
+        ends = pb.Summary(end=pb.Summary.END_ENOUGH, met=True, asked_count=8, answered_count=1, cancelled_count=7)
+        assert told.summary == ends
+        await running.released()
+
+
+async def test_a_quorum_ends_it_once_it_is_there_or_out_of_reach() -> None:
+    async with eight() as running:
+        for name in EIGHT[3:]:
+            running.tools.behaviours[f"/{name}/Retrieve"] = hang
+        told = await running.fan_out(completion=pb.COMPLETION_QUORUM, quorum=3)
+        assert (told.summary.end, told.summary.answered_count, told.summary.met) == (pb.Summary.END_ENOUGH, 3, True)
+
+        for name in EIGHT[:2]:
+            running.tools.behaviours[f"/{name}/Retrieve"] = fails(grpc.StatusCode.FAILED_PRECONDITION)
+        told = await running.fan_out(completion=pb.COMPLETION_QUORUM, quorum=7)
+        assert (told.summary.end, told.summary.met) == (pb.Summary.END_OUT_OF_REACH, False)
+        assert told.summary.failed_count == 2
+        await running.released()
+
+
+async def test_best_effort_gives_what_has_come_by_the_deadline() -> None:
+    async with eight() as running:
+        for name in EIGHT[6:]:
+            running.tools.behaviours[f"/{name}/Retrieve"] = hang
+        merge = options.Merge(concatenate=options.Concatenate(field="passages"))
+
+        told = await running.fan_out(completion=pb.COMPLETION_BEST_EFFORT, timeout_s=2, merge=merge)
+
+        late = grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
+        assert told.codes == {f"Tool{index}": 0 if index < 6 else late for index in range(8)}
+        assert (told.summary.end, told.summary.met) == (pb.Summary.END_DEADLINE, True)
+        assert (told.summary.answered_count, told.summary.cancelled_count) == (6, 2)
+        merged = RetrieveResponse()
+        assert told.summary.merged.Unpack(merged)
+        assert [each.text for each in merged.passages] == [f"/{name}/Retrieve" for name in EIGHT[:6]]
+        await running.released()
+
+
+async def test_where_all_must_answer_a_slow_one_leaves_the_answers_of_the_others_but_no_merged_one() -> None:
+    async with eight() as running:
+        running.tools.behaviours[f"/{EIGHT[7]}/Retrieve"] = hang
+
+        told = await running.fan_out(timeout_s=2, merge=options.Merge())
+
+        assert sum(code == 0 for code in told.codes.values()) == 7
+        assert (told.summary.end, told.summary.met) == (pb.Summary.END_DEADLINE, False)
+        assert not told.summary.HasField("merged")
+        assert told.summary.unmerged == "not enough have answered"
+
+
+async def test_an_answer_is_told_before_others_have_come() -> None:
+    async with eight() as running:
+        for name in EIGHT[1:]:
+            running.tools.behaviours[f"/{name}/Retrieve"] = hang
+
+        call = running.call()
+        first = await anext(aiter(call))
+
+        assert [(each.tool, each.status.code) for each in first.branches] == [(EIGHT[0], 0)]
+        call.cancel()
+        await running.released()
+
+
+async def test_items_of_streams_come_in_the_order_of_their_branch() -> None:
+    async with world() as running:
+        await running.publish(*(running.tool(name, rpc("Stream", streams=True)) for name in EIGHT), policy=OPEN)
+        for name in EIGHT:
+            running.tools.streams[f"/{name}/Stream"] = counts
+
+        told = await running.fan_out(RetrieveRequest(query="ten"))
+
+        for items in told.items.values():
+            read = [RetrieveResponse() for _ in items]
+            assert all(each.Unpack(message) for each, message in zip(items, read, strict=True))
+            assert [message.passages[0].text for message in read] == [str(number) for number in range(10)]
+        assert told.summary.answered_count == 8
+        error = await refused(running, merge=options.Merge()) if not running.tools.calls.clear() else None
+        assert error is not None
+        assert told_as(error) == (grpc.StatusCode.INVALID_ARGUMENT, "BAD_MERGE")
+
+
+async def test_a_stream_that_fails_tells_what_came_before() -> None:
+    async with world() as running:
+        await running.publish(running.tool(EIGHT[0], rpc("Stream", streams=True)), policy=OPEN)
+
+        async def breaks_off(_: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> AsyncIterator[bytes]:
+            yield passages(("one", 1))
+            await context.abort(grpc.StatusCode.DATA_LOSS, "no more")
+
+        running.tools.streams[f"/{EIGHT[0]}/Stream"] = breaks_off
+
+        told = await running.fan_out()
+
+        (branch,) = told.branches.values()
+        assert (branch.status.code, branch.status.message) == (grpc.StatusCode.DATA_LOSS.value[0], "no more")
+        assert len(told.items[f"{EIGHT[0]}/Stream"]) == 1
+
+
+async def test_a_tool_with_a_type_of_its_own_by_the_same_name_is_asked_nothing() -> None:
+    async with world() as running:
+        own = 'message_type { name: "RetrieveRequest" field { name: "query" number: 1 type: TYPE_STRING } }'
+        method = rpc(takes="acme.evil.v1.RetrieveRequest")
+        evil = running.tool("acme.evil.v1.Search", method, types=own, domain="evil")
+        await running.publish(evil, running.tool(EIGHT[0]))
+
+        told = await running.fan_out()
+
+        assert set(told.codes) == {"Tool0"}
+        assert not running.tools.calls["/acme.evil.v1.Search/Retrieve"]
+
+
+async def counts(_data: bytes, _context: object) -> AsyncIterator[bytes]:
+    """Ten answers, each after others had a turn."""
+    for number in range(10):
+        await asyncio.sleep(0)
+        yield passages((str(number), 0.5))
 
 
 def gives(*scored: tuple[str, float]) -> Behaviour:
@@ -45,5 +365,15 @@ def gives(*scored: tuple[str, float]) -> Behaviour:
 
     async def answer(_data: bytes, _context: object) -> bytes:
         return passages(*scored)
+
+    return answer
+
+
+def fails(code: grpc.StatusCode) -> Behaviour:
+    """Answer with a code."""
+
+    async def answer(_data: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        await context.abort(code, "as ordered")
+        raise AssertionError
 
     return answer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any as Untyped
@@ -38,6 +38,7 @@ from llmesh.api.mesh.v1 import mesh_pb2 as pb
 from llmesh.api.mesh.v1.mesh_pb2_grpc import MeshServiceStub
 from llmesh.api.retrieval.v1.retrieval_pb2 import Citation, Passage, RetrieveRequest, RetrieveResponse
 from tests.envoy import KEYS, Mesh, Metadata, bearer, mesh, policy_of, token
+from tests.eventually import eventually
 
 RETRIEVE = "llmesh.api.retrieval.v1.RetrieveRequest"
 # What a tool does with a call: gives bytes, or fails.
@@ -177,6 +178,39 @@ class Tools(grpc.GenericRpcHandler):
 
 
 @dataclass(slots=True)
+class Link:
+    """What stands between gateway and Envoy: a socket that passes on what comes, until it is cut."""
+
+    there: str
+    open: set[asyncio.StreamWriter] = field(default_factory=set[asyncio.StreamWriter])
+
+    async def pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
+        back, there = await asyncio.open_unix_connection(self.there)
+        ends = {writer, there}
+        self.open |= ends
+        try:
+            async with asyncio.TaskGroup() as ways:
+                ways.create_task(_copy(reader, there))
+                ways.create_task(_copy(back, writer))
+        finally:
+            self.open -= ends
+
+    def cut(self) -> None:
+        """End every connection there is; a new one may be made."""
+        for writer in self.open:
+            writer.transport.abort()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+@dataclass(slots=True)
 class World:
     """A mesh that fans out."""
 
@@ -185,6 +219,7 @@ class World:
     legs: Legs
     board: CatalogBoard
     services: str
+    link: Link
     policy: Policy = field(default_factory=policy_of)
 
     async def publish(self, *tools: Tool, policy: Policy | None = None) -> None:
@@ -212,12 +247,22 @@ class World:
     ) -> grpc.aio.UnaryStreamCall[pb.FanOutRequest, pb.FanOutResponse]:
         """A fan-out, as sam unless metadata says otherwise. asked: of the FanOutRequest."""
         sent = any_of(request or RetrieveRequest(query="anything"))
+        return self.send(pb.FanOutRequest(request=sent, **asked), metadata=metadata, timeout_s=timeout_s)
+
+    def send(
+        self, request: pb.FanOutRequest, *, metadata: Metadata | None = None, timeout_s: float = 60.0
+    ) -> grpc.aio.UnaryStreamCall[pb.FanOutRequest, pb.FanOutResponse]:
+        """The same of a request as it is."""
         stub: Untyped = MeshServiceStub(self.envoy.channel)
-        return stub.FanOut(
-            pb.FanOutRequest(request=sent, **asked),
-            metadata=bearer(token()) if metadata is None else metadata,
-            timeout=timeout_s,
-        )
+        return stub.FanOut(request, metadata=bearer(token()) if metadata is None else metadata, timeout=timeout_s)
+
+    async def released(self) -> None:
+        """Return when no leg is left, and no tool answers anybody."""
+
+        async def nothing() -> None:
+            assert (self.legs.count, self.tools.answering) == (0, 0)
+
+        await eventually(nothing, within_s=30)
 
     async def fan_out(self, request: Message | None = None, **asked: Untyped) -> Told:
         """All that a fan-out tells."""
@@ -265,8 +310,10 @@ async def world(**facts: Untyped) -> AsyncGenerator[World]:
         server.add_insecure_port(tools.address)
         await server.start()
         services = f"unix:{folder / 'services.sock'}"
-        board, legs = CatalogBoard(), Legs(folder / "branches.sock")
-        made = World(envoy, tools, legs, board, services)
+        link = Link(str(folder / "branches.sock"))
+        between = await asyncio.start_unix_server(link.pass_on, folder / "link.sock")
+        board, legs = CatalogBoard(), Legs(folder / "link.sock")
+        made = World(envoy, tools, legs, board, services, link)
         view = View(board, made.permitted, own=platform_tools(services))
         takers = Takers(lambda: board.current.tools)
         servicer = MeshServicer(
@@ -278,6 +325,7 @@ async def world(**facts: Untyped) -> AsyncGenerator[World]:
                 yield made
         finally:
             await legs.close()
+            between.close()
             await server.stop(0)
 
 

@@ -152,7 +152,7 @@ class Selector(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     where: _builtins.str
     """Of which this holds: CEL over `tool`, as rules have it
-    (llmesh.api.policy.v1.Tool): "tool.cost == COST_LOW".
+    (llmesh.api.policy.v1.Tool): "tool.cost == Cost.COST_LOW".
     """
     limit: _builtins.int
     """At most so many, the first by service and method. 0: the mesh's most, 256."""

@@ -1,0 +1,208 @@
+"""Tools that fail, hang, lie and flood, callers that leave, and what becomes of everybody else's branches."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import grpc
+
+from gateway.blocks.words import Block, CallerId, Kind, Target
+from gateway.snapshot.blocks import Surroundings
+from gateway.snapshot.build import blocking, build, build_blocks
+from llmesh.api.mesh.v1 import mesh_pb2 as pb
+from llmesh.api.retrieval.v1.retrieval_pb2 import Passage, RetrieveResponse
+from tests.envoy import bearer, token
+from tests.eventually import eventually
+from tests.gateway.fanout.test_fanout import EIGHT, OPEN, eight, fails
+from tests.gateway.fanout.world import WRITE, Streaming, hang, passages, rpc, world
+
+UNAVAILABLE, LATE = grpc.StatusCode.UNAVAILABLE.value[0], grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
+INTERNAL, EXHAUSTED = grpc.StatusCode.INTERNAL.value[0], grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+
+
+async def too_large(_data: bytes, _context: object) -> bytes:
+    return RetrieveResponse(passages=[Passage(text="x" * (17 << 20))]).SerializeToString()
+
+
+async def lies(_data: bytes, _context: object) -> bytes:
+    return b"\xff\xff"
+
+
+async def many_trailers(_data: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+    context.set_trailing_metadata(tuple((f"x-trailer-{index}", "x" * 4096) for index in range(256)))
+    return passages(("one", 1))
+
+
+async def test_what_goes_wrong_with_some_branches_harms_no_other() -> None:
+    async with world() as running:
+        dead = running.tool("acme.support.v1.Dead", address="unix:/nowhere/dead.sock")
+        await running.publish(*(running.tool(name) for name in EIGHT), dead)
+        bad = {"Tool1": too_large, "Tool2": lies, "Tool3": many_trailers, "Tool4": hang}
+        for name, behaviour in bad.items():
+            running.tools.behaviours[f"/acme.support.v1.{name}/Retrieve"] = behaviour
+        running.tools.behaviours[f"/{EIGHT[5]}/Retrieve"] = fails(grpc.StatusCode.PERMISSION_DENIED)
+
+        told = await running.fan_out(completion=pb.COMPLETION_BEST_EFFORT, timeout_s=5)
+
+        codes = told.codes
+        assert [codes[f"Tool{index}"] for index in (0, 6, 7)] == [0, 0, 0]
+        assert codes["Tool2"] == INTERNAL
+        assert codes["Tool4"] == LATE
+        assert codes["Tool5"] == grpc.StatusCode.PERMISSION_DENIED.value[0]
+        assert codes["Dead"] == UNAVAILABLE
+        assert codes["Tool1"] not in (0, LATE)
+        assert codes["Tool3"] not in (0, LATE)
+        again = await running.fan_out(selector=pb.Selector(tools=[EIGHT[0]]))
+        assert again.codes == {"Tool0": 0}
+        await running.released()
+
+
+async def test_a_blocked_tools_branch_is_refused_as_its_call_would_be() -> None:
+    async with eight() as running:
+        block = Block("b-1", Target(Kind.TOOL, EIGHT[0]), "on fire", CallerId("corp", "pia"), at_us=0)
+        tools, policy = running.envoy.served or ({}, running.policy)
+        blocked = build_blocks([block], Surroundings({}, tools.keys(), {}))
+        await running.envoy.publish_resources(blocking(build(tools, policy), blocked))
+
+        told = await running.fan_out()
+
+        branch = told.branches[f"{EIGHT[0]}/Retrieve"]
+        alone = await running.envoy.call(f"/{EIGHT[0]}/Retrieve")
+        assert alone.status
+        assert (branch.status.code, branch.status.message) == (alone.code.value[0], alone.message)
+        assert [each.type_url for each in branch.status.details] == [each.type_url for each in alone.status.details]
+        assert sum(code == 0 for code in told.codes.values()) == 7
+
+
+async def test_a_caller_who_leaves_leaves_nothing_open() -> None:
+    async with eight() as running:
+        for name in EIGHT:
+            running.tools.behaviours[f"/{name}/Retrieve"] = hang
+        calls, reading = [running.call() for _ in range(4)], list[asyncio.Future[None]]()
+
+        async def all_are_open() -> None:
+            assert running.tools.answering == 32
+
+        for call in calls:
+            reading.append(asyncio.ensure_future(_read(call)))
+        await eventually(all_are_open, within_s=20)
+        for call in calls:
+            call.cancel()
+
+        await running.released()
+        await asyncio.gather(*reading)
+
+
+async def test_streams_that_nobody_reads_any_more_end() -> None:
+    async with world() as running:
+        await running.publish(*(running.tool(name, rpc("Stream", streams=True)) for name in EIGHT), policy=OPEN)
+        for name in EIGHT:
+            running.tools.streams[f"/{name}/Stream"] = never_ends
+
+        call = running.call()
+        await anext(aiter(call))
+        call.cancel()
+
+        await running.released()
+
+
+async def test_a_reader_who_stops_stops_the_tools() -> None:
+    """What runs ahead is bounded: by the windows on the way, and by nothing that grows."""
+    async with world() as running:
+        await running.publish(*(running.tool(name, rpc("Stream", streams=True)) for name in EIGHT), policy=OPEN)
+        sent = dict.fromkeys(EIGHT, 0)
+
+        def floods(name: str) -> Streaming:
+            async def answer(_data: bytes, _context: object) -> AsyncIterator[bytes]:
+                for _ in range(1000):
+                    sent[name] += 1
+                    yield passages(("x" * 100_000, 1))
+
+            return answer
+
+        for name in EIGHT:
+            running.tools.streams[f"/{name}/Stream"] = floods(name)
+        call = running.call(timeout_s=120)
+        await anext(aiter(call))
+
+        before: dict[str, int] = {}
+
+        async def nothing_is_sent_any_more() -> None:
+            nonlocal before
+            now, before = before, dict(sent)
+            assert before == now
+
+        await eventually(nothing_is_sent_any_more, within_s=30, pause_s=1.0)
+        assert sum(sent.values()) * 100_000 < 64 << 20
+        call.cancel()
+        await running.released()
+
+
+async def test_a_storm_of_losers_breaks_no_other_fan_out() -> None:
+    """Envoy closes a connection on which more than half of 500 streams were reset young."""
+    async with world() as running:
+        await running.publish(*(running.tool(name) for name in EIGHT))
+        for name in EIGHT[1:]:
+            running.tools.behaviours[f"/{name}/Retrieve"] = hang
+        slow = asyncio.Event()
+
+        async def waits(_data: bytes, _context: object) -> bytes:
+            await slow.wait()
+            return passages(("late", 1))
+
+        patient = running.tool("acme.patient.v1.Tool", domain="patient")
+        await running.publish(*(running.tool(name) for name in EIGHT), patient)
+        running.tools.behaviours["/acme.patient.v1.Tool/Retrieve"] = waits
+        waiting = asyncio.ensure_future(
+            running.fan_out(selector=pb.Selector(domains=["patient"]), metadata=bearer(token(sub="patient")))
+        )
+        racing = pb.Selector(domains=["support"])
+        for _ in range(120):
+            told = await running.fan_out(completion=pb.COMPLETION_FIRST_OK, selector=racing)
+            assert (told.codes["Tool0"], told.summary.met) == (0, True)
+        slow.set()
+
+        told = await waiting
+        (branch,) = told.branches.values()
+        assert (branch.status.code, branch.attempt_count) == (0, 1)
+        await running.released()
+
+
+async def test_a_write_is_sent_once_though_the_connection_breaks_and_a_read_is_sent_again() -> None:
+    async with world() as running:
+        await running.publish(running.tool(EIGHT[0], rpc(), rpc("Write", effect=WRITE)), policy=OPEN)
+        read, write = (f"/{EIGHT[0]}/{name}" for name in ("Retrieve", "Write"))
+        running.tools.behaviours |= {read: hang, write: hang}
+        waiting = asyncio.ensure_future(running.fan_out(allow_writes=True, timeout_s=30))
+
+        async def both_are_there() -> None:
+            assert running.tools.calls == {read: 1, write: 1}
+
+        await eventually(both_are_there, within_s=20)
+        del running.tools.behaviours[read]
+        running.link.cut()
+
+        told = await waiting
+        assert {name: each.status.code for name, each in told.branches.items()} == {read[1:]: 0, write[1:]: UNAVAILABLE}
+        assert {name: each.attempt_count for name, each in told.branches.items()} == {read[1:]: 2, write[1:]: 1}
+        assert running.tools.calls == {read: 2, write: 1}
+        await running.released()
+
+
+def never_ends(_data: bytes, _context: object) -> AsyncIterator[bytes]:
+    return _forever()
+
+
+async def _forever() -> AsyncIterator[bytes]:
+    while True:
+        await asyncio.sleep(0.001)
+        yield passages(("again", 1))
+
+
+async def _read(call: grpc.aio.UnaryStreamCall[pb.FanOutRequest, pb.FanOutResponse]) -> None:
+    try:
+        async for _ in call:
+            pass
+    except (asyncio.CancelledError, grpc.aio.AioRpcError):
+        pass

@@ -1,0 +1,188 @@
+"""What fan-outs are planned with, by properties: merging, the split of time, completion, allowances."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.fanout import allowances
+from gateway.fanout.budget import split
+from gateway.fanout.completion import progress
+from gateway.fanout.merge import Answer, Gathered, read_merge
+from llmesh.api.mesh.v1 import mesh_pb2 as pb
+from llmesh.api.options.v1 import options_pb2 as options
+from llmesh.api.retrieval.v1.retrieval_pb2 import Citation, Passage, RetrieveResponse
+from llmesh.errors import InvalidCall
+
+passage = st.builds(
+    Passage,
+    text=st.text(max_size=3),
+    score=st.floats(width=32),
+    citation=st.builds(Citation, digest=st.sampled_from("abc")),
+)
+answers = st.lists(st.lists(passage, max_size=4), min_size=1, max_size=5).map(
+    lambda found: [Answer(f"tool{index}", index, RetrieveResponse(passages=each)) for index, each in enumerate(found)]
+)
+MERGES = {
+    "concatenate": options.Merge(concatenate=options.Concatenate(field="passages")),
+    "by_key": options.Merge(by_key=options.ByKey(field="passages", key="citation.digest")),
+    "top_k": options.Merge(top_k=options.TopK(field="passages", score="score", k=3, key="citation.digest")),
+}
+
+
+def merged(stated: options.Merge, given_answers: Sequence[Answer]) -> RetrieveResponse:
+    made = read_merge(stated, RetrieveResponse)(given_answers)
+    assert isinstance(made, RetrieveResponse)
+    return made
+
+
+def entries(found: Sequence[Answer]) -> Iterator[Passage]:
+    for answer in found:
+        assert isinstance(answer.message, RetrieveResponse)
+        yield from answer.message.passages
+
+
+def seen(message: RetrieveResponse) -> list[bytes]:
+    # NaN equals nothing, but its bytes do.
+    return [each.SerializeToString() for each in message.passages]
+
+
+@pytest.mark.parametrize("stated", MERGES.values(), ids=MERGES)
+@given(found=answers, seed=st.randoms())
+def test_what_is_merged_does_not_depend_on_the_order_in_which_answers_came(
+    stated: options.Merge, found: list[Answer], seed: Random
+) -> None:
+    in_order = merged(stated, found)
+    came = [Answer(each.name, place, each.message) for place, each in enumerate(found)]
+    seed.shuffle(came)
+
+    assert seen(merged(stated, came)) == seen(in_order)
+
+
+@given(found=answers)
+def test_nothing_is_lost_of_what_is_concatenated(found: list[Answer]) -> None:
+    every = [each.SerializeToString() for each in entries(found)]
+    assert seen(merged(MERGES["concatenate"], found)) == every
+
+
+@given(found=answers)
+def test_of_each_key_one_entry_stays(found: list[Answer]) -> None:
+    digests = [each.citation.digest for each in merged(MERGES["by_key"], found).passages]
+    assert sorted(digests) == sorted({each.citation.digest for each in entries(found)})
+
+
+@given(found=answers)
+def test_the_highest_scores_stay_and_none_that_is_no_number_before_one_that_is(found: list[Answer]) -> None:
+    kept = [each.score for each in merged(MERGES["top_k"], found).passages]
+    ranks: dict[str, list[float]] = {}
+    for each in entries(found):
+        ranks.setdefault(each.citation.digest, []).append(_rank(each.score))
+    best = [max(scores) for scores in ranks.values()]
+    assert [_rank(score) for score in kept] == sorted(best, reverse=True)[:3]
+
+
+def _rank(score: float) -> float:
+    return -math.inf if math.isnan(score) else score + 0.0
+
+
+def test_the_first_is_the_one_that_came_first() -> None:
+    late, early = (RetrieveResponse(passages=[Passage(text=text)]) for text in ("late", "early"))
+    found = [Answer("a", 1, late), Answer("b", 0, early)]
+    assert merged(options.Merge(first=options.First()), found) == early
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        options.Merge(),
+        options.Merge(concatenate=options.Concatenate(field="none")),
+        options.Merge(by_key=options.ByKey(field="passages", key="citation")),
+        options.Merge(by_key=options.ByKey(field="passages", key="citation.digest.more")),
+        options.Merge(by_key=options.ByKey(field="passages", key="attributes")),
+        options.Merge(by_key=options.ByKey(field="passages", key="")),
+        options.Merge(by_key=options.ByKey(field="passages", key="score")),
+        options.Merge(top_k=options.TopK(field="passages", score="text")),
+        options.Merge(top_k=options.TopK(field="passages", score="citation.digest")),
+    ],
+)
+def test_a_merge_by_what_is_not_there_is_refused(stated: options.Merge) -> None:
+    with pytest.raises(InvalidCall) as refused:
+        read_merge(stated, RetrieveResponse)
+    assert refused.value.violations
+    assert refused.value.reason == "BAD_MERGE"
+
+
+def test_answers_that_are_too_large_together_are_not_kept() -> None:
+    gathered = Gathered(read_merge(MERGES["concatenate"], RetrieveResponse))
+    for name in "abc":
+        gathered.add(name, RetrieveResponse(passages=[Passage(text="x" * (5 << 20))]))
+    assert isinstance(gathered.merged(), str)
+    assert not gathered.answers
+
+
+@given(remaining_s=st.floats(min_value=1e-6, max_value=86_400))
+def test_some_of_the_time_is_kept_to_answer_and_most_is_the_branches(remaining_s: float) -> None:
+    budget = split(remaining_s)
+    assert budget.whole_s == pytest.approx(remaining_s)
+    assert 0 < budget.kept_s <= 0.1
+    assert budget.branch_s >= remaining_s * 0.89
+
+
+@given(first=st.floats(min_value=1e-6, max_value=86_400), more=st.floats(min_value=0, max_value=86_400))
+def test_more_time_is_never_less_for_branches(first: float, more: float) -> None:
+    assert split(first + more).branch_s >= split(first).branch_s
+
+
+@given(ends=st.lists(st.booleans(), min_size=1, max_size=20), quorum=st.integers(min_value=1, max_value=20))
+def test_a_quorum_is_met_exactly_if_enough_answer_and_ends_as_soon_as_that_is_known(
+    ends: list[bool], quorum: int
+) -> None:
+    quorum = min(quorum, len(ends))
+    done = progress(pb.COMPLETION_QUORUM, quorum, len(ends))
+    place = 0
+    for place, ok in enumerate(ends, 1):
+        done.count(ok=ok)
+        known = sum(ends[:place]) >= quorum or len(ends) - (place - sum(ends[:place])) < quorum
+        assert (done.end() is not None) is (known or place == len(ends))
+        if known:
+            break
+    assert done.met is (sum(ends[:place]) >= quorum)
+
+
+# Envoy's guard of a connection, as of 1.40: Http::ConnectionManagerImpl::maybeDrainDueToPrematureResets.
+TOTAL = 500
+
+
+# Runs of streams that are given up, or are not.
+runs = st.lists(st.tuples(st.booleans(), st.integers(1, 900)), max_size=8).map(
+    lambda found: [given_up for given_up, count in found for _ in range(count)]
+)
+
+
+@given(before=runs, after=runs)
+def test_no_order_of_events_has_envoy_close_the_connection_whenever_it_was_made(
+    before: list[bool], after: list[bool]
+) -> None:
+    bucket = allowances.resets()
+    for given_up in before:
+        _event(bucket, given_up=given_up)
+    closed = young = 0
+    for given_up in after:
+        reset = _event(bucket, given_up=given_up)
+        closed, young = closed + 1, young + reset
+        limit_is_near = closed >= TOTAL and young * 2 > closed
+        assert not limit_is_near
+        assert young < TOTAL / 2 or closed >= TOTAL
+
+
+def _event(bucket: allowances.Allowance, *, given_up: bool) -> bool:
+    """Whether a stream that ends is one that was broken off young; if it may not be, it is given up when it is old."""
+    if given_up and bucket.use():
+        return True
+    bucket.earn()
+    return False
