@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from docs.tables import table
 
 DELTA, XDS, E2E = "tests/gateway/xds/test_delta.py", "tests/gateway/xds", "tests/e2e"
+KEYS = "tests/gateway/test_published_keys.py"
 FAN_OUT = "tests/gateway/fanout"
 CELLS = "tests/differential/test_cells.py::test_envoy_decides_and_derives_as_governance_does"
 CANDIDATE, SHEET = "tests/gateway/reading/test_candidate.py", "tests/governance/contract/test_sheet.py"
@@ -176,7 +177,10 @@ ISSUERS: Mapping[str, Held | NotHeld] = {
     ),
     "refresh_s": Held(
         "gateway, which fetches keys from a URL",
-        ("tests/gateway/test_published_keys.py::test_keys_are_fetched_and_fetched_again_when_it_is_time",),
+        (
+            f"{KEYS}::test_keys_are_fetched_and_fetched_again_when_it_is_time",
+            f"{KEYS}::test_keys_that_their_issuer_has_not_shown_for_a_day_are_believed_no_more",
+        ),
     ),
     "audiences": Held(
         "Envoy, `llmesh.verify`", (CELLS, "tests/governance/test_issuers.py::test_an_issuer_must_be_strict")

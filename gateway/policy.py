@@ -14,12 +14,16 @@ import json
 import logging
 from collections.abc import AsyncGenerator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
+from joserfc.jwk import ECKey
+
 from gateway.clock import Clock
-from gateway.published_keys import KeysError, PublishedKeys
+from gateway.published_keys import FETCH_S, WAIT_S, KeysError, PublishedKeys
 from gateway.snapshot.build import Policy, build
 from governance.bundle import parse_bundle
 from governance.issuers import Issuer, Issuers, parse_issuers, usable_keys
@@ -81,9 +85,9 @@ class PolicyFiles:
 
     @property
     def stale_keys(self) -> list[str]:
-        """Which issuers' keys could not be fetched again, and why; those from before are in force."""
+        """Which issuers' keys could not be fetched again, and why; those from before are in force, for a day."""
         issuers = self._good.policy.issuers.issuers if self._good else ()
-        return self._published.faults([issuer.name for issuer in issuers if issuer.publishes])
+        return self._published.faults(issuer for issuer in issuers if issuer.publishes)
 
     def refuse(self, name: str, words: str) -> None:
         """Envoy does not take what the policy in force makes of one of its filters, and goes on with another."""
@@ -117,7 +121,7 @@ class PolicyFiles:
             self._fault = self._words(error)
             self.load_errors += 1
             log.error("policy refused", extra={"error": self._fault})  # noqa: TRY400 - the message says it all
-            self._good = self._good or self._last_good(error)
+            self._good = self._newly_keyed(self._good or self._last_good(error))
             # Told of a policy that stays in force: a gateway that cannot start says so as it ends.
             self._tell()
             return self._good
@@ -173,11 +177,13 @@ class PolicyFiles:
         while True:
             await clock.sleep(POLL_S)
             texts = await asyncio.to_thread(self._read_quietly)
-            if texts == self._read_last:
+            if texts == self._read_last and not self._fault:
                 continue
-            newer = await asyncio.to_thread(self.load)
+            # Whatever is wrong with a file, keys come and go.
+            read = self.load if texts != self._read_last else partial(self._newly_keyed, loaded)
+            newer = await asyncio.to_thread(read)
             if newer != loaded:
-                loaded = newer
+                loaded = self._good = newer
                 log.info("policy loaded", extra={"bundle": loaded.policy.bundle.digest})
                 yield loaded
 
@@ -201,8 +207,18 @@ class PolicyFiles:
 
     def _keys(self, issuer: Issuer) -> str:
         if issuer.publishes:
-            return self._published.jwks(issuer)
+            # A mesh that has no policy yet has nothing better to do.
+            return self._published.jwks(issuer, wait_s=WAIT_S if self._good else FETCH_S)
         return self._text((self._home.keys if issuer.development else self._folder) / issuer.jwks)
+
+    def _newly_keyed(self, loaded: Loaded) -> Loaded:
+        """The same with the keys that its issuers publish now."""
+        keys = dict(loaded.policy.keys)
+        for issuer in loaded.policy.issuers.issuers:
+            if issuer.publishes:
+                with suppress(KeysError, DocumentError):
+                    keys[issuer.name] = _usable(issuer, self._published.jwks(issuer))
+        return loaded if keys == loaded.policy.keys else replace(loaded, policy=replace(loaded.policy, keys=keys))
 
     @staticmethod
     def _text(path: Path) -> str:
@@ -227,7 +243,7 @@ class PolicyFiles:
                     f"issuers.yaml: `{issuer.name}` is a development issuer, which a mesh that listens beyond "
                     "loopback does not believe; remove it"
                 )
-        keys = {issuer.name: usable_keys(issuer, texts[f"keys/{issuer.name}"]) for issuer in issuers.issuers}
+        keys = {issuer.name: _usable(issuer, texts[f"keys/{issuer.name}"]) for issuer in issuers.issuers}
         domains = {name: text for name, text in texts.items() if name.startswith("domains/")}
         ownership = parse_ownership(texts["ownership.yaml"])
         bundle = parse_bundle(texts["mesh.yaml"], domains, ownership=ownership)
@@ -237,6 +253,18 @@ class PolicyFiles:
         except (ValueError, TypeError) as error:
             raise PolicyError(f"issuers.yaml: Envoy cannot be told what it says: {error}") from error
         return Loaded(policy, ownership, MappingProxyType({"mesh.yaml": texts["mesh.yaml"], **domains}))
+
+
+def _usable(issuer: Issuer, text: str) -> str:
+    """The keys that verify an issuer's tokens. text: a JWKS; empty: none is believed. Raises DocumentError."""
+    return usable_keys(issuer, text) if text else _nobodys_keys()
+
+
+@functools.cache
+def _nobodys_keys() -> str:
+    # Envoy takes no JWKS without a key: the private part of this one is forgotten here.
+    key = ECKey.generate_key("P-256", parameters={"kid": "nobody", "alg": "ES256"})
+    return json.dumps({"keys": [key.as_dict(private=False)]})
 
 
 @functools.lru_cache(maxsize=2)

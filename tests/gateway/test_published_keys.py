@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import aclosing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -14,11 +17,13 @@ import pytest
 from joserfc.jwk import ECKey
 
 from gateway import published_keys
-from gateway.published_keys import MAX_BYTES, RETRY_S, KeysError, PublishedKeys
+from gateway.policy import POLL_S
+from gateway.published_keys import BELIEVED_S, MAX_BYTES, RETRY_S, KeysError, PublishedKeys
 from governance.issuers import Issuer, parse_issuers
 from llmesh.document import DocumentError
 from tests.envoy import ISSUERS, JWKS
 from tests.eventually import eventually
+from tests.gateway.fakes import FakeClock
 from tests.gateway.policy_files import Folder
 from tests.key_site import KeySite, key_site
 from tests.pki import Authority
@@ -62,7 +67,7 @@ async def test_keys_are_fetched_and_fetched_again_when_it_is_time(site: KeySite,
         assert keys.jwks(issuer) == OTHER_JWKS
 
     await eventually(came)
-    assert (len(site.asked), keys.faults(["corp"])) == (2, [])
+    assert (len(site.asked), keys.faults([issuer])) == (2, [])
 
 
 @pytest.mark.parametrize(
@@ -91,7 +96,7 @@ async def test_what_is_no_use_leaves_the_keys_from_before(
 
     async def failed() -> None:
         assert keys.jwks(issuer) == JWKS
-        words = " ".join(keys.faults(["corp"]))
+        words = " ".join(keys.faults([issuer]))
         assert words.startswith(f"the keys of issuer `corp` cannot be had from {site.url}: ")
         assert said in words
 
@@ -103,7 +108,7 @@ async def test_what_is_no_use_leaves_the_keys_from_before(
     now.at_s += RETRY_S
 
     async def mended() -> None:
-        assert (keys.jwks(issuer), keys.faults(["corp"])) == (OTHER_JWKS, [])
+        assert (keys.jwks(issuer), keys.faults([issuer])) == (OTHER_JWKS, [])
 
     await eventually(mended)
 
@@ -129,12 +134,87 @@ def test_an_answer_that_does_not_end_is_given_up(tmp_path: Path) -> None:
     keys = PublishedKeys(tmp_path, clock=now)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         issuer = issuer_at(f"http://127.0.0.1:{silent.getsockname()[1]}/keys")
-        known = published_keys._Keys(issuer.jwks, JWKS)  # pyright: ignore[reportPrivateUsage]
-        keys._known["corp"] = known  # pyright: ignore[reportPrivateUsage]
+        known = published_keys._Keys(JWKS, time.time())  # pyright: ignore[reportPrivateUsage]
+        keys._known["corp", issuer.jwks] = known  # pyright: ignore[reportPrivateUsage]
         assert keys.jwks(issuer) == JWKS
         now.at_s += 2 * published_keys.FETCH_S + 1
         assert keys.jwks(issuer) == JWKS
-    assert ["the answer does not end" in words for words in keys.faults(["corp"])] == [True]
+    assert ["the answer does not end" in words for words in keys.faults([issuer])] == [True]
+
+
+async def test_keys_that_their_issuer_has_not_shown_for_a_day_are_believed_no_more(
+    site: KeySite, tmp_path: Path
+) -> None:
+    now, today = Now(), Now()
+    folder = Folder.make(tmp_path)
+    folder.write("issuers.yaml", ISSUERS.replace("corp.jwks.json", site.url))
+    issuer, kept = issuer_at(site.url), folder.home.state
+    assert PublishedKeys(kept, clock=now, unix_s=today).jwks(issuer) == JWKS
+
+    site.code = 503
+    today.at_s += BELIEVED_S
+    keys = PublishedKeys(kept, clock=now, unix_s=today)
+    assert keys.jwks(issuer) == JWKS
+    today.at_s += 1
+    assert keys.jwks(issuer) == ""
+
+    async def told() -> None:
+        assert [words.rpartition("; ")[2] for words in keys.faults([issuer])] == [
+            "its tokens are refused, as it has not shown its keys for a day"
+        ]
+
+    await eventually(told)
+    # As a policy has it: a key of which nobody has the private part.
+    files = folder.files()
+    files._published = keys  # pyright: ignore[reportPrivateUsage]
+    assert [key["kid"] for key in json.loads(files.load().policy.keys["corp"])["keys"]] == ["nobody"]
+
+    site.code = 200
+    now.at_s += RETRY_S
+
+    async def back() -> None:
+        assert keys.jwks(issuer) == JWKS
+
+    await eventually(back)
+
+
+class _Unwaited(threading.Thread):
+    def join(self, timeout: float | None = None) -> None:
+        raise AssertionError("waited again")
+
+
+def test_an_issuer_that_never_answers_holds_nobody_up_twice(tmp_path: Path) -> None:
+    keys = PublishedKeys(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        issuer = issuer_at(f"http://127.0.0.1:{silent.getsockname()[1]}/keys")
+        with pytest.raises(KeysError, match="no answer yet"):
+            keys.jwks(issuer, wait_s=0.01)
+        keys._known["corp", issuer.jwks].fetching = _Unwaited()  # pyright: ignore[reportPrivateUsage]
+        with pytest.raises(KeysError, match="no answer yet"):
+            keys.jwks(issuer)
+
+
+@pytest.mark.parametrize("wrong", ["mesh.yaml", "issuers.yaml"])
+async def test_keys_change_while_a_file_is_wrong(site: KeySite, tmp_path: Path, wrong: str) -> None:
+    now, clock = Now(), FakeClock()
+    folder = Folder.make(tmp_path)
+    folder.write("issuers.yaml", ISSUERS.replace("corp.jwks.json", site.url))
+    files = folder.files()
+    files._published = PublishedKeys(folder.home.state, clock=now)  # pyright: ignore[reportPrivateUsage]
+    async with aclosing(files.watch(clock)) as policies:
+        assert json.loads((await anext(policies)).policy.keys["corp"])["keys"][0]["kid"] == "one"
+        folder.write(wrong, "version: what")
+        site.body = OTHER_JWKS.encode()
+        now.at_s += issuer_at(site.url).refresh_s
+        newer = asyncio.ensure_future(anext(policies))
+
+        async def come() -> None:
+            await clock.pass_(POLL_S)
+            assert newer.done()
+
+        await eventually(come)
+        assert json.loads((await newer).policy.keys["corp"])["keys"][0]["kid"] == "two"
+        assert wrong in files.error
 
 
 def test_another_process_begins_with_the_keys_from_before(site: KeySite, tmp_path: Path) -> None:
