@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["FanOut", "FansOut", "Gathered", "Opened", "Options"]
+__all__ = ["FanOut", "FansOut", "Gathered", "Opened", "Options", "request_of"]
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from llmesh.cli import audit, blocks, call, contract, identity, mesh, restart, tools
+from llmesh.cli import audit, blocks, call, contract, fanout, identity, mesh, restart, tools
 from llmesh.cli.output import say
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ app.command("login", rich_help_panel=YOU)(identity.login)
 app.command("token", rich_help_panel=YOU)(identity.token)
 app.add_typer(tools.app, name="tools", rich_help_panel=TOOLS)
 app.command("call", rich_help_panel=TOOLS)(call.call)
+app.command("fanout", rich_help_panel=TOOLS)(fanout.fanout)
 app.add_typer(audit.app, name="audit", rich_help_panel=TOOLS)
 app.add_typer(contract.app, name="contract", rich_help_panel=TOOLS)
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -145,3 +148,76 @@ async def test_rules_see_for_whom_a_tool_asks_and_which_tool_it_is(mesh: Running
     assert [(each.method, each.code) for each in answer.unanswered] == [(f"{HANDBOOK}/Retrieve", "NOT_FOUND")]
     assert HANDBOOK not in {each.tool for each in answer.sources}
     assert alone.summary.answered_count == 3
+
+
+def command(mesh: RunningMesh, *arguments: str, terminal: bool = False) -> subprocess.CompletedProcess[str]:
+    """What `llmesh fanout` says."""
+    seen = {"TTY_COMPATIBLE": "1", "TERM": "xterm", "COLUMNS": "200"} if terminal else {"NO_COLOR": "1"}
+    env = {**os.environ, "LLMESH_HOME": str(mesh.home.path), "LLMESH_TOKEN": mesh.token(), **seen}
+    program = (sys.executable, "-P", "-c", "from llmesh.cli import main; main()", "fanout")
+    return subprocess.run(
+        (*program, *arguments, "--address", mesh.address),
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+
+
+RETRIEVE = "llmesh.api.retrieval.v1.RetrieveRequest"
+JSON = '{"query": "how to call a tool with a timeout", "limit": 2}'
+
+
+@pytest.mark.parametrize("terminal", [False, True], ids=["piped", "at a terminal"])
+def test_the_command_shows_a_row_for_each_tool_and_how_it_ended(mesh: RunningMesh, terminal: bool) -> None:  # noqa: FBT001
+    ran = command(mesh, RETRIEVE, JSON, terminal=terminal)
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+    for tool in (DOCS, PACKAGES, HANDBOOK):
+        assert f"{tool}/Retrieve" in ran.stdout
+    assert "3 answered: all have ended" in ran.stdout
+    assert ("3 ended, " in ran.stdout) is terminal
+
+
+def test_for_programs_the_command_writes_a_line_a_branch_then_the_summary(mesh: RunningMesh) -> None:
+    ran = command(
+        mesh, "RetrieveRequest", JSON, "--where", "tool.domain == 'engineering'", "--merge", "default", "--json"
+    )
+
+    *branches, last = map(json.loads, ran.stdout.splitlines())
+    assert {each["tool"] for each in branches} == {DOCS, PACKAGES}
+    for each in branches:
+        assert (each["ended"], each["error"], each["attempts"]) == (True, None, 1)
+        assert len(each["responses"][0]["passages"]) == 2
+    assert (last["summary"]["met"], last["summary"]["answeredCount"]) == (True, 2)
+    assert len(last["merged"]["passages"]) == 4
+
+
+def test_the_command_ends_when_enough_have_answered(mesh: RunningMesh) -> None:
+    ran = command(mesh, RETRIEVE, JSON, "--quorum", "1", "--merge", "first")
+
+    assert ran.returncode == 0
+    assert "1 answered" in ran.stdout
+    assert json.loads(ran.stdout[ran.stdout.index("\n{") :])["passages"]
+
+
+WRONG = {
+    "an unknown type": (("acme.Nothing", "{}"), "no method that you may know of takes `acme.Nothing`"),
+    "no JSON": ((RETRIEVE, "{"), "the request is not JSON"),
+    "another request": ((RETRIEVE, '{"quarry": 1}'), 'no field named "quarry"'),
+    "a request that breaks its rules": ((RETRIEVE, "{}"), "too few answered"),
+    "no merge": ((RETRIEVE, JSON, "--merge", "best"), "`best` says no merge"),
+    "a merge of no field": ((RETRIEVE, JSON, "--merge", '{"concatenate": {"field": "pages"}}'), "INVALID_ARGUMENT"),
+    "nobody picked": ((RETRIEVE, JSON, "--where", "false"), "NOT_FOUND"),
+    "no condition": ((RETRIEVE, JSON, "--where", "tool."), "INVALID_ARGUMENT"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "said"), WRONG.values(), ids=WRONG)
+def test_the_command_fails_in_words(mesh: RunningMesh, arguments: Sequence[str], said: str) -> None:
+    ran = command(mesh, *arguments)
+
+    assert ran.returncode == 1
+    assert said in ran.stderr
+    assert "Traceback" not in ran.stderr

@@ -1,0 +1,137 @@
+"""`llmesh fanout`: send one request to every tool that takes its type."""
+
+from __future__ import annotations
+
+import json as json_text
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llmesh.cli.options import AddressOption, AsOption, HomeOption, JsonOption
+from llmesh.cli.output import print_json, print_json_line
+from llmesh.problem import Problem
+
+if TYPE_CHECKING:
+    import grpc.aio
+    from google.protobuf.message import Message
+
+    from llmesh.api.options.v1 import options_pb2
+    from llmesh.fanout import FanOut, Options
+
+
+def fanout(
+    type_name: Annotated[
+        str, typer.Argument(metavar="TYPE", help="The request's type, e.g. llmesh.api.retrieval.v1.RetrieveRequest.")
+    ],
+    request: Annotated[str, typer.Argument(metavar="JSON", help="The request.")] = "{}",
+    *,
+    where: Annotated[
+        str, typer.Option("--where", metavar="CEL", help="Of these alone: \"tool.domain == 'handbook'\".")
+    ] = "",
+    quorum: Annotated[
+        int,
+        typer.Option("--quorum", min=0, help="So many must answer; the others are cancelled then. Default: all."),
+    ] = 0,
+    merge: Annotated[
+        str,
+        typer.Option(
+            "--merge",
+            metavar="default|first|JSON",
+            help="Make one message of the answers: as the type says, the first one, or by an options.v1.Merge.",
+        ),
+    ] = "",
+    timeout_s: Annotated[
+        float | None, typer.Option("--timeout", min=0.001, help="Seconds for it all. Default: the mesh's own.")
+    ] = None,
+    name: AsOption = "",
+    home: HomeOption = None,
+    address: AddressOption = "",
+    json: JsonOption = False,
+) -> None:
+    """Send a request to every tool that takes its type: JSON in, and a row for each tool once it has ended.
+
+    With --json every branch is one line as it comes, and the last line is the summary. Fails if too few answered.
+    """
+    from llmesh.cli.session import open_session
+
+    session = open_session(home, address, name=name)
+    stated: Options = {"where": where, "quorum": quorum, "merge": _merge(merge), "timeout_s": timeout_s}
+    session.run(lambda channel: _run(channel, type_name, _value(request), stated, lines=json))
+
+
+async def _run(channel: grpc.aio.Channel, type_name: str, value: object, stated: Options, *, lines: bool) -> None:
+    from llmesh.cli.fanout_types import find
+    from llmesh.dynamic import BadJson
+    from llmesh.fanout import FanOut, request_of
+
+    types = await find(channel, type_name)
+    try:
+        message = types.taker.request(value)
+    except BadJson as err:
+        raise Problem(f"the request does not fit: {err}", f"see an example: llmesh tools show {types.service}") from err
+    fan_out = FanOut(
+        request_of(message, stated),
+        types.read,
+        channel=lambda: channel,
+        opened=lambda: nullcontext(channel),
+        timeout_s=stated.get("timeout_s"),
+    )
+    await (_print_lines(fan_out) if lines else _print_table(fan_out, merging=stated.get("merge") is not None))
+    if not fan_out.summary.met:
+        raise Problem("too few answered", "give it more time (--timeout), or ask for fewer (--quorum)")
+
+
+async def _print_lines(fan_out: FanOut[Message]) -> None:
+    from llmesh.cli.fanout_show import branch_value, summary_value, value_of
+
+    async for branch in fan_out:
+        print_json_line(branch_value(branch))
+    summary = fan_out.summary
+    merged = value_of(fan_out.merged) if summary.HasField("merged") else None
+    print_json_line({"summary": summary_value(summary), "merged": merged})
+
+
+async def _print_table(fan_out: FanOut[Message], *, merging: bool) -> None:
+    from rich.live import Live
+
+    from llmesh.cli.fanout_show import Branches, ending, value_of
+    from llmesh.cli.output import console
+
+    out, branches = console(), Branches()
+    # Where nobody watches, the table is told once.
+    with Live(branches, console=out) if out.is_terminal else nullcontext():
+        async for branch in fan_out:
+            branches.add(branch)
+    if not out.is_terminal:
+        out.print(branches)
+    out.print(ending(fan_out.summary))
+    if merging and fan_out.summary.met:
+        print_json(value_of(fan_out.merged))
+
+
+def _value(request: str) -> object:
+    try:
+        return json_text.loads(request)
+    except ValueError as err:
+        raise Problem(f"the request is not JSON: {err}", 'quote it for your shell: \'{"query": "..."}\'') from err
+
+
+def _merge(text: str) -> options_pb2.Merge | None:
+    """What --merge asks for; None for nothing."""
+    from google.protobuf import json_format
+
+    from llmesh.api.options.v1 import options_pb2
+
+    if text in ("", "default"):
+        return options_pb2.Merge() if text else None
+    if text == "first":
+        return options_pb2.Merge(first=options_pb2.First())
+    try:
+        return json_format.Parse(text, options_pb2.Merge())
+    except json_format.ParseError as err:
+        why = " ".join(str(err).split()).rstrip(".")
+        raise Problem(
+            f"`{text}` says no merge: {why}",
+            'write default, first, or like {"topK": {"field": "passages", "score": "score", "k": 5}}',
+        ) from err
