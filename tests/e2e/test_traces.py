@@ -10,6 +10,9 @@ from contextlib import asynccontextmanager
 
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from llmesh._client import open_channel
+from llmesh.api.records.v1 import records_pb2 as records
+from llmesh.api.records.v1.records_pb2_grpc import RecordServiceStub
 from llmesh.mesh_file import TraceSettings
 from llmesh.supervisor.plan import tracing_environment
 from tests.collector import Collector, collecting
@@ -91,3 +94,10 @@ async def test_a_call_is_one_trace_of_client_envoy_and_tool() -> None:
         told = " ".join(str(span) for _, span in collector.spans)
         for private in ("very private", READER.name, "grpc-python", "Bearer"):
             assert private not in told, private
+
+        async def is_recorded() -> records.Record:
+            async with open_channel(mesh.address) as channel:
+                asked = records.GetTreeRequest(call_id=call_id)
+                return (await RecordServiceStub(channel).GetTree(asked, metadata=mesh.bearer())).records[0]
+
+        assert (await eventually(is_recorded, within_s=60)).trace_id == client.trace_id.hex()
