@@ -10,11 +10,7 @@ from typing import Annotated
 import typer
 
 from governance.check import check as check_rules
-from governance.decide import decide
-from governance.diff import compare
-from governance.explain import explain as explain_call
-from governance.explain import show as show_method
-from governance.reading import (
+from governance.cli.inputs import (
     Policies,
     method_path,
     read_caller,
@@ -23,8 +19,12 @@ from governance.reading import (
     read_mesh,
     read_policies,
 )
+from governance.cli.outputs import caller_json, change_json, print_changes, print_findings, print_said, trial_json
+from governance.decide import decide
+from governance.diff import compare
+from governance.explain import explain as explain_call
+from governance.explain import show as show_method
 from governance.residue import specialise
-from governance.telling import caller_json, change_json, print_changes, print_findings, print_said, trial_json
 from governance.trial import run_tests
 from governance.words import Context, Outcome, Tool
 from llmesh.cli.options import AddressOption, AsOption, HomeOption, JsonOption
