@@ -8,14 +8,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import grpc
 import pytest
 
 import llmesh
 from llmesh.api.retrieval.v1.retrieval_pb2 import RetrieveRequest, RetrieveResponse
 from llmesh.identity import DevCaller
-from tests.e2e.mesh import READER, RunningMesh, running_mesh
+from tests.e2e.mesh import READER, REPO, RunningMesh, running_mesh
 
 if TYPE_CHECKING:
     from acme.support.v1 import answer_pb2
@@ -35,6 +36,7 @@ NO_GO_BETWEEN = f"""
     reason: noor reads the handbook herself
 """
 NOOR = DevCaller("noor", domain="engineering")
+NODE = REPO / "tests/e2e/node"
 BOTH = "tool.domain in ['engineering', 'handbook']"
 QUESTION = RetrieveRequest(query="how to call a tool with a timeout", limit=3)
 
@@ -221,3 +223,32 @@ def test_the_command_fails_in_words(mesh: RunningMesh, arguments: Sequence[str],
     assert ran.returncode == 1
     assert said in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+async def ask_in_node(mesh: RunningMesh, type_name: str, request: object, *where: str) -> Sequence[Any]:
+    """The lines that fanout.mjs prints."""
+    assert (NODE / "node_modules").is_dir(), "run `make node` first"
+    includes = f"{REPO / 'protos'}:{REPO / 'third_party'}"
+    arguments = (mesh.address, mesh.token(), includes, type_name, json.dumps(request), *where)
+    client = await asyncio.create_subprocess_exec("node", "fanout.mjs", *arguments, cwd=NODE, stdout=subprocess.PIPE)
+    async with asyncio.timeout(60):
+        said, _ = await client.communicate()
+    return [json.loads(line) for line in said.splitlines()]
+
+
+async def test_a_client_in_node_asks_them_with_nothing_but_proto_files(mesh: RunningMesh) -> None:
+    *branches, last = await ask_in_node(mesh, RETRIEVE, {"query": "call a tool", "limit": 2}, BOTH)
+
+    assert {each["tool"]: each["code"] for each in branches} == {DOCS: 0, PACKAGES: 0, HANDBOOK: 0}
+    for each in branches:
+        [answer] = each["responses"]
+        assert len(answer["passages"]) == 2
+        assert answer["passages"][0]["citation"]["digest"]
+    assert (last["summary"]["end"], last["summary"]["answered_count"]) == ("END_ALL_ENDED", 3)
+
+
+async def test_a_client_in_node_reads_why_nobody_was_asked(mesh: RunningMesh) -> None:
+    [told] = await ask_in_node(mesh, RETRIEVE, {"query": "call a tool"}, "tool.domain == 'nowhere'")
+
+    assert told["code"] == grpc.StatusCode.NOT_FOUND.value[0]
+    assert "the selector does not pick" in told["message"]
