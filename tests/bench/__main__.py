@@ -8,7 +8,7 @@ from importlib import import_module
 from tests.bench.figures import record
 
 # In the order in which they disturb each other least.
-NAMES = ("data_path", "rules", "blocks", "records", "fleet", "up", "hostile", "restart")
+NAMES = ("data_path", "rules", "blocks", "records", "fleet", "fanout", "up", "hostile", "restart")
 
 
 def main() -> None:
