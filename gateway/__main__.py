@@ -35,6 +35,7 @@ from gateway.database import open_database
 from gateway.discovery.discovery import Discovery
 from gateway.doors import Doors, check_alone
 from gateway.fanout.legs import Legs
+from gateway.fanout.sight import Sight
 from gateway.fanout.takers import Takers
 from gateway.keys import Keys
 from gateway.listener.quotas import stated
@@ -260,8 +261,9 @@ def _services(parts: Parts, legs: Legs) -> AbstractAsyncContextManager[View]:
     takers = Takers(lambda: parts.shown.current.tools)
 
     def others(view: View) -> tuple[object, ...]:
+        sight = Sight(takers, view.permitted, rules=lambda: control.loaded)
         fan_outs = MeshServicer(
-            *(view, takers, legs), lambda delegation: mint(delegation, parts.keys.signing()), clock=parts.clock
+            *(sight, legs), lambda delegation: mint(delegation, parts.keys.signing()), clock=parts.clock
         )
         return RecordServicer(parts.ingest, view, clock=parts.clock), fan_outs
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from gateway.catalog import Tool
 from gateway.fanout.selector import Selector
+from gateway.fanout.sight import Seen
 from gateway.fanout.takers import Taker
 from gateway.snapshot.build import facts
 from llmesh.api.options.v1 import options_pb2 as options
 from llmesh.errors import InvalidCall, MeshError, NotFound, Violation
 
 __all__ = ["Plan", "make_plan"]
-
-# Names of the tool's methods that a caller may call; None for a tool that the caller does not see.
-Sees = Callable[[Tool], frozenset[str] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +50,18 @@ class _Counts:
 
 def make_plan(
     request_type: str,
-    takers: Iterable[Taker],
+    seen: Seen,
     selector: Selector,
     *,
-    sees: Sees,
     may_call: Callable[[str], bool],
     allow_writes: bool,
 ) -> Plan:
     """The methods to ask of those that take a type.
 
-    takers: in order of their names. may_call: whether the call itself lets its caller call a method, by its name; a
+    seen: in order of their names. may_call: whether the call itself lets its caller call a method, by its name; a
     tool that acts for its caller may call what it was given alone. Raises NotFound or InvalidCall.
     """
-    known = [(taker, sees(taker.tool)) for taker in takers]
-    known = [(taker, may) for taker, may in known if may is not None or not taker.tool.sheet.hidden]
+    known = [(taker, may) for taker, may in seen if may is not None or not taker.tool.sheet.hidden]
     if not known:
         message = f"no method on the mesh that you may know of takes `{request_type}`"
         raise NotFound(message, resource=("type", request_type), reason="UNKNOWN_TYPE")

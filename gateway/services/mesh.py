@@ -12,7 +12,6 @@ from typing import Any as Untyped
 from google.protobuf.any_pb2 import Any
 from google.protobuf.message import DecodeError, Message
 
-from gateway.catalog import Tool
 from gateway.clock import Clock
 from gateway.fanout.allowances import Allowance, retries
 from gateway.fanout.behalf import Behalf, Mint, behalf_of
@@ -24,9 +23,9 @@ from gateway.fanout.merge import Gathered, read_merge
 from gateway.fanout.plan import Plan, make_plan
 from gateway.fanout.run import Order, Run
 from gateway.fanout.selector import read_selector
-from gateway.fanout.takers import Taker, Takers, Types
+from gateway.fanout.sight import Sight
+from gateway.fanout.takers import Taker, Types
 from gateway.services.caller import current_caller
-from gateway.services.visible import View
 from llmesh.api.mesh.v1 import mesh_pb2 as pb
 from llmesh.api.mesh.v1.mesh_pb2_grpc import MeshServiceServicer as Base
 from llmesh.api.options.v1 import options_pb2 as options
@@ -52,11 +51,10 @@ class _Asked:
 class MeshServicer(Base):
     """Sends one request to many tools."""
 
-    def __init__(self, view: View, takers: Takers, legs: Legs, mint: Mint, *, clock: Clock) -> None:
-        """view: what callers may see. takers: of the tools that are shown. mint: writes the tokens of branches."""
+    def __init__(self, sight: Sight, legs: Legs, mint: Mint, *, clock: Clock) -> None:
+        """sight: what callers may see. mint: writes the tokens of branches."""
         self._clock = clock
-        self._view = view
-        self._takers = takers
+        self._sight = sight
         self._legs = legs
         self._mint = mint
         self._types = Types()
@@ -88,17 +86,10 @@ class MeshServicer(Base):
     def _check(self, request: pb.FanOutRequest, behalf: Behalf) -> _Asked:
         """All that can be wrong with a fan-out. Raises InvalidCall or NotFound."""
         name = _type_name(request.request)
-        selector = read_selector(request.selector)
-
-        def sees(tool: Tool) -> frozenset[str] | None:
-            seen = self._view.see(tool, behalf.caller)
-            return seen.permitted if seen else None
-
         plan = make_plan(
             name,
-            self._takers.of(name),
-            selector,
-            sees=sees,
+            self._sight.of(behalf.caller, name),
+            read_selector(request.selector),
             may_call=behalf.may_call,
             allow_writes=request.allow_writes,
         )

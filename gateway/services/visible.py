@@ -73,6 +73,11 @@ class View:
         names = self._permitted(tool, caller) if tool is not None else frozenset[str]()
         return Seen(tool, names, self._blocked(tool)) if tool is not None and names else None
 
+    def permitted(self, tool: Tool, caller: Caller) -> frozenset[str] | None:
+        """Names of the methods that the caller may call; None if the tool is not visible."""
+        seen = self.see(tool, caller)
+        return seen.permitted if seen else None
+
     def tool(self, service: str, caller: Caller) -> Seen | None:
         """The tool of that name; None if there is none that the caller may see."""
         return self.see(self.catalog.tools.get(service), caller)

@@ -103,8 +103,8 @@ async def _measure(mesh: RunningMesh, tools: str, gateway: int, envoy: int) -> l
     async with grpc.aio.insecure_channel(mesh.address, options=options) as channel:
         bench = Bench(mesh, channel, tools, gateway, envoy)
         return [
-            *await _cost(bench, 8, "Few", rounds=600, target_ms=1.4, target_rate=0.4),
-            *await _cost(bench, 64, "Ask", rounds=80, target_ms=5.5, target_rate=0.75),
+            *await _cost(bench, 8, "Few", rounds=400, target_ms=1.4, target_rate=0.4),
+            *await _cost(bench, 64, "Ask", rounds=60, target_ms=5.5, target_rate=0.75),
             await _latency(bench),
             await _budget(bench),
             await _leak(bench),

@@ -20,6 +20,7 @@ from google.protobuf.message import Message
 from gateway.catalog import CatalogBoard, Contract, Endpoint, Method, Tool
 from gateway.clock import SystemClock
 from gateway.fanout.legs import Legs
+from gateway.fanout.sight import Sight
 from gateway.fanout.takers import Takers
 from gateway.reading.pinned import pinned
 from gateway.services.mesh import MeshServicer
@@ -316,9 +317,8 @@ async def world(**facts: Untyped) -> AsyncGenerator[World]:
         made = World(envoy, tools, legs, board, services, link)
         view = View(board, made.permitted, own=platform_tools(services))
         takers = Takers(lambda: board.current.tools)
-        servicer = MeshServicer(
-            view, takers, legs, lambda delegation: mint(delegation, KEYS.signing()), clock=SystemClock()
-        )
+        sight = Sight(takers, view.permitted, rules=lambda: made.policy)
+        servicer = MeshServicer(sight, legs, lambda delegation: mint(delegation, KEYS.signing()), clock=SystemClock())
         folder.chmod(0o700)
         try:
             async with Server(servicer, address=services, drain_limit_s=0.1):
