@@ -22,9 +22,9 @@ from gateway.snapshot.parts import parts, service_of
 from gateway.xds.messages import make, pack, serialize, type_url
 from governance import words
 from governance.bundle import Bundle
+from governance.contract.facts import facts_of
 from governance.issuers import Issuers
 from governance.residue import Residue, specialise
-from llmesh.api.options.v1 import options_pb2 as options
 
 CLUSTER = type_url("envoy.config.cluster.v3.Cluster")
 ENDPOINTS = type_url("envoy.config.endpoint.v3.ClusterLoadAssignment")
@@ -65,19 +65,7 @@ class Policy:
 
 def facts(tool: Tool, method: Method) -> words.Tool:
     """One method as rules see it."""
-    return words.Tool(
-        service=tool.service,
-        method=method.name,
-        domain=tool.domain,
-        effect=method.effect,
-        stage=tool.sheet.lifecycle.stage or options.STAGE_EXPERIMENTAL,
-        data_classes=method.data_classes,
-        unclassified=method.unclassified,
-        hidden=tool.sheet.hidden,
-        needs_approval=method.options.needs_approval,
-        cost=method.options.cost or options.COST_HIGH,
-        labels=MappingProxyType(dict(tool.sheet.labels)),
-    )
+    return facts_of(tool.service, method.name, domain=tool.domain, tool=tool.sheet, stated=method)
 
 
 def residues(tool: Tool, bundle: Bundle) -> Mapping[str, Residue]:

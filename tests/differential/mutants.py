@@ -7,6 +7,7 @@ from dataclasses import dataclass
 ACCESS, PREDICATE, SERVICE, BUILD, REFUSALS, VERIFY = (
     f"gateway/snapshot/{name}.py" for name in ("access", "predicate", "service", "build", "refusals", "caller")
 )
+FACTS = "governance/contract/facts.py"
 CALLER, CLAIMS, DELEGATION = (f"gateway/snapshot/{name}.lua" for name in ("caller", "claims", "delegation"))
 RESIDUE, RULE, EXPRESSION, DECIDE = (f"governance/{name}.py" for name in ("residue", "rule", "expression", "decide"))
 
@@ -141,15 +142,15 @@ _OF_PREDICATES = (
 _OF_FACTS = (
     Mutant(
         "an unset stage stays unset",
-        BUILD,
-        "tool.sheet.lifecycle.stage or options.STAGE_EXPERIMENTAL",
-        "tool.sheet.lifecycle.stage",
+        FACTS,
+        "tool.lifecycle.stage or options.STAGE_EXPERIMENTAL",
+        "tool.lifecycle.stage",
     ),
-    Mutant("an unset cost stays unset", BUILD, "method.options.cost or options.COST_HIGH", "method.options.cost"),
-    Mutant("every method reads", BUILD, "effect=method.effect", "effect=options.EFFECT_READ"),
-    Mutant("classes of data are left out", BUILD, "data_classes=method.data_classes", "data_classes=()"),
-    Mutant("approval is left out", BUILD, "needs_approval=method.options.needs_approval", "needs_approval=False"),
-    Mutant("the unclassified counts as classified", BUILD, "unclassified=method.unclassified", "unclassified=False"),
+    Mutant("an unset cost stays unset", FACTS, "stated.options.cost or options.COST_HIGH", "stated.options.cost"),
+    Mutant("every method reads", FACTS, "effect=stated.effect", "effect=options.EFFECT_READ"),
+    Mutant("classes of data are left out", FACTS, "data_classes=stated.data_classes", "data_classes=()"),
+    Mutant("approval is left out", FACTS, "needs_approval=stated.options.needs_approval", "needs_approval=False"),
+    Mutant("the unclassified counts as classified", FACTS, "unclassified=stated.unclassified", "unclassified=False"),
 )
 
 OF_RULES = (*_OF_ACCESS, *_OF_PREDICATES, *_OF_FACTS)
@@ -166,8 +167,9 @@ OF_CALLERS = (
     Mutant(
         "an expiry is not asked for",
         CALLER,
-        'if type(claims.exp) ~= "number" or claims.exp < 1 then return "the token never expires (no `exp`)" end',
-        "if not claims.exp then return nil end",
+        'if type(claims.exp) ~= "number" or claims.exp < 1 then\n    return { "TOKEN_NEVER_EXPIRES", '
+        '"the token never expires (no `exp`)" }',
+        "if not claims.exp then\n    return nil",
     ),
     Mutant("every issuer's keys are the first's", VERIFY, "keys[issuer.name])", "keys[issuers.issuers[0].name])"),
     Mutant("a domain that nothing grants is absent", CALLER, 'grants.domain[1] or ""', "grants.domain[1]"),
