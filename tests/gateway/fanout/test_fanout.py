@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any as Untyped
@@ -12,12 +14,14 @@ import pytest
 from google.protobuf.any_pb2 import Any
 
 from governance.bundle import parse_bundle
+from governance.delegation import FAN_OUT
 from llmesh.api.mesh.v1 import mesh_pb2 as pb
 from llmesh.api.options.v1 import options_pb2 as options
 from llmesh.api.retrieval.v1.retrieval_pb2 import Passage, RetrieveRequest, RetrieveResponse
 from llmesh.errors import MeshError
 from llmesh.status import error_from_rpc
 from tests.envoy import bearer, policy_of, token
+from tests.eventually import eventually
 from tests.gateway.fanout.world import (
     DESTRUCTIVE,
     WRITE,
@@ -28,6 +32,7 @@ from tests.gateway.fanout.world import (
     rpc,
     world,
 )
+from tests.gateway.xds.delegation import carrying, minted
 
 EIGHT = [f"acme.support.v1.Tool{index}" for index in range(8)]
 OPEN = policy_of(parse_bundle("version: 1\nrules: [{id: all, effect: permit, reason: everyone may}]", {}))
@@ -214,6 +219,41 @@ async def test_a_caller_sees_exactly_the_branches_that_calling_one_by_one_would_
             told = await running.fan_out(metadata=metadata)
             assert set(told.branches) == alone
             assert {each.status.code for each in told.branches.values()} == {0}
+
+
+async def test_a_tool_that_fans_out_for_its_caller_asks_no_more_than_its_contract_lists() -> None:
+    async with eight() as running:
+        listed = (FAN_OUT, *(f"/{name}/Retrieve" for name in EIGHT[:3]))
+        given = carrying(minted(path=["/acme.a.v1.Agent/Ask"], methods=listed))
+
+        told = await running.fan_out(metadata=given)
+
+        assert set(told.codes) == {"Tool0", "Tool1", "Tool2"}
+        assert set(told.codes.values()) == {0}
+        assert told.summary.denied_count == 5
+
+        async def agent_acts() -> None:
+            branches = [line for line in running.envoy.logged() if line["path"] in listed[1:]]
+            assert [line["actor"] for line in branches] == ["acme.a.v1.Agent"] * 3
+
+        await eventually(agent_acts, within_s=20)
+        without = carrying(minted(path=["/acme.a.v1.Agent/Ask"], methods=listed[1:]))
+        with pytest.raises(grpc.aio.AioRpcError) as refused_call:
+            await running.fan_out(metadata=without)
+        assert refused_call.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_no_caller_says_what_it_was_given_or_from_where_it_calls() -> None:
+    """What the gateway is told of a fan-out's call is told by Envoy alone."""
+    async with eight() as running:
+        claims = {"path": [], "methods": [f"/{EIGHT[0]}/Retrieve"]}
+        payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+        forged = (("x-llmesh-delegated", payload), ("x-llmesh-address", "192.0.2.1"))
+
+        told = await running.fan_out(metadata=(*bearer(token()), *forged))
+
+        assert len(told.codes) == 8
+        await running.logs_branches("127.0.0.1")
 
 
 async def test_writes_are_asked_only_if_allowed_and_what_cannot_be_undone_never() -> None:

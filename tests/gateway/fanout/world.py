@@ -257,6 +257,16 @@ class World:
         stub: Untyped = MeshServiceStub(self.envoy.channel)
         return stub.FanOut(request, metadata=bearer(token()) if metadata is None else metadata, timeout=timeout_s)
 
+    async def logs_branches(self, address: str) -> None:
+        """Return when all branches so far are logged as of this caller's address."""
+
+        async def logged() -> None:
+            lines = [line for line in self.envoy.logged() if line["path"] in self.tools.calls]
+            assert len(lines) == self.tools.calls.total()
+            assert {line["address"] for line in lines} == {address}
+
+        await eventually(logged, within_s=20)
+
     async def released(self) -> None:
         """Return when no leg is left, and no tool answers anybody."""
 
