@@ -21,7 +21,8 @@ Read = Callable[[any_pb2.Any], R]
 """Unpacks an answer. Raises ToolFailed for what it cannot unpack."""
 
 
-@dataclass(frozen=True, slots=True)
+# Without slots: Python 3.11 cannot make a `Branch[X](...)` of a generic class that is frozen and has them.
+@dataclass(frozen=True)
 class Branch(Generic[R]):
     """One method's part in a fan-out; of a method that streams, a piece of it, and the last piece has ended.
 

@@ -38,7 +38,7 @@ class Options(TypedDict, total=False):
     timeout_s: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Gathered(Generic[R]):
     """A fan-out that is over: its branches in the order in which they came, and how it ended."""
 

@@ -16,7 +16,7 @@ Answered = llmesh.Branch[retrieval.RetrieveResponse]
 
 # Of the time that the call has left: the rest is for the answer, without those that are slow.
 _SHARE = 0.8
-# The query of a RetrieveRequest.
+# What a RetrieveRequest takes: a title is of another tool, and may be longer.
 _QUERY_CHARS = 4096
 
 
