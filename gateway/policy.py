@@ -152,7 +152,7 @@ class PolicyFiles:
 
     def _last_good(self, error: Exception) -> Loaded:
         try:
-            return self._parse(json.loads(self._kept.read_text()))
+            return self._parse(_without_published_keys(json.loads(self._kept.read_text())))
         except FileNotFoundError:
             raise PolicyError(f"{self._fault}; there is no earlier policy to go on with") from error
         except (
@@ -258,6 +258,12 @@ class PolicyFiles:
 def _usable(issuer: Issuer, text: str) -> str:
     """The keys that verify an issuer's tokens. text: a JWKS; empty: none is believed. Raises DocumentError."""
     return usable_keys(issuer, text) if text else _nobodys_keys()
+
+
+def _without_published_keys(texts: Mapping[str, str]) -> Mapping[str, str]:
+    """Kept texts do not tell how old they are: PublishedKeys knows of which keys it was not too long ago."""
+    issuers = _issuers(texts["issuers.yaml"]).issuers
+    return {**texts, **{f"keys/{issuer.name}": "" for issuer in issuers if issuer.publishes}}
 
 
 @functools.cache

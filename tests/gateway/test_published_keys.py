@@ -277,3 +277,16 @@ def test_a_new_issuer_whose_keys_cannot_be_had_leaves_the_last_good_policy(tmp_p
 
     assert files.load() == good
     assert "it answers 404" in files.error
+
+
+def test_keys_whose_age_nobody_knows_are_not_believed(site: KeySite, tmp_path: Path) -> None:
+    folder = Folder.make(tmp_path)
+    folder.write("issuers.yaml", ISSUERS.replace("corp.jwks.json", site.url))
+    folder.files().load()
+    (folder.home.state / "keys-corp.json").unlink()
+    site.code = 503
+
+    started = folder.files()
+
+    assert [key["kid"] for key in json.loads(started.load().policy.keys["corp"])["keys"]] == ["nobody"]
+    assert "it answers 503" in started.error
