@@ -110,8 +110,9 @@ async def _measure(mesh: RunningMesh, tools: str, gateway: int, envoy: int) -> l
             await _latency(bench),
             await _budget(bench),
             await _leak(bench),
-            await _writes(bench),
             await _memory(bench),
+            # Last: it kills Envoy.
+            await _writes(bench),
         ]
 
 

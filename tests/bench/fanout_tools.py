@@ -31,7 +31,7 @@ from llmesh.reflection import reflect
 PACKAGE = "acme.testing.v1"
 FAULTY = 8
 SLOW_S = 0.02
-CHUNK_BYTES, CHUNKS = 1 << 20, 100
+CHUNK_BYTES, CHUNKS = 1 << 18, 400
 # One text field of 244 bytes.
 ANSWER = b"\n\xf4\x01" + b"a" * 244
 METHODS = ("Ask", "Slow", "Faulty", "Few", "Stream", "Write")
@@ -113,6 +113,7 @@ async def _fail(number: int, context: grpc.aio.ServicerContext[bytes, bytes]) ->
 
 async def _stream(_: bytes, _context: object) -> AsyncIterator[bytes]:
     size = CHUNK_BYTES
+    # Of a field of text: its length as a varint of three bytes.
     head = b"\n" + bytes((size & 0x7F | 0x80, size >> 7 & 0x7F | 0x80, size >> 14))
     chunk = head + b"a" * size
     for _count in range(CHUNKS):
