@@ -14,7 +14,7 @@ from functools import cmp_to_key
 
 from gateway.catalog import Endpoint, Step
 from gateway.discovery.compatible import extends as compare
-from gateway.reading.candidate import NAMED, Candidate
+from gateway.reading.candidate import Candidate
 from gateway.reading.refusal import Refusal
 from governance.ownership import Ownership, is_platform
 
@@ -276,36 +276,10 @@ def _steps(case: _Case, tools: Mapping[str, Admitted]) -> Iterator[Step]:
         if case.failed is not None and case.failed.name == name:
             yield case.failed
             return
-        notes = (candidate.note, _missing(candidate, tools)) if name == "options" else ()
-        note = "; ".join(filter(None, notes))
+        note = candidate.note if name == "options" else ""
         if name == "conflict":
             shown = tools[candidate.service].candidate
             if shown.version != candidate.version:
                 theirs = shown.contract.digest
                 note = f"it serves contract {candidate.contract.digest}; the mesh shows one that adds to it: {theirs}"
         yield Step(name=name, passed=True, service=candidate.service, message=note)
-
-
-def _missing(candidate: Candidate, tools: Mapping[str, Admitted]) -> str:
-    """Which of the methods that a service uses are not there, as far as it may know; empty if all are."""
-    used = {name for method in candidate.methods for name in method.options.uses}
-    own = tools.get(candidate.service)
-    domain = own.domain if own else ""
-    missing = [f"`{name}`" for name in sorted(used) if not _is_known(name, tools, domain)]
-    if not missing:
-        return ""
-    more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
-    names = ", ".join(missing[:NAMED])
-    return f"it uses {names}{more}, not known here, or hidden: a call of what is not there is refused"
-
-
-def _is_known(name: str, tools: Mapping[str, Admitted], domain: str) -> bool:
-    """Whether there is such a method, for all that a domain may know: tools that others hide are not there to it."""
-    service, _, method = name.partition("/")
-    shown = tools.get(service)
-    found = (
-        shown is not None
-        and not (shown.candidate.sheet and shown.candidate.sheet.hidden and shown.domain != domain)
-        and any(each.name == method for each in shown.candidate.methods)
-    )
-    return found or is_platform(service)

@@ -14,6 +14,7 @@ from gateway.services.contracts import Contracts
 from gateway.services.messages import endpoint_message, tool_message
 from gateway.services.paging import batches, last_of, page_token
 from gateway.services.search import Searcher
+from gateway.services.unmet import unmet
 from gateway.services.visible import Seen, View
 from gateway.services.watches import Told, Watches
 from governance.words import Caller, Decision, Outcome
@@ -138,9 +139,14 @@ class CatalogServicer(CatalogServiceServicer):
         caller = current_caller()
         everything = _OVERSEER in caller.roles
         reports = sorted(self._view.catalog.reports.values(), key=lambda report: report.endpoint)
+        tools = self._view.catalog.tools
+
+        def noted(service: str) -> str:
+            return unmet(tools[service], tools) if service in tools else ""
+
         return pb.ListEndpointsResponse(
             endpoints=[
-                endpoint_message(report, tells=lambda name: everything or self._owns(caller, name))
+                endpoint_message(report, tells=lambda name: everything or self._owns(caller, name), unmet=noted)
                 for report in reports
                 if request.address in ("", report.endpoint.address)
                 and (everything or any(self._owns(caller, name) for name in _named(report)))

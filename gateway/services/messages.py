@@ -51,13 +51,16 @@ def tool_message(seen: Seen) -> pb.Tool:
     return message
 
 
-def endpoint_message(report: Report, *, tells: Callable[[str], bool]) -> pb.Endpoint:
-    """The endpoint, with only the services, and the steps about them, that `tells` lets pass."""
+def endpoint_message(report: Report, *, tells: Callable[[str], bool], unmet: Callable[[str], str]) -> pb.Endpoint:
+    """The endpoint, with only the services, and the steps about them, that `tells` lets pass.
+
+    unmet: what to note of a service's options besides; empty for nothing.
+    """
     message = pb.Endpoint(
         address=report.endpoint.address,
         source=report.endpoint.source,
         state=pb.Endpoint.State.ValueType(report.state.value),
-        steps=[_step_message(step) for step in report.steps if not step.service or tells(step.service)],
+        steps=[_step_message(step, unmet) for step in report.steps if not step.service or tells(step.service)],
         services=sorted(service for service in report.services if tells(service)),
         held=report.held,
     )
@@ -93,11 +96,12 @@ def _method_message(method: Method, *, denied: bool, blocked: pb.Blocked | None)
     return message
 
 
-def _step_message(step: Step) -> pb.Step:
+def _step_message(step: Step, unmet: Callable[[str], str]) -> pb.Step:
+    noted = unmet(step.service) if step.passed and step.name == "options" else ""
     return pb.Step(
         name=step.name,
         service=step.service,
         passed=step.passed,
         reason=step.reason,
-        message=step.message,
+        message="; ".join(filter(None, (step.message, noted))),
     )

@@ -14,7 +14,6 @@ from gateway.discovery.admit import Admission, Sighting, admit
 from gateway.reading.candidate import Candidate, read_candidate
 from gateway.reading.descriptors import link
 from governance.ownership import parse_ownership
-from llmesh.api.options.v1 import options_pb2 as options
 from tests.gateway.discovery.world import OWNERSHIP, add_message, contract
 
 OWNERS = parse_ownership(OWNERSHIP)
@@ -217,32 +216,3 @@ def test_a_service_is_contracts_that_fit_and_everyone_is_told_why(
         assert admission.tools[TICKETS].candidate is (first_of_two or SMALL)
     else:
         assert admission.tools == {}
-
-
-def test_what_a_tool_uses_and_is_not_there_is_noted() -> None:
-    file = contract()
-    uses = ("acme.handbook.v1.Pages/Get", "acme.handbook.v1.Pages/Put", "grpc.health.v1.Health/Check")
-    file.service[0].method[0].options.Extensions[options.method].uses.extend(uses)
-    using, used = candidate(file), candidate(contract("acme.handbook.v1", "Pages"))
-
-    def note(*sightings: Sighting) -> str:
-        return next(step.message for step in judge(*sightings).steps["a", TICKETS] if step.name == "options")
-
-    assert "`acme.handbook.v1.Pages/Get`, `acme.handbook.v1.Pages/Put`, not known here" in note(seen("a", using))
-    assert "it uses `acme.handbook.v1.Pages/Put`, not known here" in note(seen("a", using), seen("b", used))
-
-
-def test_a_tool_of_another_domain_that_is_hidden_is_noted_as_if_it_were_not_there() -> None:
-    file, secret = contract(), contract("acme.handbook.v1", "Pages")
-    uses = ("acme.handbook.v1.Pages/Get", "acme.handbook.v1.Pages/Nothing")
-    file.service[0].method[0].options.Extensions[options.method].uses.extend(uses)
-    secret.service[0].options.Extensions[options.tool].hidden = True
-    sibling = contract("acme.handbook.v1", "Index")
-    sibling.service[0].method[0].options.Extensions[options.method].uses.extend(uses)
-    judged = judge(seen("a", candidate(file)), seen("b", candidate(secret)), seen("c", candidate(sibling)))
-
-    def note(address: str, service: str) -> str:
-        return next(step.message for step in judged.steps[address, service] if step.name == "options")
-
-    assert "`acme.handbook.v1.Pages/Get`, `acme.handbook.v1.Pages/Nothing`, not known here" in note("a", TICKETS)
-    assert "it uses `acme.handbook.v1.Pages/Nothing`, not known here" in note("c", "acme.handbook.v1.Index")
