@@ -35,6 +35,7 @@ from gateway.database import open_database
 from gateway.discovery.discovery import Discovery
 from gateway.doors import Doors, check_alone
 from gateway.fanout.legs import Legs
+from gateway.fanout.lines import Lines
 from gateway.fanout.sight import Sight
 from gateway.fanout.takers import Takers
 from gateway.keys import Keys
@@ -236,7 +237,7 @@ def _told_to_stop() -> asyncio.Event:
 @asynccontextmanager
 async def _legs(home: Home) -> AsyncGenerator[Legs]:
     """The gateway's own calls of tools, for as long as the block lasts."""
-    legs = Legs(home.branches_socket)
+    legs = Legs(Lines(home.branches_socket))
     try:
         yield legs
     finally:

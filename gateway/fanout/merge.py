@@ -54,17 +54,22 @@ class Gathered:
     answers: list[Answer] = field(default_factory=list[Answer])
     size_bytes: int = 0
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it is more than fits, and nothing is kept any more."""
+        return self.size_bytes > GATHERED_MOST_BYTES
+
     def add(self, name: str, message: Message) -> None:
         """One more. Beyond what fits, none is kept."""
         self.size_bytes += message.ByteSize()
-        if self.size_bytes > GATHERED_MOST_BYTES:
+        if self.is_over:
             self.answers.clear()
         else:
             self.answers.append(Answer(name, len(self.answers), message))
 
     def merged(self) -> Message | str:
         """The one message, or why there is none."""
-        if self.size_bytes > GATHERED_MOST_BYTES:
+        if self.is_over:
             return f"the answers have more than {GATHERED_MOST_BYTES} bytes together"
         return self.merging(self.answers) if self.answers else "nothing has answered"
 

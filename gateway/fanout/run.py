@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import cast
 
 import grpc
@@ -16,6 +17,7 @@ from gateway.fanout.branch import CANCELLED, EXPIRED, Outcome, Respondent, outco
 from gateway.fanout.completion import Ends, Progress
 from gateway.fanout.legs import Leg, Legs, Metadata
 from gateway.fanout.merge import Gathered
+from gateway.fanout.room import crowded
 from llmesh.api.mesh.v1 import mesh_pb2 as pb
 from llmesh.errors import MeshError
 from llmesh.status import status_from_error
@@ -24,7 +26,7 @@ __all__ = ["Order", "Run"]
 
 _UNAVAILABLE = grpc.StatusCode.UNAVAILABLE.value[0]
 SENT_MOST = 2
-# What is told in one message, but for a single response that is larger; gRPC's clients take 4 MiB of themselves.
+# What is told in one message, but for a single branch that is larger; gRPC's clients take 4 MiB of themselves.
 MESSAGE_BYTES = 1 << 20
 # What a stream may be ahead of the reader, beside the response that goes beyond it.
 AHEAD_BYTES = 1 << 16
@@ -37,13 +39,13 @@ class Order:
     respondents: Sequence[Respondent]
     request: bytes
     metadata: Mapping[str, Metadata]
-    caller: object
+    caller: Hashable
     deadline_s: float
 
 
 @dataclass(eq=False, slots=True)
 class _Branch:
-    """One method's part. leg: the last one; None where none could be sent."""
+    """One method's part. leg: the last one; None where none could be sent, and once all has been told."""
 
     respondent: Respondent
     began_s: float = 0.0
@@ -55,6 +57,8 @@ class _Branch:
     room: asyncio.Event = field(default_factory=asyncio.Event)
     # Whether there is no more to come of its leg.
     over: bool = False
+    # Whether there was no room for what came.
+    crowded: bool = False
     # Set once it has ended.
     outcome: Outcome | None = None
     told: bool = False
@@ -62,6 +66,12 @@ class _Branch:
     @property
     def streams(self) -> bool:
         return self.respondent.taker.method.server_streaming
+
+    @property
+    def size_bytes(self) -> int:
+        """About what is to be told of it now."""
+        told = self.outcome
+        return self.held_bytes + (len(told.provenance) + told.status.ByteSize() if told else 0)
 
     def hold(self, data: bytes) -> None:
         self.held.append(data)
@@ -98,6 +108,10 @@ class Run:
         # Those of which there is something to tell, in that order.
         self._news: dict[_Branch, None] = {}
         self._wake = asyncio.Event()
+        # Of answers that the caller may yet be told, and of those that the message under way tells.
+        self._held_bytes = self._telling_bytes = 0
+        # What comes then is not held.
+        self._closed = False
 
     async def messages(self) -> AsyncGenerator[list[pb.Branch]]:
         """What comes of the branches, as much at once as there is and a message holds. The last may be empty.
@@ -118,12 +132,34 @@ class Run:
                         self.over = True
                     if told or self.over:
                         yield told
+                        self._let_go()
         finally:
             timer.cancel()
-            for branch in self._branches:
-                branch.room.set()
-                if branch.leg is not None:
-                    self._legs.release(branch.leg, expired=self.end == Ends.END_DEADLINE)
+            self._close_all()
+
+    def _close_all(self) -> None:
+        self._closed = True
+        expired = self.end == Ends.END_DEADLINE
+        for branch in self._branches:
+            branch.room.set()
+            if branch.leg is not None:
+                self._legs.release(branch.leg, expired=expired)
+        self._legs.room.let_go(self._order.caller, self._held_bytes)
+        self._held_bytes = 0
+
+    def _hold(self, size: int) -> bool:
+        """Whether an answer of that size is to be held until it has been told."""
+        if self._closed or not self._legs.room.hold(self._order.caller, size):
+            return False
+        self._held_bytes += size
+        return True
+
+    def _let_go(self) -> None:
+        """The caller has been told, and has made room for more; but what is to be merged is kept."""
+        if self._gathered is None or self._gathered.is_over:
+            self._legs.room.let_go(self._order.caller, self._telling_bytes)
+            self._held_bytes -= self._telling_bytes
+        self._telling_bytes = 0
 
     def _expire(self) -> None:
         if self.end is None:
@@ -143,8 +179,8 @@ class Run:
                 path,
                 self._order.request,
                 self._order.metadata[path],
-                streams=branch.streams,
                 caller=self._order.caller,
+                kept=None if branch.streams else partial(self._keep, branch),
                 ended=lambda _: None if branch.streams else self._over(branch),
             )
         except MeshError as err:
@@ -161,7 +197,8 @@ class Run:
         with suppress(grpc.aio.AioRpcError, asyncio.CancelledError):
             while isinstance(data := await call.read(), bytes):
                 leg.answered = True
-                if self.end is not None:
+                if self.end is not None or not self._hold(len(data)):
+                    branch.crowded = True
                     self._legs.release(leg)
                     continue
                 branch.hold(data)
@@ -170,6 +207,11 @@ class Run:
                     branch.room.clear()
                     await branch.room.wait()
         self._over(branch)
+
+    def _keep(self, branch: _Branch, answer: bytes) -> bytes | None:
+        """What is kept of a branch's one answer: nothing where there is no room."""
+        branch.crowded = not self._hold(len(answer))
+        return None if branch.crowded else answer
 
     def _over(self, branch: _Branch) -> None:
         branch.over = True
@@ -183,9 +225,9 @@ class Run:
             branch = next(iter(self._news))
             if branch.outcome is None and branch.over and branch.leg is not None:
                 await self._settle(branch, branch.leg)
-            if told and size + branch.held_bytes > MESSAGE_BYTES:
+            if told and size + branch.size_bytes > MESSAGE_BYTES:
                 break
-            size += branch.held_bytes
+            size += branch.size_bytes
             del self._news[branch]
             if branch.held or branch.outcome is not None:
                 told.append(self._entry(branch))
@@ -194,7 +236,11 @@ class Run:
     async def _settle(self, branch: _Branch, leg: Leg) -> None:
         """See how a leg ended that is over; a branch that may be is sent again."""
         outcome = await outcome_of(leg.call)
+        if branch.crowded:
+            branch.outcome = replace(outcome, status=status_from_error(crowded()), response=None)
+            return
         if self._is_sent_again(branch, outcome):
+            self._legs.release(leg)
             self._send(branch)
             return
         if outcome.response is not None:
@@ -222,9 +268,13 @@ class Run:
         """What is told of a branch now."""
         method = branch.respondent.taker.method.name
         entry = pb.Branch(tool=branch.respondent.taker.tool.service, method=method)
+        self._telling_bytes += branch.held_bytes
         entry.responses.extend(branch.respondent.packed(data) for data in branch.take())
         if branch.outcome is not None and not branch.told:
             branch.told = True
+            if branch.leg is not None:
+                self._legs.release(branch.leg)
+                branch.leg = None
             ok = branch.outcome.status.code == 0
             self.progress.count(ok=ok)
             if ok:

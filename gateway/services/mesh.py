@@ -65,7 +65,7 @@ class MeshServicer(Base):
         call = current_call()
         behalf = behalf_of(current_caller(), call.call_id, context.invocation_metadata() or ())
         asked = self._check(request, behalf)
-        self._legs.check_room(behalf.key, len(asked.respondents))
+        self._legs.room.check(behalf.key, len(asked.respondents))
         remaining_s = call.remaining_s
         if remaining_s is not None and remaining_s <= 0:
             raise DeadlineExceeded("the deadline had passed before anything was sent")

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 
 import grpc
+import pytest
 
 from gateway.blocks.words import Block, CallerId, Kind, Target
+from gateway.fanout import room
 from gateway.snapshot.blocks import Surroundings
 from gateway.snapshot.build import blocking, build, build_blocks
 from llmesh.api.mesh.v1 import mesh_pb2 as pb
-from llmesh.api.retrieval.v1.retrieval_pb2 import Passage, RetrieveResponse
+from llmesh.api.retrieval.v1.retrieval_pb2 import Passage, RetrieveRequest, RetrieveResponse
 from tests.envoy import bearer, token
 from tests.eventually import eventually
 from tests.gateway.fanout.test_fanout import EIGHT, OPEN, eight, fails
-from tests.gateway.fanout.world import WRITE, Streaming, hang, passages, rpc, world
+from tests.gateway.fanout.world import WRITE, Behaviour, Streaming, hang, passages, rpc, told_of, world
 
 UNAVAILABLE, LATE = grpc.StatusCode.UNAVAILABLE.value[0], grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
 INTERNAL, EXHAUSTED = grpc.StatusCode.INTERNAL.value[0], grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
@@ -188,6 +191,83 @@ async def test_a_write_is_sent_once_though_the_connection_breaks_and_a_read_is_s
         assert {name: each.attempt_count for name, each in told.branches.items()} == {read[1:]: 2, write[1:]: 1}
         assert running.tools.calls == {read: 2, write: 1}
         await running.released()
+
+
+async def test_what_one_caller_does_to_a_tools_connection_ends_no_other_callers_branch() -> None:
+    """gRPC's C core answers a request that is too large with what Envoy must take for a broken connection."""
+    async with world() as running:
+        await running.publish(running.tool(EIGHT[0], rpc("Write", effect=WRITE)), policy=OPEN)
+        path, slow = f"/{EIGHT[0]}/Write", asyncio.Event()
+
+        async def waits(_data: bytes, _context: object) -> bytes:
+            await slow.wait()
+            return passages(("late", 1))
+
+        running.tools.behaviours[path] = waits
+        waiting = asyncio.ensure_future(running.fan_out(allow_writes=True, metadata=bearer(token(sub="ben"))))
+
+        async def waits_there() -> None:
+            assert running.tools.answering == 1
+
+        await eventually(waits_there, within_s=20)
+
+        told = await running.fan_out(RetrieveRequest(query="x" * (5 << 20)), allow_writes=True)
+
+        assert told.codes["Tool0"] != 0
+        slow.set()
+        (branch,) = (await waiting).branches.values()
+        assert (branch.status.code, branch.attempt_count) == (0, 1)
+
+
+async def test_what_nobody_reads_is_held_only_as_far_as_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "HELD_OF_A_CALLER_BYTES", 3 << 20)
+    async with eight() as running:
+        answered = Counter[str]()
+
+        def gives_much(name: str) -> Behaviour:
+            async def answer(_data: bytes, _context: object) -> bytes:
+                answered[name] += 1
+                return passages(("x" * (1 << 20), 1))
+
+            return answer
+
+        for name in EIGHT:
+            running.tools.behaviours[f"/{name}/Retrieve"] = gives_much(name)
+        call = running.call()
+        first = await anext(aiter(call))
+
+        async def all_have_ended() -> None:
+            assert (answered.total(), running.legs.count) == (8, 0)
+
+        await eventually(all_have_ended, within_s=30)
+        assert running.legs.room.held_bytes <= 3 << 20
+        told = told_of([first, *[message async for message in call]])
+
+        codes = Counter(told.codes.values())
+        assert set(codes) == {0, EXHAUSTED}
+        assert running.legs.room.held_bytes == 0
+        one = await running.fan_out(selector=pb.Selector(tools=[EIGHT[0]]))
+        assert one.codes == {"Tool0": 0}
+
+
+async def test_a_stream_that_nobody_has_room_for_ends() -> None:
+    async with world() as running:
+        await running.publish(running.tool(EIGHT[0], rpc("Stream", streams=True)), policy=OPEN)
+
+        async def gives_more(_data: bytes, _context: object) -> AsyncIterator[bytes]:
+            yield passages(("small", 1))
+            yield passages(("x" * (1 << 20), 1))
+            await asyncio.Event().wait()
+
+        running.tools.streams[f"/{EIGHT[0]}/Stream"] = gives_more
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(room, "HELD_OF_A_CALLER_BYTES", 1 << 20)
+
+            told = await running.fan_out()
+
+        assert told.codes == {"Tool0": EXHAUSTED}
+        await running.released()
+        assert running.legs.room.held_bytes == 0
 
 
 def never_ends(_data: bytes, _context: object) -> AsyncIterator[bytes]:

@@ -17,9 +17,10 @@ import grpc
 import grpc.aio
 import pytest
 
-from gateway.fanout import legs as module
+from gateway.fanout import lines, room
 from gateway.fanout.allowances import Allowance
 from gateway.fanout.legs import Leg, Legs
+from gateway.fanout.lines import Lines
 from llmesh.errors import OverQuota
 from tests.eventually import eventually
 
@@ -43,15 +44,18 @@ def _mallinfo2() -> Untyped:
 
 
 class Hanging(grpc.GenericRpcHandler):
-    """Answers nobody."""
+    """Answers nobody, but at these paths."""
 
     def __init__(self) -> None:
         self.open: Counter[str] = Counter()
+        self.answers: set[str] = set()
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
         path = str(handler_call_details.method)
 
         async def answer(_: bytes, _context: object) -> bytes:
+            if path in self.answers:
+                return b""
             self.open[path] += 1
             try:
                 await asyncio.Event().wait()
@@ -81,7 +85,7 @@ async def hanging(folder: Path) -> AsyncGenerator[tuple[Legs, Hanging]]:
     server.add_generic_rpc_handlers((handler,))
     server.add_insecure_port(f"unix:{folder / 'legs.sock'}")
     await server.start()
-    legs = Legs(folder / "legs.sock")
+    legs = Legs(Lines(folder / "legs.sock"))
     try:
         yield legs, handler
     finally:
@@ -89,8 +93,8 @@ async def hanging(folder: Path) -> AsyncGenerator[tuple[Legs, Hanging]]:
         await server.stop(0)
 
 
-def start(legs: Legs, path: str = "/a.v1.Tool/Get") -> Leg:
-    return legs.start(path, b"", (), streams=False, caller="sam", ended=lambda _: None)
+def start(legs: Legs, path: str = "/a.v1.Tool/Get", caller: str = "sam") -> Leg:
+    return legs.start(path, b"", (), caller=caller, kept=bytes, ended=lambda _: None)
 
 
 async def nothing_is_left(legs: Legs) -> None:
@@ -102,7 +106,7 @@ async def nothing_is_left(legs: Legs) -> None:
 
 async def test_a_young_leg_is_broken_off_only_while_that_harms_no_other(tmp_path: Path) -> None:
     async with hanging(tmp_path) as (legs, server):
-        legs.resets = Allowance(1, 0.25, 1)
+        legs.lines.resets = lambda: Allowance(1, 0.25, 1)
         both = start(legs), start(legs)
 
         async def are_open() -> None:
@@ -123,7 +127,7 @@ async def test_a_young_leg_is_broken_off_only_while_that_harms_no_other(tmp_path
 
 async def test_an_old_leg_is_broken_off_at_once(tmp_path: Path) -> None:
     async with hanging(tmp_path) as (legs, _):
-        legs.resets = Allowance(1, 0.25, 0)
+        legs.lines.resets = lambda: Allowance(1, 0.25, 0)
         leg = start(legs)
         leg.began_s -= 60
 
@@ -134,28 +138,76 @@ async def test_an_old_leg_is_broken_off_at_once(tmp_path: Path) -> None:
 
 
 async def test_a_caller_and_a_tool_have_only_so_many_legs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "OF_A_TOOL", 2)
-    monkeypatch.setattr(module, "OF_A_CALLER", 3)
+    monkeypatch.setattr(room, "OF_A_TOOL", 2)
+    monkeypatch.setattr(room, "OF_A_CALLER", 3)
     async with hanging(tmp_path) as (legs, _):
         started = [start(legs), start(legs)]
         with pytest.raises(OverQuota):
             start(legs)
         started.append(start(legs, "/b.v1.Other/Get"))
         with pytest.raises(OverQuota):
-            legs.check_room("sam", 1)
-        legs.check_room("ada", 1)
+            legs.room.check("sam", 1)
+        legs.room.check("ada", 1)
         for leg in started:
             legs.release(leg)
         await nothing_is_left(legs)
-        legs.check_room("sam", 3)
+        legs.room.check("sam", 3)
+
+
+async def test_no_caller_takes_all_the_room_at_a_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "OF_BOTH", 2)
+    async with hanging(tmp_path) as (legs, _):
+        started = [start(legs), start(legs)]
+        with pytest.raises(OverQuota):
+            start(legs)
+        started += [start(legs, "/b.v1.Other/Get"), start(legs, caller="ada")]
+        for leg in started:
+            legs.release(leg)
+        await nothing_is_left(legs)
+
+
+async def test_a_leg_takes_its_callers_room_until_it_has_been_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "OF_A_CALLER", 1)
+    async with hanging(tmp_path) as (legs, server):
+        server.answers.add("/a.v1.Tool/Get")
+        leg = start(legs)
+        await nothing_is_left(legs)
+
+        with pytest.raises(OverQuota):
+            start(legs)
+        legs.release(leg)
+        legs.room.check("sam", 1)
+
+
+async def test_each_caller_has_a_connection_that_closes_once_it_is_idle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lines, "IDLE_S", 0.1)
+    async with hanging(tmp_path) as (legs, server):
+        started = [start(legs), start(legs), start(legs, caller="ada")]
+
+        async def are_open() -> None:
+            assert server.open.total() == 3
+
+        await eventually(are_open, within_s=20)
+        assert legs.lines.count == 2
+        for leg in started:
+            legs.release(leg)
+
+        async def none_is_left() -> None:
+            assert legs.lines.count == 0
+
+        await eventually(none_is_left, within_s=30)
 
 
 async def test_legs_that_are_given_up_keep_no_memory(tmp_path: Path) -> None:
     """gRPC keeps 0.9 KB for each call that `call.cancel()` ends, for ever: 2 MB in each round here."""
     server = multiprocessing.get_context("spawn").Process(target=serve, args=(str(tmp_path / "legs.sock"),))
     server.start()
-    legs = Legs(tmp_path / "legs.sock")
-    legs.resets = Allowance(1e9, 0, 1e9)
+    legs = Legs(Lines(tmp_path / "legs.sock"))
+    legs.lines.resets = lambda: Allowance(1e9, 0, 1e9)
     try:
         taken = [await _memory_after(2000, legs) for _ in range(3)]
 

@@ -20,6 +20,7 @@ from google.protobuf.message import Message
 from gateway.catalog import CatalogBoard, Contract, Endpoint, Method, Tool
 from gateway.clock import SystemClock
 from gateway.fanout.legs import Legs
+from gateway.fanout.lines import Lines
 from gateway.fanout.sight import Sight
 from gateway.fanout.takers import Takers
 from gateway.reading.pinned import pinned
@@ -323,7 +324,7 @@ async def world(**facts: Untyped) -> AsyncGenerator[World]:
         services = f"unix:{folder / 'services.sock'}"
         link = Link(str(folder / "branches.sock"))
         between = await asyncio.start_unix_server(link.pass_on, folder / "link.sock")
-        board, legs = CatalogBoard(), Legs(folder / "link.sock")
+        board, legs = CatalogBoard(), Legs(Lines(folder / "link.sock"))
         made = World(envoy, tools, legs, board, services, link)
         view = View(board, made.permitted, own=platform_tools(services))
         takers = Takers(lambda: board.current.tools)

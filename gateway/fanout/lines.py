@@ -1,0 +1,95 @@
+"""Callers' connections to Envoy, by which their branches go.
+
+Each caller has one, so that Envoy and gRPC write much at once. None is shared:
+what ends a connection, to Envoy or from Envoy to a tool, ends every call on
+it (docs/adr/014).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import grpc.aio
+
+from gateway.fanout.allowances import Allowance, resets
+
+__all__ = ["RESPONSE_MAX_BYTES", "Line", "Lines"]
+
+# With what is told beside it, a response fits a message of 4 MiB, the most that gRPC's clients take of themselves.
+RESPONSE_MAX_BYTES = (4 << 20) - (256 << 10)
+_OPTIONS = (
+    ("grpc.max_receive_message_length", RESPONSE_MAX_BYTES),
+    ("grpc.max_send_message_length", 16 << 20),
+    ("grpc.max_metadata_size", 64 << 10),
+    ("grpc.absolute_max_metadata_size", 64 << 10),
+    # What a stream that nobody reads may have sent ahead. By default, gRPC takes several times as much as it is asked
+    # for: 64 streams of 100 MB each, to a slow reader, came to 560 MB.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 1 << 16),
+    # Envoy is started anew within a second.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # gRPC would have channels that are alike share a connection.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+# How long a connection stays that has no calls.
+IDLE_S = 10.0
+
+
+@dataclass(eq=False, slots=True)
+class Line:
+    """One caller's connection. resets: of young legs on it that are broken off."""
+
+    channel: grpc.aio.Channel
+    resets: Allowance
+    # Calls that have not ended.
+    open: int = 0
+    # Set while it has none.
+    closing: asyncio.TimerHandle | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Lines:
+    """All lines of this process. socket: the private listener's. resets: what each line may have broken off."""
+
+    socket: Path
+    resets: Callable[[], Allowance] = resets
+    _lines: dict[Hashable, Line] = field(default_factory=dict[Hashable, Line])
+    _closing: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._lines)
+
+    def take(self, caller: Hashable) -> Line:
+        """The caller's line, for one call more. Nothing is connected before the first one."""
+        line = self._lines.get(caller)
+        if line is None:
+            channel = grpc.aio.insecure_channel(f"unix:{self.socket}", options=_OPTIONS)
+            line = self._lines[caller] = Line(channel, self.resets())
+        if line.closing is not None:
+            line.closing.cancel()
+            line.closing = None
+        line.open += 1
+        return line
+
+    def give_back(self, caller: Hashable, line: Line) -> None:
+        """One of its calls has ended."""
+        line.open -= 1
+        if not line.open:
+            line.closing = asyncio.get_running_loop().call_later(IDLE_S, self._close, caller)
+
+    def _close(self, caller: Hashable) -> None:
+        closing = asyncio.create_task(self._lines.pop(caller).channel.close(None))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+    async def close(self) -> None:
+        """End every call, and the connections."""
+        for line in list(self._lines.values()):
+            await line.channel.close(None)
