@@ -1,7 +1,8 @@
 """What is blocked now: one writer, any number of readers.
 
 A block is kept before it is in force, and its end before it ends. Whatever
-cannot be kept changes nothing.
+cannot be kept changes nothing. What has begun to be kept is brought to its
+end, even where whoever asked for it is gone: memory, database and copy stay one.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any as Untyped
+from typing import TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -26,6 +29,8 @@ log = logging.getLogger(__name__)
 # How soon a block ends whose time has come, and a change by another gateway is seen.
 POLL_S = 0.5
 _NONE: Mapping[str, Block] = MappingProxyType({})
+
+T = TypeVar("T")
 
 
 class BlocksNotKeptError(Exception):
@@ -81,6 +86,9 @@ class Blocks:
 
     async def block(self, target: Target, reason: str, *, by: CallerId, until_us: int | None = None) -> Block:
         """Stop the target; if it is stopped in the same words already, nothing changes. Raises BlocksNotKeptError."""
+        return await _to_its_end(self._block(target, reason, by, until_us))
+
+    async def _block(self, target: Target, reason: str, by: CallerId, until_us: int | None) -> Block:
         async with self._writing:
             found = self._current.get(target)
             if found is not None and (found.reason, found.until_us) == (reason, until_us):
@@ -95,21 +103,31 @@ class Blocks:
             except BlocksNotKeptError:
                 await asyncio.to_thread(self._store.copy, self._current.values())
                 raise
-            await self._take(after)
+            await self._take(after, self._count + 1)
             return block
 
-    async def unblock(self, target: Target, *, by: CallerId | None, reason: str = "") -> Block | None:
-        """End a block; None if there is none. by: None where its time has come. Raises BlocksNotKeptError."""
+    async def unblock(self, target: Target, *, by: CallerId, reason: str = "") -> Block | None:
+        """End a block; None if there is none. Raises BlocksNotKeptError."""
+        return await _to_its_end(self._unblock(target, by, reason))
+
+    async def _unblock(self, target: Target, by: CallerId, reason: str) -> Block | None:
         async with self._writing:
             found = self._current.get(target)
-            if found is None:
-                return None
-            action = Action.UNBLOCKED if by else Action.EXPIRED
-            await self._keep(Change(action, found, self._now_us(), by, reason))
-            after = {key: block for key, block in self._current.items() if key != target}
-            await asyncio.to_thread(self._store.copy, after.values())
-            await self._take(after)
+            if found is not None:
+                await self._end(Change(Action.UNBLOCKED, found, self._now_us(), by, reason))
             return found
+
+    async def _expire(self, block: Block) -> None:
+        """End a block whose time has come, and no other that stands in its place by now."""
+        async with self._writing:
+            if self._current.get(block.target) == block:
+                await self._end(Change(Action.EXPIRED, block, self._now_us(), by=None))
+
+    async def _end(self, change: Change) -> None:
+        await self._keep(change)
+        after = {key: block for key, block in self._current.items() if key != change.block.target}
+        await asyncio.to_thread(self._store.copy, after.values())
+        await self._take(after, self._count + 1)
 
     async def _keep(self, change: Change) -> None:
         facts = {"block": change.block.id, "target": str(change.block.target), "by": change.by and change.by.subject}
@@ -118,16 +136,18 @@ class Blocks:
         except SQLAlchemyError as error:
             self._fail(error)
             raise BlocksNotKeptError(self._fault) from error
-        self._count += 1
         log.warning("%s", change.action, extra=facts)
 
     def _now_us(self) -> int:
         return round(self._clock.unix_s() * 1e6)
 
-    async def _take(self, after: Mapping[Target, Block]) -> None:
+    async def _take(self, after: Mapping[Target, Block], count: int) -> None:
+        """Let these be in force. count: of how many changes they are made."""
         async with self._changed:
-            self._current = MappingProxyType(dict(after))
-            self._changed.notify_all()
+            self._count = count
+            if after is not self._current:
+                self._current = MappingProxyType(dict(after))
+                self._changed.notify_all()
 
     async def changes(self, *, before: int | None, limit: int) -> Sequence[Change]:
         """What was changed, the newest first; before: a change's number. Raises BlocksNotKeptError."""
@@ -155,7 +175,7 @@ class Blocks:
                 await self._follow()
                 for block in list(self._current.values()):
                     if block.until_us is not None and block.until_us <= self._now_us():
-                        await self.unblock(block.target, by=None)
+                        await _to_its_end(self._expire(block))
             except BlocksNotKeptError:
                 # Whatever could not be ended stays, and is tried again.
                 continue
@@ -163,18 +183,20 @@ class Blocks:
     async def _follow(self) -> None:
         """Take up what a gateway that this one succeeds, or one beside it, has kept; or all, after a fault."""
         async with self._writing:
+            held = self._current.values()
+            if self._store.copy_is_behind:
+                await asyncio.to_thread(self._store.copy, held)
             try:
                 # As many as are known of are those that are known: no change is ever taken away.
                 if not self._fault and await asyncio.to_thread(self._store.count) == self._count:
                     return
-                read, self._count = await asyncio.to_thread(self._store.load)
+                read, count = await asyncio.to_thread(self._store.load, held)
             except SQLAlchemyError as error:
                 self._fail(error)
                 raise BlocksNotKeptError(self._fault) from error
             self._fault = ""
             after = {block.target: block for block in read}
-            if after != self._current:
-                await self._take(after)
+            await self._take(self._current if after == self._current else after, count)
 
     def _fail(self, error: SQLAlchemyError) -> None:
         words = str(getattr(error, "orig", None) or error)
@@ -182,3 +204,13 @@ class Blocks:
         if fault != self._fault:
             log.error("blocks cannot be kept", extra={"error": fault})
         self._fault = fault
+
+
+async def _to_its_end(change: Coroutine[Untyped, Untyped, T]) -> T:
+    """Make a change; whoever is cancelled while waiting for it is so once it has been made, or has failed."""
+    task = asyncio.ensure_future(change)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise

@@ -9,7 +9,7 @@ Everything here waits for the disk or the network.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any as Untyped
 
@@ -46,6 +46,13 @@ CHANGES = Table(
     Index("block_history_of_block", "block"),
 )
 _COUNTED = select(func.count()).select_from(CHANGES)
+_NEWEST = (
+    select(func.max(CHANGES.c.number))
+    .where(CHANGES.c.action == Action.BLOCKED)
+    .group_by(CHANGES.c.kind, CHANGES.c.issuer, CHANGES.c.name)
+)
+_ENDED = select(CHANGES.c.block).where(CHANGES.c.action != Action.BLOCKED)
+_IN_FORCE = select(CHANGES).where(CHANGES.c.number.in_(_NEWEST), CHANGES.c.block.not_in(_ENDED))
 _COPY = TypeAdapter(list[Block])
 
 
@@ -60,25 +67,27 @@ class Store:
         """opened: the database, each time it is asked for; raises SQLAlchemyError. copy: the file beside it."""
         self._opened = opened
         self._copy = copy
+        # Whether the copy holds something else than it was last told to.
+        self.copy_is_behind = False
 
-    def load(self) -> tuple[Sequence[Block], int]:
+    def load(self, held: Collection[Block] | None = None) -> tuple[Sequence[Block], int]:
         """The blocks in force, and of how many changes they are made. Raises SQLAlchemyError, or BlocksLostError.
 
-        Blocks of the copy that the database has never heard of are put back
-        into it: it is another one, or was lost.
+        held: in force so far; None, as at the start: those of the copy. Those
+        that the database has never heard of are put back into it: it is
+        another one, or was lost. The end of a block ends no other one of the
+        same target: whoever ended it may not have seen that one.
         """
-        copied = self._copied()
+        held = self._copied() if held is None else held
         with self._opened().begin() as connection:
-            known = set(connection.scalars(select(CHANGES.c.block).distinct())) if copied else set[str]()
-            lost = [block for block in copied if block.id not in known]
+            known = set(connection.scalars(select(CHANGES.c.block).distinct())) if held else set[str]()
+            lost = [block for block in held if block.id not in known]
             for block in lost:
                 log.warning("block put back into the database", extra={"block": block.id, "target": str(block.target)})
                 connection.execute(insert(CHANGES), row_of(Change(Action.BLOCKED, block, block.at_us, block.by)))
             # First: a change that is committed in between is one too many later, and read then.
             count = connection.scalar(_COUNTED) or 0
-            newest = select(func.max(CHANGES.c.number)).group_by(CHANGES.c.kind, CHANGES.c.issuer, CHANGES.c.name)
-            wanted = select(CHANGES).where(CHANGES.c.number.in_(newest), CHANGES.c.action == Action.BLOCKED)
-            blocks = [_change(row).block for row in connection.execute(wanted)]
+            blocks = [_change(row).block for row in connection.execute(_IN_FORCE)]
         self.copy(blocks)
         return blocks, count
 
@@ -105,7 +114,11 @@ class Store:
         try:
             write_atomically(self._copy, _COPY.dump_json(list(blocks)))
         except OSError:
-            log.exception("copy of the blocks not written", extra={"path": str(self._copy)})
+            if not self.copy_is_behind:
+                log.exception("copy of the blocks not written", extra={"path": str(self._copy)})
+            self.copy_is_behind = True
+        else:
+            self.copy_is_behind = False
 
     def add(self, change: Change) -> None:
         """Keep a change; its number is the next one. Raises SQLAlchemyError."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
-from collections.abc import AsyncGenerator, Generator
+import threading
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,16 +15,48 @@ import pytest
 from sqlalchemy import Engine, insert, text
 from sqlalchemy.exc import OperationalError
 
+from gateway.blocks import store as gateway_store
 from gateway.blocks.blocks import POLL_S, Blocks, BlocksNotKeptError
 from gateway.blocks.store import CHANGES, TABLES, BlocksLostError, Store, row_of
-from gateway.blocks.words import Action, Block, CallerId, Change, Kind
+from gateway.blocks.words import Action, Block, CallerId, Change, Kind, Target
 from gateway.database import open_database
+from llmesh.home import write_atomically
 from tests.eventually import eventually
 from tests.gateway.blocks.world import OPS, blocks_in, caller, domain, method, tool
 from tests.gateway.fakes import FakeClock
 
 TICKETS, DOCS = tool("acme.support.v1.Tickets"), tool("acme.engineering.v1.Docs")
 ANN = CallerId("corp", "ann")
+
+
+class SlowStore(Store):
+    """Waits at one step, if told to, until the test lets it go on."""
+
+    wait_at = ""
+
+    def __init__(self, opened: Callable[[], Engine], copy: Path) -> None:
+        """As the store."""
+        super().__init__(opened, copy)
+        self.waits, self.go_on = threading.Event(), threading.Event()
+
+    def add(self, change: Change) -> None:
+        """As the store, in the test's time."""
+        self._wait("add")
+        super().add(change)
+
+    def copy(self, blocks: Iterable[Block]) -> None:
+        """As the store, in the test's time."""
+        self._wait("copy")
+        super().copy(blocks)
+
+    def _wait(self, step: str) -> None:
+        if self.wait_at == step:
+            self.waits.set()
+            assert self.go_on.wait(60)
+
+    async def is_waiting(self) -> None:
+        """Return once it waits."""
+        assert await asyncio.to_thread(self.waits.wait, 60)
 
 
 @dataclass(slots=True)
@@ -45,6 +79,11 @@ class Database:
     def store(self) -> Store:
         """What keeps blocks in it."""
         return Store(self.open, self.folder / "blocks.json")
+
+    @property
+    def slow_store(self) -> SlowStore:
+        """The same, which waits where the test says so."""
+        return SlowStore(self.open, self.folder / "blocks.json")
 
 
 @pytest.fixture
@@ -132,6 +171,69 @@ async def test_a_block_ends_when_its_time_has_come_and_not_before(database: Data
         await eventually(ended)
         newest, *_ = await blocks.changes(before=None, limit=1)
     assert (newest.action, newest.by, newest.block) == (Action.EXPIRED, None, placed)
+
+
+async def test_a_block_that_is_renewed_as_its_time_comes_holds(database: Database) -> None:
+    clock, store = FakeClock(), database.slow_store
+    async with running(Blocks(store, clock=clock)) as blocks:
+        await blocks.block(DOCS, "it leaks", by=OPS, until_us=1010_000_000)
+        await blocks.block(TICKETS, "it leaks", by=OPS, until_us=1010_000_000)
+        store.wait_at = "add"
+        await clock.pass_(60)
+        await store.is_waiting()
+        # The first of both is being ended, and the second's turn is to come.
+        renewing = asyncio.create_task(blocks.block(TICKETS, "it leaks", by=ANN, until_us=9000_000_000))
+        await asyncio.sleep(0)
+        store.wait_at = ""
+        store.go_on.set()
+        renewed = await renewing
+
+        async def ended() -> None:
+            await clock.pass_(POLL_S)
+            assert DOCS not in blocks.current
+
+        await eventually(ended)
+        await blocks.block(caller("sam"), "a bot", by=OPS)
+        assert blocks.current[TICKETS] == renewed
+
+
+@pytest.mark.parametrize("step", ["copy", "add"])
+async def test_who_is_gone_while_their_block_is_kept_has_blocked_all_the_same(database: Database, step: str) -> None:
+    store = database.slow_store
+    blocks = Blocks(store, clock=FakeClock())
+    store.wait_at = step
+    await cancelled_at(store, blocks.block(TICKETS, "it leaks", by=OPS))
+    await all_agree(blocks, database, {TICKETS})
+
+
+@pytest.mark.parametrize("step", ["copy", "add"])
+async def test_who_is_gone_while_their_block_is_ended_has_ended_it_all_the_same(database: Database, step: str) -> None:
+    store = database.slow_store
+    blocks = Blocks(store, clock=FakeClock())
+    await blocks.block(TICKETS, "it leaks", by=OPS)
+    store.wait_at = step
+    await cancelled_at(store, blocks.unblock(TICKETS, by=OPS))
+    await all_agree(blocks, database, set())
+
+
+async def cancelled_at(store: SlowStore, change: Coroutine[object, object, object]) -> None:
+    """Ask for a change, and be gone while it is being kept."""
+    asking = asyncio.create_task(change)
+    await store.is_waiting()
+    asking.cancel()
+    await asyncio.sleep(0)
+    store.go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+
+
+async def all_agree(blocks: Blocks, database: Database, targets: set[Target]) -> None:
+    """Raise AssertionError unless memory, copy, history and a gateway that starts have these blocks."""
+    assert blocks.current.keys() == targets
+    assert {Target(**each["target"]) for each in json.loads((database.folder / "blocks.json").read_bytes())} == targets
+    newest, *_ = await blocks.changes(before=None, limit=1)
+    assert (newest.action is Action.BLOCKED) == bool(targets)
+    assert Blocks(database.store, clock=FakeClock()).current.keys() == targets
 
 
 async def test_a_block_whose_time_came_while_the_gateway_was_away_ends_once_it_is_back(database: Database) -> None:
@@ -258,6 +360,58 @@ async def test_a_copy_that_cannot_be_written_hinders_no_block(database: Database
     assert Blocks(store, clock=FakeClock()).current == {TICKETS: placed}
 
 
+async def test_a_block_that_was_not_kept_leaves_the_copy_once_the_disk_takes_it(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, disk = FakeClock(), Disk()
+    monkeypatch.setattr(gateway_store, "write_atomically", disk.write)
+    async with running(Blocks(database.store, clock=clock)) as blocks:
+        database.away, disk.takes = True, 1
+        with pytest.raises(BlocksNotKeptError):
+            await blocks.block(TICKETS, "it leaks", by=OPS)
+        assert "it leaks" in (database.folder / "blocks.json").read_text()
+        disk.takes = 1000
+
+        async def mended() -> None:
+            await clock.pass_(POLL_S)
+            assert json.loads((database.folder / "blocks.json").read_bytes()) == []
+
+        await eventually(mended)
+        database.away = False
+        await blocks.block(DOCS, "it leaks", by=OPS)
+    assert Blocks(database.store, clock=clock).current.keys() == {DOCS}
+
+
+@dataclass(slots=True)
+class Disk:
+    """A disk with room for so many more files."""
+
+    takes: int = 1000
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Write it, if there is room."""
+        if not self.takes:
+            raise OSError(errno.ENOSPC, "no room", str(path))
+        self.takes -= 1
+        write_atomically(path, data)
+
+
+@pytest.mark.parametrize("content", ["{", "[]"])
+async def test_a_copy_that_is_damaged_while_the_gateway_runs_is_written_anew(database: Database, content: str) -> None:
+    clock = FakeClock()
+    async with running(Blocks(database.store, clock=clock)) as ours:
+        first = await ours.block(TICKETS, "it leaks", by=OPS)
+        (database.folder / "blocks.json").write_text(content)
+        commit(database, 7, Change(Action.BLOCKED, second := Block("d", DOCS, "it leaks", ANN, 1), 1, ANN))
+
+        async def seen() -> None:
+            await clock.pass_(POLL_S)
+            assert set(ours.current.values()) == {first, second}
+
+        await eventually(seen)
+    assert set(Store(database.open, database.folder / "blocks.json").copied()) == {first, second}
+
+
 async def test_what_another_gateway_keeps_is_taken_up(database: Database) -> None:
     clock = FakeClock()
     async with running(Blocks(database.store, clock=clock)) as ours:
@@ -287,12 +441,31 @@ async def test_a_change_that_is_committed_after_later_ones_is_taken_up(database:
         await eventually(lambda: seen(of_docs))
         commit(database, 11, Change(Action.BLOCKED, of_tool, 1, ANN))
         await eventually(lambda: seen(of_docs, of_tool))
-        # The number tells which of two changes of one thing holds, whenever it was committed.
         commit(database, 14, Change(Action.UNBLOCKED, of_tool, 1, ANN))
         await eventually(lambda: seen(of_docs))
-        commit(database, 13, Change(Action.BLOCKED, replace(of_tool, id="late"), 1, ANN))
+        # Whoever unblocked the tool had not seen this block of it: it holds.
+        late = replace(of_tool, id="late")
+        commit(database, 13, Change(Action.BLOCKED, late, 1, ANN))
+        await eventually(lambda: seen(of_docs, late))
+        # Of two blocks of one thing the number tells which holds, whenever it was committed.
+        newer = replace(of_tool, id="newer")
+        commit(database, 16, Change(Action.BLOCKED, newer, 1, ANN))
+        await eventually(lambda: seen(of_docs, newer))
+        commit(database, 15, Change(Action.BLOCKED, replace(of_tool, id="older"), 1, ANN))
         placed = await ours.block(caller("sam"), "a bot", by=OPS)
-        await eventually(lambda: seen(of_docs, placed))
+        await eventually(lambda: seen(of_docs, newer, placed))
+
+
+async def test_a_gateway_that_ends_a_block_ends_none_that_another_has_put_in_its_place(database: Database) -> None:
+    clock = FakeClock()
+    ours = Blocks(database.store, clock=clock)
+    first = await ours.block(TICKETS, "it leaks", by=OPS, until_us=1010_000_000)
+    renewed = await Blocks(database.store, clock=clock).block(TICKETS, "it leaks", by=ANN, until_us=9000_000_000)
+
+    # It has not seen it yet.
+    commit(database, 99, Change(Action.EXPIRED, first, 1010_000_000, None))
+
+    assert Blocks(database.store, clock=clock).current == {TICKETS: renewed}
 
 
 def commit(database: Database, number: int, change: Change) -> None:
