@@ -42,7 +42,7 @@ ProtosOption = Annotated[
 ]
 Method = Annotated[str, typer.Argument(metavar="METHOD", help="The method, e.g. acme.support.v1.Tickets/GetTicket.")]
 
-policy = typer.Typer(no_args_is_help=True)
+policy = typer.Typer(no_args_is_help=True, help="Check, try, explain and compare rules.")
 
 
 @policy.command()

@@ -159,13 +159,12 @@ def _blocks_table(found: Iterable[pb.Block]) -> Table:
 
     from llmesh.cli import show
 
-    rows = show.table("what", "since", "until", "by", "why")
+    rows = show.table("what", "since", "until", "by", "id", "why")
     for one in found:
-        until = moments.shown(one.until) if one.HasField("until") else "unblocked"
+        until = moments.shown(one.until) if one.HasField("until") else "no end"
         by = f"{one.blocked_by.issuer}:{one.blocked_by.subject}"
-        rows.add_row(
-            f"[bold]{_shown(one.target)}[/]", moments.shown(one.block_time), until, escape(by), escape(one.reason)
-        )
+        since, what = moments.shown(one.block_time), f"[bold]{_shown(one.target)}[/]"
+        rows.add_row(what, since, until, escape(by), escape(one.id), escape(one.reason))
     return rows
 
 

@@ -144,6 +144,8 @@ def print_endpoint(console: Console, endpoint: pb.Endpoint) -> None:
 
 
 def _ready(tool: pb.Tool) -> str:
+    if tool.HasField("blocked"):
+        return "[red]blocked[/]"
     colour = "green" if tool.ready_count else "red"
     return f"[{colour}]{tool.ready_count}/{tool.endpoint_count}[/]"
 

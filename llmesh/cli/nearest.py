@@ -1,0 +1,18 @@
+"""What somebody may have meant who named a tool that is not there."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection
+
+__all__ = ["nearest"]
+
+
+def nearest(service: str, method: str, known: Collection[str]) -> str:
+    """Words to follow "is not on the mesh"; empty where nothing is near. known: services."""
+    whole = f"{service}.{method}"
+    if whole in known:
+        return f": `{whole}` is the tool, name a method of it too, as in {whole}/METHOD"
+    found = sorted(each for each in known if each.endswith(f".{service}"))
+    found = found or difflib.get_close_matches(service, known, n=1)
+    return f" (nearest: `{found[0]}`)" if found else ""
