@@ -33,6 +33,7 @@ class Bearing:
         """residues: of a tool, by method, under the policy in force."""
         self._residues = residues
         self._made: tuple[Mapping[Target, Block], Surroundings, Resource] | None = None
+        self._hushed = False
 
     def resource(
         self, in_force: Mapping[Target, Block], tools: Mapping[str, Tool], packages: Mapping[str, str]
@@ -49,19 +50,20 @@ class Bearing:
         )
         if self._made is None or self._made[0] is not in_force or self._made[1] != surroundings:
             self._made = (in_force, surroundings, build_blocks(in_force.values(), surroundings))
+            self._hushed = False
         return self._made[2]
 
     def hush(self) -> bool:
         """Tell nobody why hidden tools are stopped, until something changes: for Envoy refuses what was made.
 
-        False where it holds nothing of their rules: there is nothing else to be made.
+        False where it holds nothing of their rules, or no longer: there is nothing else to be made.
         """
-        if self._made is None or not any(self._made[1].hidden.values()):
+        if self._made is None or self._hushed or not any(self._made[1].hidden.values()):
             return False
         in_force, surroundings, _ = self._made
         log.error("reasons of blocks not told for hidden tools", extra={"services": sorted(surroundings.hidden)})
         hushed = build_blocks(in_force.values(), replace(surroundings, hidden={}))
-        self._made = (in_force, surroundings, hushed)
+        self._made, self._hushed = (in_force, surroundings, hushed), True
         return True
 
     def _permitted(self, tool: Tool) -> Mapping[str, Expression]:

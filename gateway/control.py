@@ -122,6 +122,7 @@ class Control:
             tasks.create_task(self._follow_keys())
             tasks.create_task(self._follow_catalog())
             tasks.create_task(self._follow_blocks())
+            tasks.create_task(self._follow_refusals())
             while True:
                 await self._stale.wait()
                 self._stale.clear()
@@ -157,6 +158,17 @@ class Control:
                 async for _ in changes:
                     await self.enforce_blocks()
 
+    async def _follow_refusals(self) -> None:
+        """Envoy may say at any time that it cannot have what is blocked."""
+        async with aclosing(self._publisher.revisions()) as revisions:
+            async for _ in revisions:
+                await self._hush()
+
+    async def _hush(self) -> None:
+        """Where Envoy refuses what is blocked, try it without what hidden tools' rules make of it."""
+        if BLOCKS in self._publisher.refused_names and self._bearing.hush():
+            await self._publish(self._stage)
+
     async def enforce_blocks(self) -> bool:
         """Have Envoy stop what is blocked now, and nothing else. Whether it does when this returns, soon."""
         if not self._stage:
@@ -169,8 +181,8 @@ class Control:
     async def _blocks_are_taken(self) -> bool:
         """Whether Envoy has answered for all that it is told, and has taken the blocks."""
         answered = await self._publisher.caught_up(within_s=SHOW_AFTER_S)
-        if answered and BLOCKS in self._publisher.refused_names and self._bearing.hush():
-            await self._publish(self._stage)
+        if answered and BLOCKS in self._publisher.refused_names:
+            await self._hush()
             answered = await self._publisher.caught_up(within_s=SHOW_AFTER_S)
         return answered and BLOCKS not in self._publisher.refused_names
 

@@ -17,6 +17,7 @@ import pytest
 
 from gateway import bearing as gateway_bearing
 from gateway import compiled as compiled_tools
+from gateway import control as gateway_control
 from gateway.blocks.blocks import Blocks
 from gateway.blocks.words import Block, Kind, Target
 from gateway.catalog import Catalog, CatalogBoard, Contract, Tool
@@ -254,9 +255,9 @@ async def test_a_tool_that_envoy_refuses_is_not_shown_or_shown_as_it_was(
         assert (await made.mesh.call(f"/{OTHER}/Get")).code is grpc.StatusCode.OK
 
 
-async def test_blocks_that_envoy_refuses_for_a_hidden_tools_rules_are_in_force_without_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def refused_hidden_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Envoy refuses what hidden tools' rules make of what is blocked."""
     build_blocks = gateway_bearing.build_blocks
 
     def build(in_force: Iterable[Block], surroundings: Surroundings) -> Resource:
@@ -264,6 +265,28 @@ async def test_blocks_that_envoy_refuses_for_a_hidden_tools_rules_are_in_force_w
         return Resource("junk", b"\xff\xff\xff") if poisoned else build_blocks(in_force, surroundings)
 
     monkeypatch.setattr(gateway_bearing, "build_blocks", build)
+
+
+@pytest.mark.usefixtures("refused_hidden_rules")
+async def test_blocks_that_envoy_refuses_late_are_in_force_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with controlled(tmp_path) as made:
+        hidden, other = made.mesh.tool(TICKETS, hidden=True), made.mesh.tool(OTHER)
+        await made.found.post({TICKETS: hidden, OTHER: other}, {})
+        await made.answers(TICKETS, grpc.StatusCode.OK)
+        await made.answers(OTHER, grpc.StatusCode.OK)
+
+        # However late Envoy answers, it is later than anybody waits.
+        monkeypatch.setattr(gateway_control, "SHOW_AFTER_S", 0.0)
+        await made.blocks.block(Target(Kind.TOOL, TICKETS), "it leaks", by=OPS)
+        await made.answers(TICKETS, grpc.StatusCode.UNIMPLEMENTED)
+        await made.blocks.block(Target(Kind.TOOL, OTHER), "it lies", by=OPS)
+        await made.answers(OTHER, grpc.StatusCode.PERMISSION_DENIED)
+
+
+@pytest.mark.usefixtures("refused_hidden_rules")
+async def test_blocks_that_envoy_refuses_for_a_hidden_tools_rules_are_in_force_without_them(tmp_path: Path) -> None:
     async with controlled(tmp_path) as made:
         hidden, other = made.mesh.tool(TICKETS, hidden=True), made.mesh.tool(OTHER)
         await made.found.post({TICKETS: hidden, OTHER: other}, {})
