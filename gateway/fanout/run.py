@@ -22,7 +22,7 @@ from llmesh.api.mesh.v1 import mesh_pb2 as pb
 from llmesh.errors import MeshError
 from llmesh.status import status_from_error
 
-__all__ = ["Order", "Run"]
+__all__ = ["MESSAGE_BYTES", "Order", "Run"]
 
 _UNAVAILABLE = grpc.StatusCode.UNAVAILABLE.value[0]
 SENT_MOST = 2

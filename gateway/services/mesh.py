@@ -21,7 +21,7 @@ from gateway.fanout.completion import Progress, progress
 from gateway.fanout.legs import Legs
 from gateway.fanout.merge import Gathered, read_merge
 from gateway.fanout.plan import Plan, make_plan
-from gateway.fanout.run import Order, Run
+from gateway.fanout.run import MESSAGE_BYTES, Order, Run
 from gateway.fanout.selector import read_selector
 from gateway.fanout.sight import Sight
 from gateway.fanout.takers import Taker, Types
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     import grpc
 
     Context = grpc.aio.ServicerContext[Untyped, Untyped]
+
+# Of the methods that a caller may not call, how many are told by name.
+DENIED_MOST = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,15 @@ class MeshServicer(Base):
         run = Run(self._legs, order, asked.progress, retries=self._retries, gathered=asked.gathered)
         async with aclosing(run.messages()) as messages:
             async for branches in messages:
-                yield pb.FanOutResponse(branches=branches, summary=_summary(run, asked) if run.over else None)
+                response = pb.FanOutResponse(branches=branches)
+                if run.over:
+                    summary = _summary(run, asked)
+                    # What one answer and the message of all come to need not fit one.
+                    if branches and response.ByteSize() + summary.ByteSize() > MESSAGE_BYTES:
+                        yield response
+                        response = pb.FanOutResponse()
+                    response.summary.CopyFrom(summary)
+                yield response
 
     def _check(self, request: pb.FanOutRequest, behalf: Behalf) -> _Asked:
         """All that can be wrong with a fan-out. Raises InvalidCall or NotFound."""
@@ -152,7 +163,7 @@ def _summary(run: Run, asked: _Asked) -> pb.Summary:
         failed_count=done.failed,
         cancelled_count=done.asked - done.answered - done.failed,
         denied_count=plan.denied_count,
-        denied=plan.denied,
+        denied=plan.denied[:DENIED_MOST],
     )
     if asked.gathered:
         merged = asked.gathered.merged() if done.met else "not enough have answered"

@@ -13,6 +13,8 @@ import grpc
 import pytest
 from google.protobuf.any_pb2 import Any
 
+from gateway.fanout import budget
+from gateway.services import mesh
 from governance.bundle import parse_bundle
 from governance.delegation import FAN_OUT
 from llmesh.api.mesh.v1 import mesh_pb2 as pb
@@ -101,6 +103,32 @@ async def test_a_capability_says_how_answers_are_merged() -> None:
         assert told.summary.merged.Unpack(merged)
         assert [each.text for each in merged.passages] == ["own 0", "own 1", "own 2", "shared"]
         assert not told.summary.unmerged
+
+
+async def test_a_large_answer_and_the_message_of_all_come_apart() -> None:
+    async with world() as running:
+        await running.publish(running.tool(EIGHT[0]))
+        text = "x" * (3 << 19)
+        running.tools.behaviours[f"/{EIGHT[0]}/Retrieve"] = gives((text, 1))
+
+        told = await running.fan_out(merge=options.Merge())
+
+        assert told.codes == {"Tool0": 0}
+        merged = RetrieveResponse()
+        assert told.summary.merged.Unpack(merged)
+        assert [each.text for each in merged.passages] == [text]
+        assert [len(message.branches) for message in told.messages] == [1, 0]
+
+
+async def test_denied_methods_are_named_only_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mesh, "DENIED_MOST", 1)
+    async with world() as running:
+        writes = (rpc(name, effect=WRITE) for name in ("One", "Two"))
+        await running.publish(running.tool("acme.a.v1.Tool", rpc(), *writes, domain="a"), policy=NARROW)
+
+        told = await running.fan_out()
+
+        assert (told.summary.denied_count, list(told.summary.denied)) == (2, ["acme.a.v1.Tool/One"])
 
 
 async def test_the_selector_picks_by_what_the_product_sheet_says() -> None:
@@ -302,13 +330,15 @@ async def test_a_quorum_ends_it_once_it_is_there_or_out_of_reach() -> None:
         await running.released()
 
 
-async def test_best_effort_gives_what_has_come_by_the_deadline() -> None:
+async def test_best_effort_gives_what_has_come_by_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer_late(monkeypatch)
     async with eight() as running:
+        await running.fan_out()
         for name in EIGHT[6:]:
             running.tools.behaviours[f"/{name}/Retrieve"] = hang
         merge = options.Merge(concatenate=options.Concatenate(field="passages"))
 
-        told = await running.fan_out(completion=pb.COMPLETION_BEST_EFFORT, timeout_s=2, merge=merge)
+        told = await running.fan_out(completion=pb.COMPLETION_BEST_EFFORT, timeout_s=6, merge=merge)
 
         late = grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
         assert told.codes == {f"Tool{index}": 0 if index < 6 else late for index in range(8)}
@@ -320,11 +350,15 @@ async def test_best_effort_gives_what_has_come_by_the_deadline() -> None:
         await running.released()
 
 
-async def test_where_all_must_answer_a_slow_one_leaves_the_answers_of_the_others_but_no_merged_one() -> None:
+async def test_where_all_must_answer_a_slow_one_leaves_the_answers_of_the_others_but_no_merged_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answer_late(monkeypatch)
     async with eight() as running:
+        await running.fan_out()
         running.tools.behaviours[f"/{EIGHT[7]}/Retrieve"] = hang
 
-        told = await running.fan_out(timeout_s=2, merge=options.Merge())
+        told = await running.fan_out(timeout_s=6, merge=options.Merge())
 
         assert sum(code == 0 for code in told.codes.values()) == 7
         assert (told.summary.end, told.summary.met) == (pb.Summary.END_DEADLINE, False)
@@ -391,6 +425,11 @@ async def test_a_tool_with_a_type_of_its_own_by_the_same_name_is_asked_nothing()
 
         assert set(told.codes) == {"Tool0"}
         assert not running.tools.calls["/acme.evil.v1.Search/Retrieve"]
+
+
+def answer_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep a tenth of all time to answer: one process does everything here, and may have to wait for its turn."""
+    monkeypatch.setattr(budget, "KEPT_MOST_S", 10.0)
 
 
 async def counts(_data: bytes, _context: object) -> AsyncIterator[bytes]:

@@ -17,7 +17,7 @@ from llmesh.api.mesh.v1 import mesh_pb2 as pb
 from llmesh.api.retrieval.v1.retrieval_pb2 import Passage, RetrieveRequest, RetrieveResponse
 from tests.envoy import bearer, token
 from tests.eventually import eventually
-from tests.gateway.fanout.test_fanout import EIGHT, OPEN, eight, fails
+from tests.gateway.fanout.test_fanout import EIGHT, OPEN, answer_late, eight, fails
 from tests.gateway.fanout.world import WRITE, Behaviour, Streaming, hang, passages, rpc, told_of, world
 
 UNAVAILABLE, LATE = grpc.StatusCode.UNAVAILABLE.value[0], grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
@@ -37,16 +37,18 @@ async def many_trailers(_data: bytes, context: grpc.aio.ServicerContext[bytes, b
     return passages(("one", 1))
 
 
-async def test_what_goes_wrong_with_some_branches_harms_no_other() -> None:
+async def test_what_goes_wrong_with_some_branches_harms_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer_late(monkeypatch)
     async with world() as running:
         dead = running.tool("acme.support.v1.Dead", address="unix:/nowhere/dead.sock")
         await running.publish(*(running.tool(name) for name in EIGHT), dead)
+        await running.fan_out(selector=pb.Selector(tools=EIGHT))
         bad = {"Tool1": too_large, "Tool2": lies, "Tool3": many_trailers, "Tool4": hang}
         for name, behaviour in bad.items():
             running.tools.behaviours[f"/acme.support.v1.{name}/Retrieve"] = behaviour
         running.tools.behaviours[f"/{EIGHT[5]}/Retrieve"] = fails(grpc.StatusCode.PERMISSION_DENIED)
 
-        told = await running.fan_out(completion=pb.COMPLETION_BEST_EFFORT, timeout_s=5)
+        told = await running.fan_out(completion=pb.COMPLETION_BEST_EFFORT, timeout_s=10)
 
         codes = told.codes
         assert [codes[f"Tool{index}"] for index in (0, 6, 7)] == [0, 0, 0]

@@ -201,7 +201,9 @@ Global___Selector: _TypeAlias = Selector  # noqa: Y015
 
 @_typing.final
 class FanOutResponse(_message.Message):
-    """What has come since the last message. The last one has the summary."""
+    """What has come since the last message. The last one has the summary, alone
+    where both would be large.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -369,7 +371,7 @@ class Summary(_message.Message):
     """
     @_builtins.property
     def denied(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Of these, those of tools that the caller sees:
+        """Of these, those of tools that the caller sees, the first 256:
         "acme.support.v1.Tickets/CreateTicket".
         """
 
