@@ -33,8 +33,8 @@ class Behalf:
     """Whom a call of a fan-out is made for.
 
     caller: with its actor, if a tool acts for it. path: the methods that act for it. given: paths of the methods that
-    the last of them may call; None for a caller that acts alone and may call what the rules permit. address: the
-    caller's own.
+    the last of them may call; None for a caller that acts alone and may call what the rules permit. ends_s: when that
+    ends, Unix seconds; None for the same. address: the caller's own.
     """
 
     caller: Caller
@@ -43,6 +43,7 @@ class Behalf:
     trace: Metadata
     path: tuple[str, ...] = ()
     given: frozenset[str] | None = None
+    ends_s: int | None = None
 
     @property
     def key(self) -> tuple[str, str]:
@@ -70,7 +71,7 @@ class Behalf:
             path=self.path,
             methods=tuple(paths),
             parent=self.call_id,
-            expires_s=math.ceil(ends_s),
+            expires_s=math.ceil(ends_s) if self.ends_s is None else min(math.ceil(ends_s), self.ends_s),
         )
 
 
@@ -83,4 +84,4 @@ def behalf_of(caller: Caller, call_id: str, metadata: Iterable[tuple[str, str | 
     if not payload:
         return made
     claims: Mapping[str, Untyped] = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    return replace(made, path=tuple(claims["path"]), given=frozenset(claims["methods"]))
+    return replace(made, path=tuple(claims["path"]), given=frozenset(claims["methods"]), ends_s=claims["exp"])

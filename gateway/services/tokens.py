@@ -74,12 +74,13 @@ class Tokens:
         actor = tool_itself(service_of(http.path), facts[delegate.DOMAIN])
         used = (f"/{name}" for name in facts[delegate.USES].split(" "))
         started_s = attributes.request.time.seconds + attributes.request.time.nanos / 1e9
+        ends_s = math.ceil(started_s + _deadline_s(http.headers, facts))
         return Delegation(
             caller,
             path=(*before, http.path),
             methods=tuple(path for path in used if self._may_act(path, actor)),
             parent=http.headers[CALL_ID_KEY],
-            expires_s=math.ceil(started_s + _deadline_s(http.headers, facts)),
+            expires_s=min(ends_s, int(derived["ends_s"])) if "ends_s" in derived else ends_s,
         )
 
 

@@ -65,7 +65,10 @@ local function delegated(handle, headers)
   headers:remove("authorization")
   headers:replace("x-llmesh-parent", claims.parent)
   local path = claims.path
-  handle:streamInfo():dynamicMetadata():set("llmesh.caller", "path", path)
+  local known = handle:streamInfo():dynamicMetadata()
+  known:set("llmesh.caller", "path", path)
+  -- What this call hands on ends no later.
+  known:set("llmesh.caller", "ends_s", claims.exp)
   -- For what is blocked, which is looked up by headers.
   for hop, method in ipairs(path) do headers:replace("x-llmesh-acting-" .. hop, method) end
   return {

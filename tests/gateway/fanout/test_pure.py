@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import math
 from collections.abc import Iterator, Sequence
 from random import Random
@@ -11,9 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.fanout import allowances
+from gateway.fanout.behalf import behalf_of
 from gateway.fanout.budget import split
 from gateway.fanout.completion import progress
 from gateway.fanout.merge import Answer, Gathered, read_merge
+from gateway.snapshot.caller import DELEGATION
+from gateway.snapshot.fanout import DELEGATED
+from governance.words import Caller
 from llmesh.api.mesh.v1 import mesh_pb2 as pb
 from llmesh.api.options.v1 import options_pb2 as options
 from llmesh.api.retrieval.v1.retrieval_pb2 import Citation, Passage, RetrieveResponse
@@ -162,6 +168,17 @@ TOTAL = 500
 runs = st.lists(st.tuples(st.booleans(), st.integers(1, 900)), max_size=8).map(
     lambda found: [given_up for given_up, count in found for _ in range(count)]
 )
+
+
+@pytest.mark.parametrize(("timeout_s", "ends_s"), [(5, 1005), (3600, 1020)])
+def test_what_a_branch_brings_ends_no_later_than_what_its_fan_out_came_with(timeout_s: float, ends_s: int) -> None:
+    claims = {"path": ["/a.v1.Agent/Ask"], "methods": ["/b.v1.Tool/Get"], "exp": 1020}
+    payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode()
+    behalf = behalf_of(Caller("corp", "sam"), "call", [(DELEGATED, payload)])
+
+    brought = behalf.metadata(["/b.v1.Tool/Get"], lambda made: str(made.expires_s), timeout_s=timeout_s, now_s=1000)
+
+    assert dict(brought["/b.v1.Tool/Get"])[DELEGATION] == str(ends_s)
 
 
 @given(before=runs, after=runs)

@@ -80,6 +80,15 @@ async def test_a_token_ends_with_the_call(running: Mesh, timeout_s: float | None
     assert before + most_s - 1 <= ends <= after + most_s + 0.1
 
 
+async def test_a_token_ends_no_later_than_the_one_that_its_call_came_with(running: Mesh) -> None:
+    ends = int(time.time()) + 20
+    given = minted(path=[f"/{A}/Ask"], methods=[f"/{B}/Ask"], exp=ends)
+
+    handed_on = await delegated(running, f"/{B}/Ask", carrying(given))
+
+    assert claims(handed_on)["exp"] == ends
+
+
 async def test_what_the_contract_does_not_list_is_refused(running: Mesh) -> None:
     answer = await running.call(f"/{C}/Other", carrying(await delegated(running, f"/{A}/Ask")))
 
