@@ -355,7 +355,10 @@ NOT_THERE = (
         "rules are about methods whole; a tool checks what it is asked, by protovalidate or itself",
     ),
     ("taking fields out of answers", "rules can keep callers from a method by the classes of its data"),
-    ("quotas over several Envoys", "each Envoy counts for itself; a mesh of one machine has one"),
+    (
+        "quotas over several Envoys, or ways in",
+        "each counts for itself: calls at the mesh port, and branches of fan-outs",
+    ),
     ("what a tool does with what it knows", "it is told who calls, and is trusted with the data it holds"),
     ("a stream that is open while rules change", "it keeps the decision it was opened with, to its longest duration"),
     ("servers at an address without TLS", "they are called, and marked as unprotected"),

@@ -50,7 +50,7 @@ class MeshServiceServicer(object):
         """Sends a request to every method on the mesh that takes its type, that the
         caller may call, and that the selector picks. Each is a branch: a call of
         its own, made for the caller, under the rules, limits and records of any
-        other. Whatever becomes of branches, the call itself ends with OK and a
+        other; quotas by the second count branches apart from calls. Whatever becomes of branches, the call itself ends with OK and a
         summary, unless nothing could be sent:
         INVALID_ARGUMENT with BadRequest: the request, the selector, the completion
         or the merge is not one; nothing was sent.

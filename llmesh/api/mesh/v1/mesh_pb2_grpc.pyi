@@ -39,7 +39,7 @@ class MeshServiceStub:
     """Sends a request to every method on the mesh that takes its type, that the
     caller may call, and that the selector picks. Each is a branch: a call of
     its own, made for the caller, under the rules, limits and records of any
-    other. Whatever becomes of branches, the call itself ends with OK and a
+    other; quotas by the second count branches apart from calls. Whatever becomes of branches, the call itself ends with OK and a
     summary, unless nothing could be sent:
     INVALID_ARGUMENT with BadRequest: the request, the selector, the completion
     or the merge is not one; nothing was sent.
@@ -58,7 +58,7 @@ class MeshServiceAsyncStub(MeshServiceStub):
     """Sends a request to every method on the mesh that takes its type, that the
     caller may call, and that the selector picks. Each is a branch: a call of
     its own, made for the caller, under the rules, limits and records of any
-    other. Whatever becomes of branches, the call itself ends with OK and a
+    other; quotas by the second count branches apart from calls. Whatever becomes of branches, the call itself ends with OK and a
     summary, unless nothing could be sent:
     INVALID_ARGUMENT with BadRequest: the request, the selector, the completion
     or the merge is not one; nothing was sent.
@@ -80,7 +80,7 @@ class MeshServiceServicer(metaclass=_abc_1.ABCMeta):
         """Sends a request to every method on the mesh that takes its type, that the
         caller may call, and that the selector picks. Each is a branch: a call of
         its own, made for the caller, under the rules, limits and records of any
-        other. Whatever becomes of branches, the call itself ends with OK and a
+        other; quotas by the second count branches apart from calls. Whatever becomes of branches, the call itself ends with OK and a
         summary, unless nothing could be sent:
         INVALID_ARGUMENT with BadRequest: the request, the selector, the completion
         or the merge is not one; nothing was sent.
