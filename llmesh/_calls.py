@@ -8,30 +8,35 @@ from collections.abc import Callable, Iterable
 
 from llmesh.api.calls.v1 import calls_pb2 as pb
 from llmesh.api.calls.v1.calls_pb2_grpc import CallServiceServicer
-from llmesh.call import Call, current_call
+from llmesh.call import current_call
+from llmesh.caller import ACTING_KEY, caller_from_metadata
 from llmesh.errors import Denied, MeshError
 
 log = logging.getLogger("llmesh.server")
 
 
 class CallInFlight:
-    """One call that is being answered, by the task that answers it."""
+    """One call that has arrived, by the task that answers it."""
 
-    __slots__ = ("acting", "call", "standard", "task", "why_ended")
+    __slots__ = ("acting", "begun", "caller", "method", "task", "waited_for", "why_ended")
 
-    def __init__(self, call: Call, acting: frozenset[str], task: asyncio.Task[object], *, standard: bool) -> None:
-        """acting: paths of methods that act for the caller. standard: of a service that every server has."""
-        self.call = call
-        self.acting = acting
+    def __init__(self, method: str, metadata: Iterable[tuple[str, str | bytes]], task: asyncio.Task[object]) -> None:
+        """method: its path. Its request may be yet to come."""
+        metadata = tuple(metadata)
+        self.method = method
+        self.caller = caller_from_metadata(metadata)
+        # Paths of methods that act for the caller.
+        self.acting = {value for key, value in metadata if key.startswith(ACTING_KEY) and isinstance(value, str)}
         self.task = task
-        self.standard = standard
+        self.begun = self.waited_for = False
         # None for as long as the mesh has not ended it.
         self.why_ended: MeshError | None = None
 
     def end(self, error: MeshError) -> None:
-        """Have it fail with the error."""
+        """Have it fail with the error, now or, as gRPC has it, once its request has come."""
         self.why_ended = error
-        self.task.cancel()
+        if self.begun:
+            self.task.cancel()
 
     def check(self) -> None:
         """Raise why it was ended, if it was: a servicer that goes on all the same sends nothing more."""
@@ -40,30 +45,36 @@ class CallInFlight:
 
 
 class CallsInFlight:
-    """The calls that a server is answering."""
+    """The calls that have arrived at a server, and are not answered yet."""
 
     def __init__(self) -> None:
         """Start with none."""
-        self._open: set[CallInFlight] = set()
+        self._open: dict[asyncio.Task[object], CallInFlight] = {}
         self._waited_for = 0
         self._none = asyncio.Event()
         self._none.set()
 
-    def count(self, call: Call, acting: Iterable[str], *, standard: bool) -> CallInFlight:
+    def arrive(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> None:
         """Count the call of this task until gRPC has sent all of its answer, which is when the task ends."""
-        task = asyncio.current_task()
-        assert task is not None, "gRPC answers each call in a task"  # noqa: S101
-        counted = CallInFlight(call, frozenset(acting), task, standard=standard)
-        self._open.add(counted)
+        task = _this_task()
+        self._open[task] = CallInFlight(method, metadata, task)
+        task.add_done_callback(self._forget)
+
+    def begin(self, *, standard: bool) -> CallInFlight:
+        """The call of this task, whose request has come. standard: of a service that every server has.
+
+        Raises KeyError if it has not arrived.
+        """
+        begun = self._open[_this_task()]
+        begun.begun = True
         if not standard:
+            begun.waited_for = True
             self._waited_for += 1
             self._none.clear()
-        task.add_done_callback(lambda _: self._forget(counted))
-        return counted
+        return begun
 
-    def _forget(self, counted: CallInFlight) -> None:
-        self._open.remove(counted)
-        if not counted.standard:
+    def _forget(self, task: asyncio.Task[object]) -> None:
+        if self._open.pop(task).waited_for:
             self._waited_for -= 1
             if not self._waited_for:
                 self._none.set()
@@ -74,10 +85,16 @@ class CallsInFlight:
 
     def end(self, meant: Callable[[CallInFlight], bool], error: MeshError) -> int:
         """End the calls that are meant, each of which then fails with the error; how many."""
-        found = [each for each in self._open if each.why_ended is None and meant(each)]
+        found = [each for each in self._open.values() if each.why_ended is None and meant(each)]
         for each in found:
             each.end(error)
         return len(found)
+
+
+def _this_task() -> asyncio.Task[object]:
+    task = asyncio.current_task()
+    assert task is not None, "gRPC answers each call in a task"  # noqa: S101
+    return task
 
 
 class CallServicer(CallServiceServicer):
@@ -98,12 +115,11 @@ class CallServicer(CallServiceServicer):
 
 
 def _is_meant(request: pb.EndCallsRequest, one: CallInFlight) -> bool:
-    caller = one.call.caller
-    methods = {path.removeprefix("/") for path in (one.call.method, *one.acting)}
+    methods = {path.removeprefix("/") for path in (one.method, *one.acting)}
     match request.WhichOneof("calls"):
         case "services":
             return any(method.partition("/")[0] in request.services.names for method in methods)
         case "method":
             return request.method in methods
         case _:
-            return (caller.issuer, caller.subject) == (request.caller.issuer, request.caller.subject)
+            return (one.caller.issuer, one.caller.subject) == (request.caller.issuer, request.caller.subject)

@@ -28,7 +28,7 @@ from llmesh._delegation import DELEGATION_KEY, Meshes
 from llmesh._sizes import Sizes
 from llmesh._tracing import answering as answering_span
 from llmesh.call import PROVENANCE_MAX_BYTES, Call, answer
-from llmesh.caller import ACTING_KEY, CALL_ID_KEY, PROVENANCE_KEY, caller_from_metadata, read_metadata
+from llmesh.caller import CALL_ID_KEY, PROVENANCE_KEY, Caller, read_metadata
 from llmesh.errors import InvalidCall, MeshError, ToolFailed, Unimplemented, Violation
 from llmesh.log import call_facts
 from llmesh.status import CODES, STATUS_KEY, status_from_error
@@ -63,7 +63,7 @@ def wrap_handler(
 ) -> Handler:
     """The handler of one method behind the edge.
 
-    calls counts those being answered. meshes: what the calls call in turn.
+    calls has each of them from when it arrived. meshes: what the calls call in turn.
     standard: of a service that every server has, for which no drain waits.
     """
     answering = _Answering(
@@ -131,8 +131,9 @@ class _Messages:
 class _CheckedContext:
     """gRPC's context of a call, as a servicer sees it: messages in and out, provenance with an abort."""
 
-    def __init__(self, context: Context, messages: _Messages, in_flight: CallInFlight) -> None:
+    def __init__(self, context: Context, messages: _Messages, call: Call, in_flight: CallInFlight) -> None:
         self._context = context
+        self._call = call
         self._messages = messages
         self._in_flight = in_flight
 
@@ -158,7 +159,7 @@ class _CheckedContext:
         self, code: grpc.StatusCode, details: str = "", trailing_metadata: tuple[Metadatum, ...] = ()
     ) -> Never:
         """End the call with a code; what was cited goes along."""
-        cited = self._in_flight.call.provenance(limit_bytes=_PROVENANCE_OF_ERROR_MAX_BYTES)
+        cited = self._call.provenance(limit_bytes=_PROVENANCE_OF_ERROR_MAX_BYTES)
         await self._context.abort(code, details, _trailing(trailing_metadata or self._sent(), provenance=cited))
 
     async def abort_with_status(self, status: grpc.Status) -> Never:
@@ -227,15 +228,15 @@ class _Answering:
     async def _guard(self, context: Context, answering: Callable[[_CheckedContext], Awaitable[T]]) -> T:
         """Answer with the call made current, and turn whatever goes wrong into a status."""
         metadata = tuple(context.invocation_metadata() or ())
-        call = self._call(context, metadata)
+        in_flight = self._calls.begin(standard=self._standard)
+        call = self._call(context, in_flight.caller, metadata)
         answer(call)
-        acting = (value for key, value in metadata if key.startswith(ACTING_KEY) and isinstance(value, str))
-        in_flight = self._calls.count(call, acting, standard=self._standard)
         span = None if self._standard else answering_span(call, metadata)
         started_s = time.monotonic()
         outcome = "CANCELLED"
         try:
-            response = await answering(_CheckedContext(context, self._messages, in_flight))
+            in_flight.check()
+            response = await answering(_CheckedContext(context, self._messages, call, in_flight))
             in_flight.check()
             _send_provenance(context, call)
             outcome = "OK"
@@ -262,12 +263,12 @@ class _Answering:
                 span.end(outcome)
         return response
 
-    def _call(self, context: Context, metadata: Iterable[Metadatum]) -> Call:
+    def _call(self, context: Context, caller: Caller, metadata: Iterable[Metadatum]) -> Call:
         texts = read_metadata(metadata)
         remaining = context.time_remaining
         return Call(
             self._method,
-            caller_from_metadata(metadata),
+            caller,
             call_id=texts.get(CALL_ID_KEY, ""),
             remaining=remaining,
             mesh=lambda: self._meshes.delegated(self._method, texts, remaining),

@@ -91,10 +91,9 @@ def wrap_services(
 ) -> tuple[grpc.GenericRpcHandler, ...]:
     """What a gRPC server takes: the services' handlers, each behind the edge. standard: every server has them."""
     return tuple(
-        grpc.method_handlers_generic_handler(
-            service,
+        _Arriving(
             {
-                name: wrap_handler(
+                f"/{service}/{name}": wrap_handler(
                     f"/{service}/{name}",
                     handler,
                     sizes=sizes_of(service, name),
@@ -105,9 +104,26 @@ def wrap_services(
                 )
                 for name, handler in methods.items()
             },
+            calls,
         )
         for service, methods in services.items()
     )
+
+
+class _Arriving(grpc.GenericRpcHandler):
+    """Counts calls when gRPC asks for their handler: it calls the handler of a single request once that has come."""
+
+    def __init__(self, handlers: Mapping[str, Handler], calls: CallsInFlight) -> None:
+        """handlers: by path."""
+        self._handlers = handlers
+        self._calls = calls
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
+        """The handler of the path."""
+        handler = self._handlers.get(handler_call_details.method)
+        if handler is not None:
+            self._calls.arrive(handler_call_details.method, handler_call_details.invocation_metadata)
+        return handler
 
 
 def _register(servicer: object) -> list[grpc.ServiceRpcHandler]:

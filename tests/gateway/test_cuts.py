@@ -27,6 +27,7 @@ from llmesh.api.calls.v1.calls_pb2_grpc import CallServiceStub
 from llmesh.caller import ACTING_KEY, Caller, caller_to_metadata
 from llmesh.status import error_from_rpc
 from tests.envoy import backend_at, tool_of
+from tests.eventually import eventually
 from tests.gateway.blocks.world import block, caller, domain, method, tool
 from tests.pki import Authority, Issued, gateway
 
@@ -153,6 +154,34 @@ async def test_a_cut_ends_the_calls_that_the_block_stops_and_no_others(
 
     assert made.ended == sum(cut)
     assert await serving.were_cut(calls) == cut
+
+
+async def test_a_call_whose_request_is_yet_to_come_is_cut_and_reaches_no_servicer(serving: Serving) -> None:
+    send = asyncio.Event()
+
+    async def request() -> AsyncGenerator[pb.UnaryRequest]:
+        await send.wait()
+        yield pb.UnaryRequest()
+
+    # As it comes by Envoy, which passes the headers on before there is a message.
+    late = serving.channel.stream_unary(
+        f"/{UNARY}",
+        request_serializer=pb.UnaryRequest.SerializeToString,
+        response_deserializer=pb.UnaryResponse.FromString,
+    )
+    call = late(request(), metadata=caller_to_metadata(SAM))
+    for block_of, ended in ((caller("ann"), 0), (caller("sam"), 1), (caller("sam"), 0)):
+
+        async def cut(block_of: Target = block_of, ended: int = ended) -> None:
+            assert (await serving.cuts.cut(block(block_of))).ended == ended
+
+        await eventually(cut)
+    send.set()
+
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await call
+    assert error_from_rpc(error.value).reason == "BLOCKED"
+    assert serving.waiting.begun.locked()
 
 
 async def test_callers_whose_calls_are_cut_read_why(serving: Serving) -> None:
