@@ -12,6 +12,7 @@ import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import chain
 
 import grpc.aio
 from google.protobuf.message import DecodeError
@@ -40,7 +41,10 @@ MOST = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """How many calls were ended, and addresses of those who could not be asked, where they may go on."""
+    """How many calls were ended, and where they may go on, as nobody could be asked.
+
+    deaf: addresses; of a service that is not on the mesh, its name.
+    """
 
     ended: int = 0
     deaf: frozenset[str] = frozenset()
@@ -77,15 +81,18 @@ class Cuts:
         """End the open calls that the block stops: those to the target, and those that it makes for others."""
         tools = (*self._board.current.tools.values(), *self._own)
         meant = {tool.service for tool in tools if _is_meant(block, tool.service, tool.domain)}
-        answers = await self._ask({endpoint for tool in tools for endpoint in tool.endpoints}, _request(block, meant))
         # Calls that a blocked tool makes for others end with it, too; so nobody need restart what it calls.
         bears = [tool for tool in tools if block.target.kind is Kind.CALLER or tool.service in meant]
+        answers = await self._ask(_in_turn(bears, tools), _request(block, meant))
         deaf = {
             endpoint.address
             for tool in bears
             for endpoint in tool.endpoints
             if answers[endpoint] is _No.CANNOT or (answers[endpoint] is _No.AWAY and endpoint in tool.ready)
         }
+        if block.target.service and not meant:
+            # It may have left a moment ago, with calls that it goes on answering, and nobody knows where.
+            deaf.add(block.target.service)
         cut = Cut(sum(answer for answer in answers.values() if isinstance(answer, int)), frozenset(deaf))
         log.warning("calls cut", extra={"block": block.id, "ended": cut.ended, "not_cut": sorted(cut.deaf)})
         return cut
@@ -126,6 +133,13 @@ class Cuts:
 def _is_meant(block: Block, service: str, domain: str) -> bool:
     target = block.target
     return service == target.service or (target.kind is Kind.DOMAIN and domain == target.name)
+
+
+def _in_turn(bears: Iterable[Tool], tools: Iterable[Tool]) -> Collection[Endpoint]:
+    """Whom to ask, each once: first those that matter most, as the last ones' turn may not come in time."""
+    ready = (endpoint for tool in bears for endpoint in tool.endpoints if endpoint in tool.ready)
+    others = (endpoint for each in (bears, tools) for tool in each for endpoint in tool.endpoints)
+    return dict.fromkeys(chain(ready, others))
 
 
 def _request(block: Block, services: Iterable[str]) -> pb.EndCallsRequest:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,8 +19,9 @@ from acme.testing.v1.echo_pb2_grpc import EchoStub
 from echo_tool.service import EchoServicer
 
 import llmesh
+from gateway import cuts as gateway_cuts
 from gateway.blocks.words import Target
-from gateway.catalog import CatalogBoard, Endpoint
+from gateway.catalog import CatalogBoard, Endpoint, Tool
 from gateway.cuts import AT_ONCE, MOST, Cut, Cuts
 from llmesh.api.calls.v1 import calls_pb2 as calls_pb
 from llmesh.api.calls.v1.calls_pb2_grpc import CallServiceStub
@@ -207,6 +208,15 @@ async def test_whoever_cannot_be_asked_is_told_of_where_it_matters(serving: Serv
     assert await serving.cuts.cut(block(tool(ECHO))) == Cut()
 
 
+async def test_calls_at_a_tool_that_has_left_the_mesh_are_said_to_go_on_perhaps(serving: Serving) -> None:
+    calls = await serving.begin(SAM)
+    await serving.board.post({}, {})
+
+    for target in (tool(ECHO), method(UNARY)):
+        assert await serving.cuts.cut(block(target)) == Cut(0, frozenset({ECHO}))
+    assert await serving.were_cut(calls) == [False, False]
+
+
 async def test_a_server_answers_calls_after_a_cut(serving: Serving) -> None:
     await serving.begin(SAM)
     assert (await serving.cuts.cut(block(tool(ECHO)))).ended == 2
@@ -276,22 +286,49 @@ async def test_nobody_who_comes_through_the_mesh_ends_calls(serving: Serving) ->
 
 
 async def test_servers_that_do_not_answer_hold_up_no_other(serving: Serving, tmp_path: Path) -> None:
-    silent = [Endpoint(f"unix:{tmp_path}/{number}.sock", "test") for number in range(AT_ONCE + 1)]
-    with ExitStack() as listening:
-        for endpoint in silent:
-            # The system takes connections to it, and nobody answers.
-            server = listening.enter_context(socket.socket(socket.AF_UNIX))
-            server.bind(endpoint.address.removeprefix("unix:"))
-            server.listen()
-        echo = serving.board.current.tools[ECHO]
-        crowd = replace(tool_of(OTHER, ""), endpoints=tuple(silent), ready=frozenset(silent))
-        await serving.board.post({ECHO: echo, OTHER: crowd}, {})
+    with silent(tmp_path, AT_ONCE - 1) as crowd:
+        await serving.board.post({OTHER: crowd, ECHO: serving.board.current.tools[ECHO]}, {})
         calls = await serving.begin(FOR_SAM)
 
         cut = await Cuts(serving.board, answer_within_s=60, all_within_s=5).cut(block(tool(OTHER)))
 
-    assert cut == Cut(2, frozenset(endpoint.address for endpoint in silent))
+    assert cut == Cut(2, frozenset(endpoint.address for endpoint in crowd.endpoints))
     assert await serving.were_cut(calls) == [True, True]
+
+
+async def test_those_that_matter_most_are_asked_first(
+    serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway_cuts, "AT_ONCE", 1)
+    with silent(tmp_path, 20) as crowd:
+        echo = serving.board.current.tools[ECHO]
+        [ready] = echo.endpoints
+        away = (*silent_endpoints(tmp_path, 5), ready)
+        tools = {OTHER: crowd, ECHO: replace(echo, endpoints=away, ready=frozenset({ready}))}
+        await serving.board.post(tools, {})
+        calls = await serving.begin(SAM)
+
+        cut = await Cuts(serving.board, answer_within_s=60, all_within_s=5).cut(block(tool(ECHO)))
+
+    assert cut.ended == 2
+    assert await serving.were_cut(calls) == [True, True]
+
+
+def silent_endpoints(folder: Path, count: int) -> tuple[Endpoint, ...]:
+    """So many addresses in a folder."""
+    return tuple(Endpoint(f"unix:{folder}/{number}.sock", "test") for number in range(count))
+
+
+@contextmanager
+def silent(folder: Path, count: int) -> Generator[Tool]:
+    """A tool with so many endpoints: the system takes connections to them, and nobody answers."""
+    endpoints = silent_endpoints(folder, count)
+    with ExitStack() as listening:
+        for endpoint in endpoints:
+            server = listening.enter_context(socket.socket(socket.AF_UNIX))
+            server.bind(endpoint.address.removeprefix("unix:"))
+            server.listen()
+        yield replace(tool_of(OTHER, ""), endpoints=endpoints, ready=frozenset(endpoints))
 
 
 async def test_over_tls_the_gateway_alone_ends_calls(tmp_path: Path) -> None:

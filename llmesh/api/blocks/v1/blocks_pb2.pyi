@@ -210,7 +210,8 @@ class BlockResponse(_message.Message):
     @_builtins.property
     def not_cut(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Addresses at which open calls may go on, though `cut` was asked for: what
-        serves there cannot be told. To end those calls, restart it.
+        serves there cannot be told. To end those calls, restart it. For a tool that
+        is not on the mesh now, its name: calls may be open at it all the same.
         """
 
     def __init__(
