@@ -13,6 +13,8 @@ from gateway.records.logged import Logged, Outcome
 __all__ = ["Alike", "Floods"]
 
 MINUTE_US = 60_000_000
+# How late a refused call may be logged, in minutes: it waits for none of what calls wait for.
+LATE_MINUTES = 5
 
 
 class Alike(NamedTuple):
@@ -58,8 +60,8 @@ class Floods:
         return Alike(self._minute, *who, caller.actor, case.outcome, case.rule, *named)
 
     def _turn_to(self, minute: int) -> None:
-        # A call of a minute that is over counts to the one that is not.
-        if minute > self._minute:
+        # A call of a minute that is over counts to the one that is not, unless the clock had only jumped ahead.
+        if not self._minute - LATE_MINUTES <= minute <= self._minute:
             self._minute = minute
             self._refused.clear()
             self.counting.clear()

@@ -60,6 +60,22 @@ def test_a_minute_has_one_such_record_and_the_next_begins_anew(kept: Kept) -> No
     assert counted(kept) == [0, 0, 0, 9, 0, 0, 0, 2]
 
 
+def test_a_clock_that_jumps_ahead_and_back_merges_no_later_minutes(kept: Kept) -> None:
+    ingest = kept.ingest()
+    for time in ("2036-01-31T12:00", "2026-01-31T12:00", "2026-01-31T12:01"):
+        kept.log(*denied(5, time=f"{time}:00.000Z"))
+        caught_up(ingest)
+    assert counted(kept) == [0, 0, 0, 2] * 3
+
+
+def test_a_call_that_is_logged_late_counts_to_the_minute_that_is_not_over(kept: Kept) -> None:
+    ingest = kept.ingest()
+    for time in ("2026-01-31T12:01", "2026-01-31T12:00"):
+        kept.log(*denied(5, time=f"{time}:00.000Z"))
+        caught_up(ingest)
+    assert counted(kept) == [0, 0, 0, 7]
+
+
 def test_each_caller_has_a_rate_of_their_own_and_all_without_identity_one(kept: Kept) -> None:
     kept.log(*denied(4), *denied(3, caller="eve"), *(line(**NO_TOKEN, address=f"10.0.0.{n}") for n in range(9)))
     caught_up(kept.ingest())
