@@ -29,6 +29,8 @@ _PAGE_SIZE = 100
 WATCH_EVERY_S = 0.2
 WATCHED_AT_ONCE = 1000
 RETRY_AFTER_S = 5.0
+# For one page: records are read until it is full, but not for ever.
+READ_AT_ONCE, READS_AT_MOST = 500, 10
 # Questions at once; others of the gateway's threads are not theirs to take.
 _QUESTIONS_AT_ONCE = 4
 _OUTCOMES = {outcome: pb.Outcome.Value(f"OUTCOME_{outcome.name}") for outcome in Outcome}
@@ -62,9 +64,10 @@ class RecordServicer(Base):
         readable, listing = self._readable(), f"records {request.filter.SerializeToString(deterministic=True)!r}"
         last = last_of(request.page_token, listing=listing)
         size = request.page_size or _PAGE_SIZE
-        found = await self._found(request.filter, readable, before=int(last) if last else None, limit=size + 1)
+        found, read = await self._found(request.filter, readable, before=int(last) if last else None, limit=size + 1)
         page = next(batches(map(record_message, found[:size])), list[pb.Record]())
-        more = page_token(str(found[len(page) - 1].id), listing=listing) if len(found) > len(page) else ""
+        after = found[len(page) - 1].id if len(found) > len(page) else read
+        more = "" if after is None else page_token(str(after), listing=listing)
         return pb.ListRecordsResponse(records=page, next_page_token=more)
 
     async def GetTree(self, request: pb.GetTreeRequest, context: object) -> pb.GetTreeResponse:
@@ -104,15 +107,22 @@ class RecordServicer(Base):
 
     async def _found(
         self, asked: pb.RecordFilter, readable: Readable, *, before: int | None, limit: int
-    ) -> list[Record]:
-        """The newest so many as the caller reads them, newest first; only those before an id, if one is given."""
-        wanted, found, more = readable.wanted(asked), list[Record](), True
-        while more and len(found) < limit:
-            kept = await self._ask(partial(_before, wanted, before, limit))
-            more = len(kept) == limit
-            before = kept[-1].id if kept else before
+    ) -> tuple[list[Record], int | None]:
+        """The newest so many as the caller reads them, newest first; only those before an id, if one is given.
+
+        Fewer where most are not the caller's to read: then with the id of the last that was read; None: of all.
+        """
+        wanted, found, size = readable.wanted(asked), list[Record](), limit
+        for _ in range(READS_AT_MOST):
+            kept = await self._ask(partial(_before, wanted, before, size))
             found += [told for record in kept if (told := readable.told(record, outcome=asked.outcome))]
-        return found[:limit]
+            if len(kept) < size:
+                return found[:limit], None
+            before = kept[-1].id
+            if len(found) >= limit:
+                break
+            size = max(limit, READ_AT_ONCE)
+        return found[:limit], before
 
     async def _ask(self, question: Callable[[Records], T]) -> T:
         records = self._kept.records

@@ -15,6 +15,7 @@ from gateway.clock import SystemClock
 from gateway.records.judgement import Judgement
 from gateway.records.logged import Logged, Outcome, read_line
 from gateway.records.store import Filter, Made, Record, Records
+from gateway.services import records as gateway_records
 from gateway.services.records import RecordServicer
 from governance.words import Caller
 from llmesh.api.records.v1 import records_pb2 as pb
@@ -215,3 +216,21 @@ async def test_a_watch_that_finds_nothing_looks_at_no_record_twice(
         own = asked.make(DOC_SEARCH, Outcome.ALLOWED)
         assert [record.call_id for record in (await anext(seen)).records] == [own]
         watch.cancel()
+
+
+async def test_a_page_of_which_little_is_the_callers_to_read_ends_and_the_next_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway_records, "READ_AT_ONCE", 2)
+    monkeypatch.setattr(gateway_records, "READS_AT_MOST", 3)
+    async with asking(tmp_path) as made:
+        first = made.make(DOC_SEARCH, Outcome.UNKNOWN_METHOD)
+        for _ in range(20):
+            made.make(DOC_SEARCH, Outcome.DENIED)
+
+        request = pb.ListRecordsRequest(filter=pb.RecordFilter(outcome=pb.OUTCOME_UNKNOWN_METHOD), page_size=1)
+        page = await made.stub.ListRecords(request, metadata=by(ENGINEER))
+
+        assert not page.records
+        assert page.next_page_token
+        assert await made.listed(ENGINEER, pb.OUTCOME_UNKNOWN_METHOD, size=1) == [first]
