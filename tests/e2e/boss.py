@@ -33,7 +33,7 @@ def programs(home: Home, mesh_file: Path, tools: list[str], *, patience_s: float
     """What the mesh runs."""
     gateway = plan.gateway(home, mesh_file)
     odd = (sys.executable, "-P", str(HERE / "odd_gateway.py"), str(home.path))
-    gateway = replace(gateway, argv=(*odd, *gateway.argv[gateway.argv.index("run") :]))
+    gateway = replace(gateway, argv=(*odd, *gateway.argv[gateway.argv.index("--home") :]))
     envoy = plan.envoy(home)
     envoy = replace(envoy, argv=tuple("5" if each == str(plan.OPEN_STREAMS_S) else each for each in envoy.argv))
     echoes = [plan.tool(home, name, argv=(sys.executable, "-m", "echo_tool"), cwd=ECHO_FOLDER) for name in tools]

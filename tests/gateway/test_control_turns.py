@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import Any as Untyped
 
@@ -30,6 +30,10 @@ class Publisher:
 
     async def publish(self, resources: Resources, **_: object) -> None:
         self.published.append(resources)
+
+    async def revisions(self) -> AsyncGenerator[int]:
+        yield 0
+        await asyncio.Event().wait()
 
     async def caught_up(self, *, within_s: float) -> None:
         assert within_s
