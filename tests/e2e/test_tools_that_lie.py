@@ -49,6 +49,12 @@ def resident_bytes(process: Process) -> int:
     return int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+async def search(mesh: RunningMesh) -> None:
+    """What the first search loads stays loaded."""
+    async with Mesh(mesh.address, mesh.token(PLATFORM)) as platform:
+        await CatalogServiceStub(platform.channel).SearchTools(pb.SearchToolsRequest(query="echo"))
+
+
 async def tools(mesh: RunningMesh) -> Mapping[str, pb.Tool]:
     async with Mesh(mesh.address, mesh.token(PLATFORM)) as platform:
         listed = await CatalogServiceStub(platform.channel).ListTools(pb.ListToolsRequest(page_size=PAGE))
@@ -74,6 +80,7 @@ def mesh() -> Iterator[RunningMesh]:
 
 async def test_whoever_lies_is_told_why_and_harms_nobody(mesh: RunningMesh) -> None:
     gateway = next(each for each in mesh.processes if each.name == "gateway")
+    await search(mesh)
     before = resident_bytes(gateway)
     async with good_calls(mesh) as traffic:
         async with hostile_tools(mesh) as found:
