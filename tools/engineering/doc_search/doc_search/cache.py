@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -77,7 +78,9 @@ def _move(made: Path, folder: Path) -> None:
     if folder.is_dir():
         shutil.rmtree(folder, ignore_errors=True)
     else:
-        folder.unlink(missing_ok=True)
+        # It may be there by now, of another process.
+        with suppress(IsADirectoryError):
+            folder.unlink(missing_ok=True)
     try:
         made.rename(folder)
     except OSError:
