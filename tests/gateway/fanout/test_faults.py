@@ -17,8 +17,20 @@ from llmesh.api.mesh.v1 import mesh_pb2 as pb
 from llmesh.api.retrieval.v1.retrieval_pb2 import Passage, RetrieveRequest, RetrieveResponse
 from tests.envoy import bearer, token
 from tests.eventually import eventually
-from tests.gateway.fanout.test_fanout import EIGHT, OPEN, answer_late, eight, fails
-from tests.gateway.fanout.world import WRITE, Behaviour, Streaming, hang, passages, rpc, told_of, world
+from tests.gateway.fanout.behaviours import answer_late, fails
+from tests.gateway.fanout.world import (
+    EIGHT,
+    OPEN,
+    WRITE,
+    Behaviour,
+    Streaming,
+    eight,
+    hang,
+    passages,
+    rpc,
+    told_of,
+    world,
+)
 
 UNAVAILABLE, LATE = grpc.StatusCode.UNAVAILABLE.value[0], grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
 INTERNAL, EXHAUSTED = grpc.StatusCode.INTERNAL.value[0], grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]

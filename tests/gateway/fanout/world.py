@@ -12,6 +12,7 @@ from typing import Any as Untyped
 
 import grpc
 import grpc.aio
+import pytest
 from google.protobuf import text_format
 from google.protobuf.any_pb2 import Any
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
@@ -29,6 +30,7 @@ from gateway.services.platform import platform_tools
 from gateway.services.tokens import mint
 from gateway.services.visible import View
 from gateway.snapshot.build import Policy, residues
+from governance.bundle import parse_bundle
 from governance.contract import sheet
 from governance.contract.digest import digest
 from governance.contract.normalise import normalise
@@ -39,6 +41,8 @@ from llmesh import Server
 from llmesh.api.mesh.v1 import mesh_pb2 as pb
 from llmesh.api.mesh.v1.mesh_pb2_grpc import MeshServiceStub
 from llmesh.api.retrieval.v1.retrieval_pb2 import Citation, Passage, RetrieveRequest, RetrieveResponse
+from llmesh.errors import MeshError
+from llmesh.status import error_from_rpc
 from tests.envoy import KEYS, Mesh, Metadata, bearer, mesh, policy_of, token
 from tests.eventually import eventually
 
@@ -47,6 +51,8 @@ RETRIEVE = "llmesh.api.retrieval.v1.RetrieveRequest"
 Behaviour = Callable[[bytes, "grpc.aio.ServicerContext[bytes, bytes]"], Awaitable[bytes]]
 Streaming = Callable[[bytes, "grpc.aio.ServicerContext[bytes, bytes]"], AsyncIterator[bytes]]
 
+EIGHT = [f"acme.support.v1.Tool{index}" for index in range(8)]
+OPEN = policy_of(parse_bundle("version: 1\nrules: [{id: all, effect: permit, reason: everyone may}]", {}))
 READ, WRITE, DESTRUCTIVE = "EFFECT_READ", "EFFECT_WRITE", "EFFECT_DESTRUCTIVE"
 
 
@@ -344,3 +350,23 @@ async def hang(_: bytes, _context: object) -> bytes:
     """Never answer."""
     await asyncio.Event().wait()
     raise AssertionError
+
+
+@asynccontextmanager
+async def eight() -> AsyncGenerator[World]:
+    """Eight tools that read, and answer."""
+    async with world() as running:
+        await running.publish(*(running.tool(name) for name in EIGHT))
+        yield running
+
+
+async def refused(running: World, **asked: Untyped) -> MeshError:
+    """Why nothing was sent."""
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        await running.fan_out(**asked)
+    assert not running.tools.calls
+    return error_from_rpc(failed.value)
+
+
+def told_as(error: MeshError) -> tuple[grpc.StatusCode, str]:
+    return error.code, error.reason
