@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any as Untyped
 
@@ -53,16 +54,24 @@ def test_what_an_edit_does_not_bear_on_keeps_its_residue(
 
 
 @pytest.mark.parametrize(
-    ("after", "tool", "bears"),
+    ("rules", "domains", "tool", "bears"),
     [
-        (parse_bundle(mesh(READS, CLOSED), {}), READ, True),
-        (parse_bundle(mesh(READS, CLOSED), {}), replace(READ, service="acme.support.v1.Other"), False),
-        (parse_bundle(mesh(READS), domain("support", default="deny")), READ, True),
-        (parse_bundle(mesh(READS), domain("support", default="deny")), replace(READ, domain="sales"), False),
-        (parse_bundle(mesh(READS), domain("sales", CLOSED)), READ, False),
-        (parse_bundle(mesh(READS), {}), READ, False),
+        (mesh(READS, CLOSED), {}, READ, True),
+        (mesh(READS, CLOSED), {}, replace(READ, service="acme.support.v1.Other"), False),
+        (mesh(READS), domain("support", default="deny"), READ, True),
+        (mesh(READS), domain("support", default="deny"), replace(READ, domain="sales"), False),
+        (mesh(READS), domain("sales", CLOSED), READ, False),
+        (mesh(READS), {}, READ, False),
     ],
     ids=["its rule", "another tool's rule", "its domain", "another domain", "another domain's rule", "nothing"],
 )
-def test_an_edit_bears_on_the_tools_that_it_is_about(after: Bundle, tool: Tool, bears: bool) -> None:  # noqa: FBT001 - a case's outcome
-    assert edit(parse_bundle(mesh(READS), {}), after).bears_on(tool) is bears
+def test_an_edit_bears_on_the_tools_that_it_is_about(
+    rules: str,
+    domains: Mapping[str, str],
+    tool: Tool,
+    bears: bool,  # noqa: FBT001 - a case's outcome
+) -> None:
+    # One after the other: what is the same in both is the same object.
+    before, after = parse_bundle(mesh(READS), {}), parse_bundle(rules, domains)
+
+    assert edit(before, after).bears_on(tool) is bears
