@@ -13,6 +13,7 @@ help: ## Show the targets
 
 # The stamp is touched last, so an install that broke off is done again.
 .venv/.installed: pyproject.toml
+	@echo "making .venv and installing everything: this takes some minutes, once"
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@

@@ -25,10 +25,14 @@ UNREACHABLE = "failed to connect to all addresses"
 NOT_VERIFIED = "CERTIFICATE_VERIFY_FAILED: "
 OTHER_HOST = "Hostname Verification"
 
+# Reasons of calls that tools may not make for their callers: no caller can do anything about them.
+BETWEEN_TOOLS = frozenset({"NOT_DELEGATED", "DELEGATION_LOOP", "TOO_MANY_HOPS"})
+
 # What to do next, by the code of a failed call.
 STEPS = {
     "UNAUTHENTICATED": "sign in again: llmesh login --as NAME --role ROLE",
     "PERMISSION_DENIED": "see who you are: llmesh login; be somebody else: --as NAME",
+    "BETWEEN_TOOLS": "tell the owner of the tool that made the call: llmesh tools show TOOL says who that is",
     "BLOCKED": "see who stopped it, and until when: llmesh blocks",
     "NOT_BELIEVED": "name the file of the authority that vouches for it: LLMESH_AUTHORITY=FILE",
     "UNREACHABLE": "start a mesh here (llmesh up), or say where it is (--address; https:// where it speaks TLS)",
@@ -133,6 +137,8 @@ def _step(error: MeshError) -> str:
         return STEPS["UNREACHABLE"]
     if error.reason == "BLOCKED":
         return STEPS["BLOCKED"]
+    if error.reason in BETWEEN_TOOLS:
+        return STEPS["BETWEEN_TOOLS"]
     # What a tool doesn't find is its own; the list of tools helps only with a tool that isn't there.
     kind, _ = getattr(error, "resource", None) or ("", "")
     return STEPS["NO_TOOL"] if kind == "tool" else STEPS.get(error.code.name, "")

@@ -117,7 +117,7 @@ def _print_method(console: Console, tool: pb.Tool, method: pb.Method) -> None:
     gives = ("stream " if method.server_streaming else "") + method.response_type
     facts = [effect, f"at most {method.deadline.ToSeconds()} s" if method.HasField("deadline") else ""]
     facts += [f"blocked: {_blocked(method.blocked)}" if method.HasField("blocked") else ""]
-    facts += ["needs approval" if method.needs_approval else "", "no rule permits you" if method.denied else ""]
+    facts += ["needs approval" if method.needs_approval else "", "you may not call it" if method.denied else ""]
     console.print(f"\n[bold]{method.name}[/] ({escape(', '.join(filter(None, facts)))})  {escape(method.summary)}")
     console.print(f"  {takes} -> {gives}", style="dim")
     for example in method.examples:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from llmesh.cli.options import AddressOption, AsOption, HomeOption, JsonOption
 from llmesh.cli.output import console, print_json
@@ -41,7 +42,8 @@ def list_tools(
     if json:
         print_json({"tools": [catalog.as_json(tool) for tool in found]})
     else:
-        console().print(show.tools_table(found) if found else "nothing that you may see is on the mesh")
+        of = f"no tool of the domain `{domain}`" if domain else "nothing"
+        console().print(show.tools_table(found) if found else escape(f"{of} that you may see is on the mesh"))
 
 
 @app.command("show")
@@ -121,7 +123,8 @@ def why(
             f"the mesh knows no tool or endpoint `{endpoint}` that you may ask about"
             if endpoint
             else "you may ask about no endpoint",
-            "you see those of your domain; the role `platform` sees all: llmesh login --as ops --role platform",
+            "you see those of your domain; the role `platform` sees all, those too whose package no domain owns: "
+            "llmesh login --as ops --role platform",
         )
     for one in [] if json else found:
         show.print_endpoint(console(), one)

@@ -161,6 +161,8 @@ class Echo(EchoServicer):
     async def Unary(self, request: echo_pb2.UnaryRequest, context: Context) -> echo_pb2.UnaryResponse:
         if request.text == "blocked":
             raise llmesh.Denied("the tool is blocked: it leaks", reason="BLOCKED")
+        if request.text == "undelegated":
+            raise llmesh.Denied("acme.A may not call acme.B for its caller", reason="NOT_DELEGATED")
         if request.text.startswith("header "):
             sent = {key: str(value) for key, value in context.invocation_metadata() or ()}
             return echo_pb2.UnaryResponse(text=sent.get(request.text.removeprefix("header "), "none"))

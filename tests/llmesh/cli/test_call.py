@@ -96,6 +96,11 @@ def test_the_one_field_that_the_message_names_is_not_named_twice(signed_in: Comm
     assert answer.err == "error: `text` must be at least 1 characters (INVALID_ARGUMENT, INVALID_CALL)\n"
 
 
+def test_what_a_tool_may_not_call_is_for_its_owner_to_mend(signed_in: Command) -> None:
+    answer = signed_in("call", f"{ECHO}/Unary", '{"text": "undelegated"}')
+    assert "tell the owner of the tool that made the call" in answer.err
+
+
 def test_programs_get_a_failure_as_json(signed_in: Command) -> None:
     answer = signed_in("call", f"{ECHO}/Erase", "--json")
     assert (answer.code, answer.out) == (1, "")

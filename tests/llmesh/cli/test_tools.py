@@ -32,7 +32,7 @@ def test_a_domain_narrows_the_list(signed_in: Command) -> None:
 
 
 def test_an_empty_list_says_so(signed_in: Command) -> None:
-    assert "nothing that you may see" in signed_in("tools", "list", "--domain", "nobody's").out
+    assert "no tool of the domain `nobody's`" in signed_in("tools", "list", "--domain", "nobody's").out
 
 
 def test_a_tool_is_shown_with_calls_to_copy(signed_in: Command) -> None:
@@ -40,7 +40,7 @@ def test_a_tool_is_shown_with_calls_to_copy(signed_in: Command) -> None:
     assert "deprecated, until 2030-01-31; instead: acme.B" in answer.out
     assert "99.9000% available" in answer.out
     assert "1 of 2 ready" in answer.out
-    assert "Erase (destructive, no rule permits you)" in answer.out
+    assert "Erase (destructive, you may not call it)" in answer.out
     assert "llmesh call acme.testing.v1.Echo/Unary '{\"text\": \"it'\\''s\"}'" in answer.out
 
 
