@@ -40,9 +40,9 @@ from governance.words import Caller, Decision
 
 log = logging.getLogger(__name__)
 
-# How long callers wait to see a new catalog when Envoy is away.
+# How long callers wait to see a new catalog when Envoy is away, or says nothing.
 SHOW_AFTER_S = 1.0
-# How long one stage of a change waits until Envoy holds the one before; calls fail if it comes too soon.
+# The same of one stage of a change, until Envoy holds the one before; calls fail if it comes too soon.
 STAGE_AFTER_S = 10.0
 
 
@@ -207,7 +207,9 @@ class Control:
             # Most of what is found bears on reports alone.
             self._tools = catalog.tools
             await self._route(catalog.tools, clock)
-        await self._blocks_are_taken()
+        # Many tools take a slow Envoy longer than that: it is waited for while it gets on with them.
+        if await self._publisher.settled(silent_s=SHOW_AFTER_S):
+            await self._blocks_are_taken()
         await self._shown.post(self._callable(catalog.tools), catalog.reports)
 
     async def _route(self, tools: Mapping[str, Tool], clock: Clock) -> None:
@@ -219,7 +221,7 @@ class Control:
         *before, last = stages(self._published, resources, new_parts=parts - self._parts)
         for stage in before:
             await self._publish(stage)
-            await self._publisher.caught_up(within_s=STAGE_AFTER_S)
+            await self._publisher.settled(silent_s=STAGE_AFTER_S)
         await self._publish(last, rules=rules)
         self._published, self._parts = resources, parts
 

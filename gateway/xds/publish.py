@@ -50,7 +50,8 @@ class Publisher:
         self.streams = 0
         self.pushes = Counter[str]()
         self.nacks = 0
-        self._served = 0
+        # The last revision that an Envoy has answered for, and how often one took or refused something.
+        self._served = self._answers = 0
         self._followers: list[dict[str, dict[str, None]]] = []
 
     @contextmanager
@@ -152,6 +153,7 @@ class Publisher:
             if resource.version == self._newest_version(key):
                 self._outdated.discard(key)
                 self._take_back(key)
+        await self._hear()
 
     async def held(self, url: str, versions: Mapping[str, str]) -> None:
         """An Envoy that connects holds these versions already. versions: resource name -> version."""
@@ -171,6 +173,7 @@ class Publisher:
                 self._words[key] = words
                 self._on_refused(name, words)
         self._touch(url, names)
+        await self._hear()
         await self._announce()
 
     @property
@@ -208,6 +211,28 @@ class Publisher:
         except TimeoutError:
             return False
         return True
+
+    async def settled(self, *, silent_s: float) -> bool:
+        """Wait until an Envoy holds what is wanted now, for as long as one goes on answering.
+
+        False: none does yet, and none has answered for silent_s: it is away, or waits for what may never come.
+        """
+        revision = self._revision
+        async with self._changed:
+            while self._served < revision:
+                answers = self._answers
+                try:
+                    async with asyncio.timeout(silent_s):
+                        while self._served < revision and self._answers == answers:
+                            await self._changed.wait()
+                except TimeoutError:
+                    return False
+        return True
+
+    async def _hear(self) -> None:
+        async with self._changed:
+            self._answers += 1
+            self._changed.notify_all()
 
     async def _announce(self) -> None:
         async with self._changed:

@@ -1,4 +1,4 @@
-"""A policy that changes for many tools, while others want answers."""
+"""The turns that many tools take: of a policy that changes for them, and of an Envoy that takes them up."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pytest
 
 from gateway.catalog import CatalogBoard, Tool
 from gateway.compiled import TOOLS_A_TURN
-from gateway.control import Control
+from gateway.control import SHOW_AFTER_S, Control
 from gateway.snapshot.build import ROUTES, Resource, Resources
+from gateway.xds.publish import Publisher as RealPublisher
 from governance.residue import Residue
 from tests.envoy import KEYS, READS, tool_of
 from tests.gateway.fakes import FakeClock
@@ -35,8 +36,13 @@ class Publisher:
         yield 0
         await asyncio.Event().wait()
 
-    async def caught_up(self, *, within_s: float) -> None:
+    async def settled(self, *, silent_s: float) -> bool:
+        assert silent_s
+        return True
+
+    async def caught_up(self, *, within_s: float) -> bool:
         assert within_s
+        return True
 
 
 async def test_many_tools_are_compiled_in_turns_and_by_one_policy(
@@ -75,3 +81,27 @@ async def test_many_tools_are_compiled_in_turns_and_by_one_policy(
 
     assert len(set(built[:MANY])) == MANY // TOOLS_A_TURN
     assert len({resource.version for resource in publisher.published[0][ROUTES].values()}) == 1
+
+
+async def test_a_catalog_is_not_shown_while_envoy_still_works_at_it(tmp_path: Path) -> None:
+    folder, found, shown = Folder.make(tmp_path), CatalogBoard(), CatalogBoard()
+    publisher = RealPublisher(on_refused=lambda _name, _words: None, on_accepted=lambda _name: None)
+    control = Control(found, shown, publisher, folder.files(), (), keys=KEYS)
+    tool = tool_of("acme.support.v1.Tickets", "unix:/run/a.sock")
+    await found.post({tool.service: tool}, {})
+    running, loop = asyncio.create_task(control.run(FakeClock())), asyncio.get_running_loop()
+
+    ends_s = loop.time() + 2 * SHOW_AFTER_S
+    while loop.time() < ends_s:
+        await publisher.accepted(ROUTES, {})
+        await asyncio.sleep(0)
+    assert not shown.current.version
+
+    await publisher.served(publisher.revision)
+    async with asyncio.timeout(60):
+        async for catalog in shown.watch():
+            if catalog.version:
+                assert catalog.tools == {tool.service: tool}
+                break
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from gateway.snapshot.build import CLUSTER, ROUTES, Resource
 from gateway.xds.publish import Publisher, Stale
 
 OLD, BAD, GOOD = Resource("1", b"old"), Resource("2", b"bad"), Resource("3", b"good")
 NAME = "acme.support.v1.Tickets"
+SILENT_S = 1.0
 
 
 class Told:
@@ -133,6 +136,34 @@ async def test_nobody_has_caught_up_before_an_envoy_says_so() -> None:
     assert not await told.publisher.caught_up(within_s=0.01)
     await told.publisher.served(told.publisher.revision)
     assert await told.publisher.caught_up(within_s=0.01)
+
+
+async def answers(told: Told, *, for_s: float) -> None:
+    """An Envoy takes one thing after another for so long."""
+    ends_s = asyncio.get_running_loop().time() + for_s
+    while asyncio.get_running_loop().time() < ends_s:
+        await told.publisher.accepted(CLUSTER, {NAME: OLD})
+        await asyncio.sleep(0)
+
+
+async def test_an_envoy_that_goes_on_answering_is_waited_for_however_long_it_takes() -> None:
+    told = Told()
+    await told.publish(OLD)
+    waiting = asyncio.create_task(told.publisher.settled(silent_s=SILENT_S))
+    await answers(told, for_s=2 * SILENT_S)
+    assert not waiting.done()
+
+    await told.publisher.served(told.publisher.revision)
+
+    assert await waiting
+
+
+async def test_an_envoy_that_falls_silent_is_waited_for_no_longer() -> None:
+    told = Told()
+    await told.publish(OLD)
+    await answers(told, for_s=0)
+
+    assert not await told.publisher.settled(silent_s=0.01)
 
 
 def seen(stale: Stale) -> dict[str, list[str]]:
