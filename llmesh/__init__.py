@@ -17,6 +17,7 @@ __all__ = [
     "MeshError",
     "NotFound",
     "OverQuota",
+    "Readiness",
     "ServeError",
     "Server",
     "Tls",
@@ -57,12 +58,13 @@ if TYPE_CHECKING:
         Violation,
     )
     from llmesh.fanout import FanOut, Gathered
+    from llmesh.readiness import Readiness
 else:
     # Loaded when first used: gRPC alone takes a quarter of a second, in which the command line
     # could neither show its help nor be interrupted in silence.
     _MODULES = {"Mesh": "_client", "Server": "_server", "serve": "_server", "ServeError": "_services", "Tls": "_tls"}
     _MODULES |= {"Call": "call", "current_call": "call", "Caller": "caller"}
-    _MODULES |= {"Branch": "branch", "FanOut": "fanout", "Gathered": "fanout"}
+    _MODULES |= {"Branch": "branch", "FanOut": "fanout", "Gathered": "fanout", "Readiness": "readiness"}
 
     def __getattr__(name: str) -> object:
         from importlib import import_module

@@ -36,6 +36,7 @@ from llmesh._tracing import configure as configure_tracing
 from llmesh.certificates import CertificateError
 from llmesh.home import SOCKET_PATH_MAX_BYTES, Home, HomeError, close_directory
 from llmesh.log import configure_logging
+from llmesh.readiness import Readiness
 from llmesh.reflection import V1, V1ALPHA, reflect
 
 if TYPE_CHECKING:
@@ -95,13 +96,15 @@ class Server:
         tls: Tls | None = None,
         insecure_dev: bool = False,
         drain_limit_s: float = DRAIN_LIMIT_S,
+        readiness: Readiness | None = None,
     ) -> None:
         """Find what the servicers serve and where to listen; nothing is opened yet.
 
         name: of the process, in the socket's path; $LLMESH_NAME or the first
         service's name if None. tls: for an address on TCP. insecure_dev: listen
         there without protection and believe callers' headers from anybody. drain_limit_s: how long calls
-        may go on once the server stops. Raises ServeError.
+        may go on once the server stops. readiness: what the health tells; None: ready from the start.
+        Raises ServeError.
         """
         own = find_services(servicers)
         if V1ALPHA in own:
@@ -111,7 +114,7 @@ class Server:
             raise ServeError(message)
         self._tools = {service: methods for service, methods in own.items() if not _is_platform(service)}
         self._platform = {service: methods for service, methods in own.items() if _is_platform(service)}
-        self._health = HealthServicer(self._tools)
+        self._readiness = readiness or Readiness()
         if address is None or address.startswith("unix:"):
             self._place = _find_socket(name or os.environ.get("LLMESH_NAME") or _name_of(own), home, address, tls)
         else:
@@ -165,7 +168,7 @@ class Server:
         server, self._server = self._server, None
         if server is None:
             return
-        self._health.drain()
+        self._readiness.end()
         try:
             await self._leave_mesh()
             await self._drain(server)
@@ -209,7 +212,8 @@ class Server:
     def _standard_services(self) -> dict[str, dict[str, Handler]]:
         """Reflection and health of what is served, and what the gateway alone asks for, which nobody finds by them."""
         listed = (*self._tools, _HEALTH, V1, V1ALPHA)
-        standard = find_services((self._health, reflect(listed), CallServicer(self._calls)))
+        health = HealthServicer(self._tools, self._readiness)
+        standard = find_services((health, reflect(listed), CallServicer(self._calls)))
         return {**standard, V1: standard[V1ALPHA]}
 
 

@@ -126,6 +126,8 @@ def _judge_alone(case: _Case, ownership: Ownership) -> None:
     """The steps that need no other candidate: own and options."""
     candidate = case.candidate
     try:
+        if is_platform(candidate.package):
+            _check_platform(case, ownership)
         case.domain = _owner(candidate, ownership)
     except Refusal as refusal:
         case.failed = refusal.step("own", candidate.service)
@@ -133,10 +135,18 @@ def _judge_alone(case: _Case, ownership: Ownership) -> None:
     case.failed = candidate.fault
 
 
-def _owner(candidate: Candidate, ownership: Ownership) -> str:
-    if is_platform(candidate.package):
+def _check_platform(case: _Case, ownership: Ownership) -> None:
+    """Raise Refusal unless the ownership file names this package of the platform's, and it is served as pinned."""
+    candidate = case.candidate
+    if candidate.package not in ownership.prefixes or not candidate.pinned:
         message = f"`{candidate.package}` is the platform's own; a tool's package must be its domain's"
         raise Refusal("PLATFORM_PACKAGE", message)
+    if not case.sighting.endpoint.protected:
+        message = f"`{candidate.service}` is the platform's own, and is served on a Unix socket or over TLS alone"
+        raise Refusal("PLATFORM_UNPROTECTED", message)
+
+
+def _owner(candidate: Candidate, ownership: Ownership) -> str:
     domain = ownership.domain_of(candidate.package)
     if domain is None:
         raise Refusal("NO_OWNER", f"no domain owns the package `{candidate.package}`: add it to ownership.yaml")

@@ -49,9 +49,10 @@ class Candidate:
     version: equal for two candidates that are the same tool: the contract's
     digest and, for one without our options, what the mesh file states. sheet:
     None if nobody states one. types: package -> full name -> fingerprint of
-    each type that the contract defines outside the pinned files. fault: the
-    first of its options that is not sane; such a candidate may have no methods.
-    note: what its owner may not have meant; empty if nothing.
+    each type that the contract defines outside the pinned files. pinned: it is
+    defined in one of those itself. fault: the first of its options that is not
+    sane; such a candidate may have no methods. note: what its owner may not
+    have meant; empty if nothing.
     """
 
     service: str
@@ -61,6 +62,7 @@ class Candidate:
     sheet: options.Tool | None
     methods: tuple[Method, ...]
     types: Mapping[str, Mapping[str, str]]
+    pinned: bool = False
     fault: Step | None = None
     note: str = ""
 
@@ -101,6 +103,7 @@ class ContractReader:
             sheet=sheet,
             methods=methods,
             types=self._types,
+            pinned=file.name in pinned(),
             fault=fault,
             note=_note(definition, granted),
         )

@@ -15,6 +15,7 @@ from gateway.clock import Clock
 from gateway.cuts import Cut
 from gateway.services.caller import current_caller
 from gateway.services.paging import batches, last_of, page_token
+from gateway.services.platform import OWN
 from gateway.services.visible import View
 from governance.ownership import PLATFORM, is_platform
 from governance.words import Caller
@@ -56,7 +57,7 @@ class BlockServicer(BlockServiceServicer):
     async def Block(self, request: pb.BlockRequest, context: object) -> pb.BlockResponse:
         """Stop the target."""
         target, by = _target(request.target), _id_of(current_caller())
-        _check_may_be(target, by)
+        self._check_may_be(target, by)
         if not request.allow_unknown:
             self._check_known(target)
         until_us = request.until.ToMicroseconds() if request.HasField("until") else None
@@ -122,6 +123,17 @@ class BlockServicer(BlockServiceServicer):
         # Of a hidden tool, as calls are answered: who may not call a method may not know that it is there.
         return seen is not None and (not method or not seen.tool.sheet.hidden or method in seen.permitted)
 
+    def _check_may_be(self, target: Target, by: CallerId) -> None:
+        """Raise InvalidCall where what is to be stopped is needed to let it go on again."""
+        if target == Target(Kind.CALLER, by.subject, by.issuer):
+            raise _wrong("target.caller", "is yourself")
+        if target.kind is Kind.DOMAIN and target.name == PLATFORM:
+            raise _wrong("target.domain", "is the mesh's own, which cannot be blocked")
+        tool = self._view.catalog.tools.get(target.service)
+        # The model server is the platform's, and a tool like any other.
+        if is_platform(target.service) and (tool is None or any(each.source == OWN for each in tool.endpoints)):
+            raise _wrong(f"target.{target.kind}", "is a service of the mesh itself, which cannot be blocked")
+
     def _check_known(self, target: Target) -> None:
         """Raise NotFound unless the mesh knows the target now: who mistypes must not believe that it is stopped."""
         known: Iterable[str]
@@ -153,16 +165,6 @@ def _target(message: pb.Target) -> Target:
         if name:
             return Target(kind, name)
     return Target(Kind.DOMAIN, message.domain)
-
-
-def _check_may_be(target: Target, by: CallerId) -> None:
-    """Raise InvalidCall where what is to be stopped is needed to let it go on again."""
-    if target == Target(Kind.CALLER, by.subject, by.issuer):
-        raise _wrong("target.caller", "is yourself")
-    if target.kind is Kind.DOMAIN and target.name == PLATFORM:
-        raise _wrong("target.domain", "is the mesh's own, which cannot be blocked")
-    if target.service and is_platform(target.service):
-        raise _wrong(f"target.{target.kind}", "is a service of the mesh itself, which cannot be blocked")
 
 
 def _wrong(field: str, words: str) -> InvalidCall:

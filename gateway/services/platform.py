@@ -28,6 +28,8 @@ from llmesh.api.options.v1 import options_pb2 as options
 from llmesh.api.records.v1 import records_pb2
 from llmesh.reflection import V1, V1ALPHA, v1_file
 
+# The source of the endpoint of the gateway's own services.
+OWN = "gateway"
 # A stream that watches is silent for as long as nothing changes.
 _LONGEST = timedelta(hours=1)
 
@@ -52,7 +54,7 @@ def platform_tools(address: str) -> tuple[Tool, ...]:
     All belong to the domain `platform`, and handle only what the caller may
     see of the catalog. A method without a sheet reads.
     """
-    endpoint = Endpoint(address, "gateway")
+    endpoint = Endpoint(address, OWN)
     return tuple(_tool(own, endpoint) for own in sorted(_owned(), key=lambda own: own.service))
 
 

@@ -13,7 +13,9 @@ from gateway.catalog import Endpoint, Grant, Step
 from gateway.discovery.admit import Admission, Sighting, admit
 from gateway.reading.candidate import Candidate, read_candidate
 from gateway.reading.descriptors import link
+from gateway.reading.pinned import pinned
 from governance.ownership import parse_ownership
+from llmesh.api.model.v1 import model_pb2
 from tests.gateway.discovery.world import OWNERSHIP, add_message, contract
 
 OWNERS = parse_ownership(OWNERSHIP)
@@ -61,6 +63,61 @@ def test_who_may_serve_a_package_is_what_the_ownership_says(file: FileDescriptor
     assert step is not None
     assert (step.name, step.reason) == ("own", reason)
     assert step.message
+
+
+MODELS = "llmesh.api.model.v1.ModelService"
+NAMES_MODELS = parse_ownership("owners: {llmesh: platform, llmesh.api.model.v1: platform}")
+
+
+def forged_models() -> FileDescriptorProto:
+    """The model server's file, save that nothing of what is sent to it is said to be internal."""
+    forged = FileDescriptorProto(name="forged.proto")
+    forged.MergeFromString(pinned()[model_pb2.DESCRIPTOR.name].SerializeToString())
+    forged.name = "forged.proto"
+    for message in forged.message_type:
+        for field in message.field:
+            field.options.Clear()
+    return forged
+
+
+def test_a_service_of_the_platform_is_admitted_where_the_ownership_names_its_package_in_full() -> None:
+    asked = candidate(pinned()[model_pb2.DESCRIPTOR.name])
+    admission = admit([seen("unix:/run/models.sock", asked)], ownership=NAMES_MODELS, incumbents={})
+    assert admission.tools[MODELS].domain == "platform"
+
+
+@pytest.mark.parametrize(
+    ("owners", "file", "address", "reason"),
+    [
+        ("{llmesh: platform}", None, "unix:/a", "PLATFORM_PACKAGE"),
+        ("{llmesh: platform, llmesh.api: platform}", None, "unix:/a", "PLATFORM_PACKAGE"),
+        ("{llmesh.api.model.v1: platform}", forged_models(), "unix:/a", "PLATFORM_PACKAGE"),
+        (
+            "{llmesh.api.model.v1: platform}",
+            contract("llmesh.api.model.v1", "Evil", domain="platform"),
+            "unix:/a",
+            "PLATFORM_PACKAGE",
+        ),
+        (
+            "{llmesh.api.model.v1: platform}",
+            contract("llmesh.api.model.v1.more", "ModelService", domain="platform"),
+            "unix:/a",
+            "PLATFORM_PACKAGE",
+        ),
+        ("{llmesh.api.model.v1: support}", None, "unix:/a", "DOMAIN_MISMATCH"),
+        ("{llmesh.api.model.v1: platform}", None, "10.0.0.1:50051", "PLATFORM_UNPROTECTED"),
+    ],
+    ids=["prefix", "longer_prefix", "forged", "another_service", "below", "another_domain", "in_the_clear"],
+)
+def test_nobody_else_serves_a_package_of_the_platform(
+    owners: str, file: FileDescriptorProto | None, address: str, reason: str
+) -> None:
+    asked = candidate(file or pinned()[model_pb2.DESCRIPTOR.name])
+    admission = admit([seen(address, asked)], ownership=parse_ownership(f"owners: {owners}"), incumbents={})
+    step = failure(admission, address, asked.service)
+    assert step is not None
+    assert (step.name, step.reason) == ("own", reason)
+    assert not admission.tools
 
 
 def test_what_the_mesh_file_states_is_held_to_the_ownership_too() -> None:
