@@ -28,6 +28,8 @@ log = logging.getLogger("llmesh.lease")
 
 _RETRY_FIRST_S = 0.1
 _RETRY_MOST_S = 2.0
+# How often a gateway is looked for that has no socket.
+_LOOK_S = 0.1
 _CALL_TIMEOUT_S = 2.0
 # The gateway answers when calls are no longer sent to us.
 _RELEASE_TIMEOUT_S = 2.0
@@ -46,7 +48,7 @@ class Lease:
 
     def __init__(self, registry: Path, address: str) -> None:
         """For address ("unix:/path"), at the gateway behind the socket registry."""
-        self._target = f"unix:{registry}"
+        self._registry = registry
         self._address = address
         self._lease_id = ""
         self._ttl_s = 0.0
@@ -71,9 +73,9 @@ class Lease:
         A call to the gateway is never broken off: it could give a lease that nobody knows of.
         """
         retry_s = _RETRY_FIRST_S
-        async with grpc.aio.insecure_channel(self._target, options=_OPTIONS) as channel:
+        async with grpc.aio.insecure_channel(f"unix:{self._registry}", options=_OPTIONS) as channel:
             stub = RegistryServiceStub(channel)
-            while not self._ending.is_set():
+            while await self._gateway_is_there():
                 try:
                     await self._renew_or_register(stub)
                 except grpc.aio.AioRpcError as err:
@@ -85,6 +87,18 @@ class Lease:
                     retry_s = _RETRY_FIRST_S
                     await self._pause(self._ttl_s / 3)
             await self._release(stub)
+
+    async def _gateway_is_there(self) -> bool:
+        """Wait for a gateway that has a socket; whether the lease is still wanted then.
+
+        To look for one costs next to nothing. One that was called and is not there is called again ever more seldom.
+        """
+        while not self._ending.is_set():
+            if self._registry.exists():
+                return True
+            self._tell_away("UNAVAILABLE", f"no gateway has made `{self._registry}` yet")
+            await self._pause(_LOOK_S)
+        return False
 
     async def _pause(self, pause_s: float) -> None:
         with suppress(TimeoutError):
@@ -135,14 +149,18 @@ class Lease:
     def _lose(self, err: grpc.aio.AioRpcError) -> None:
         """Forget the lease, and say so once for each reason."""
         code = err.code().name
-        facts = {"address": self._address, "code": code, "why": err.details()}
         if self._lease_id:
             self._lease_id = ""
-            log.warning("lease lost", extra=facts)
-        elif self._told != code:
-            log.warning(
-                "lease refused" if err.code() is not grpc.StatusCode.UNAVAILABLE else "gateway away", extra=facts
-            )
+            log.warning("lease lost", extra={"address": self._address, "code": code, "why": err.details()})
+            self._told = code
+        else:
+            self._tell_away(code, err.details() or "")
+
+    def _tell_away(self, code: str, why: str) -> None:
+        """Say that there is no lease to be had, once for each reason."""
+        if self._told != code:
+            event = "gateway away" if code == grpc.StatusCode.UNAVAILABLE.name else "lease refused"
+            log.warning(event, extra={"address": self._address, "code": code, "why": why})
         self._told = code
 
 

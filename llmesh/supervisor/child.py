@@ -328,7 +328,7 @@ class Child:
     async def _wait_for_file(self) -> None:
         """Return when the program may be started, or is to stop."""
         deadline = time.monotonic() + AFTER_MOST_S
-        while self.program.after and not self.program.after.exists() and time.monotonic() < deadline:
+        while not all(file.exists() for file in self.program.after) and time.monotonic() < deadline:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), AFTER_POLL_S)
                 return

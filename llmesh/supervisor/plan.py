@@ -92,6 +92,8 @@ def tool(home: Home, name: str, *, argv: tuple[str, ...], cwd: Path, traces: Tra
         cwd=cwd,
         env={**environment(home), "LLMESH_NAME": name, **tracing_environment(name, traces)},
         stop_rank=TOOL_RANK,
+        # No tool runs for a mesh that cannot.
+        after=(_bootstrap_file(home),),
         # A tool drains its calls for up to 10 s.
         grace_s=12.0,
         probe=lambda pid, _epoch: ToolProbe(home, name, pid=pid),
@@ -137,7 +139,7 @@ def envoy(home: Home) -> Program:
         env=environment(home),
         stop_rank=ENVOY_RANK,
         # An Envoy that finds nobody to program it tries again ever more seldom.
-        after=home.xds_socket,
+        after=(_bootstrap_file(home), home.xds_socket),
         probe=lambda _pid, epoch: EnvoyProbe(home, epoch),
         # No call gets through while it is silent.
         patience_s=6.0,
@@ -166,6 +168,11 @@ def write_bootstrap(home: Home, mesh_file: Path) -> None:
     if made.returncode != 0:
         raise _no_bootstrap(made.stderr.decode(errors="replace"), _gateway("gateway.bootstrap", home, mesh_file))
     write_atomically(_bootstrap_file(home), made.stdout)
+
+
+def forget_bootstrap(home: Home) -> None:
+    """Nothing but the gateway starts before a bootstrap has been written anew."""
+    _bootstrap_file(home).unlink(missing_ok=True)
 
 
 def renew_bootstrap(home: Home, mesh_file: Path, *, address: str) -> Callable[[], None]:

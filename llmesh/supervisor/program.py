@@ -34,7 +34,7 @@ class Program:
 
     stop_rank orders the end: programs of a lower rank have ended before those
     of the next are asked to. grace_s is what one gets to end by itself. It is
-    not started before the file `after` exists.
+    not started before the files `after` exist.
 
     probe: given a process id and an epoch, whom to ask; None: nobody can be.
     A process that doesn't answer for patience_s is killed. epoch: the option
@@ -50,7 +50,7 @@ class Program:
     env: Mapping[str, str] = field(default_factory=dict[str, str])
     stop_rank: int = 0
     grace_s: float = 5.0
-    after: Path | None = None
+    after: tuple[Path, ...] = ()
     probe: Callable[[int, int], Probe] | None = None
     patience_s: float = 30.0
     epoch: str = ""

@@ -34,7 +34,6 @@ def start(
     with held(home):
         clear_leftovers(home)
         intended = prepare(home, mesh_file)
-        plan.write_bootstrap(home, mesh_file)
         supervisor = Supervisor(
             home,
             intended.programs,
@@ -43,7 +42,27 @@ def start(
             sink=sink,
             logs=intended.mesh.logs,
         )
-        asyncio.run(supervisor.run(beside))
+        _run(supervisor, home, mesh_file, beside)
+
+
+def _run(supervisor: Supervisor, home: Home, mesh_file: Path, beside: Callable[[], Awaitable[None]] | None) -> None:
+    """Run the supervisor, and make Envoy's bootstrap meanwhile: the gateway takes as long to start."""
+    unusable: list[Problem] = []
+
+    async def begin() -> None:
+        try:
+            await asyncio.to_thread(plan.write_bootstrap, home, mesh_file)
+        except Problem as problem:
+            unusable.append(problem)
+            supervisor.stop()
+            return
+        if beside:
+            await beside()
+
+    plan.forget_bootstrap(home)
+    asyncio.run(supervisor.run(begin))
+    if unusable:
+        raise unusable[0]
 
 
 def prepare(home: Home, mesh_file: Path) -> plan.Plan:

@@ -21,7 +21,7 @@ def main() -> None:
     if unknown:
         sys.exit(f"no benchmark `{unknown[0]}`; there are: {', '.join(NAMES)}")
     # As they are once installed; a start would compile them anew where Python may write no byte code.
-    for package in ("llmesh", "gateway", "governance"):
+    for package in ("llmesh", "gateway", "governance", "tools"):
         compileall.compile_dir(REPO / package, quiet=1)
     for name in names:
         record(name, import_module(f"tests.bench.{name}").measure())

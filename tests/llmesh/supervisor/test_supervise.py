@@ -317,7 +317,7 @@ def test_killing_the_supervisor_leaves_no_process(home: Home) -> None:
 
 async def test_a_program_waits_for_the_file_it_needs(home: Home) -> None:
     needed = home.run / "one.sock"
-    later = Program(name="two", argv=(sys.executable, "-c", SLEEPER), cwd=home.path, after=needed)
+    later = Program(name="two", argv=(sys.executable, "-c", SLEEPER), cwd=home.path, after=(needed,))
     boss = supervisor(home, program(home, "one"), later)
     async with asyncio.TaskGroup() as group:
         group.create_task(boss.run())
@@ -330,7 +330,9 @@ async def test_a_program_waits_for_the_file_it_needs(home: Home) -> None:
 
 async def test_a_program_that_still_waits_is_not_started_to_be_stopped(home: Home) -> None:
     said: list[str] = []
-    waiting = Program(name="one", argv=(sys.executable, "-c", "print('up')"), cwd=home.path, after=home.run / "never")
+    waiting = Program(
+        name="one", argv=(sys.executable, "-c", "print('up')"), cwd=home.path, after=(home.run / "never",)
+    )
     boss = supervisor(home, waiting, sink=lambda _name, line: said.append(line))
     boss.stop()
     await boss.run()
