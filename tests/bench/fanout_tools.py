@@ -26,6 +26,7 @@ from grpc_reflection.v1alpha.reflection_pb2_grpc import (
 
 from llmesh._health import HealthServicer
 from llmesh.api.options.v1 import options_pb2
+from llmesh.readiness import Readiness
 from llmesh.reflection import reflect
 
 PACKAGE = "acme.testing.v1"
@@ -127,7 +128,7 @@ async def main(socket: str, count: int) -> None:
     server.add_generic_rpc_handlers((Tools(),))
     untyped: Untyped = server
     add_ServerReflectionServicer_to_server(reflect(services(count)), untyped)
-    add_HealthServicer_to_server(HealthServicer(services(count)), untyped)
+    add_HealthServicer_to_server(HealthServicer(services(count), Readiness()), untyped)
     server.add_insecure_port(f"unix:{socket}")
     await server.start()
     await server.wait_for_termination()

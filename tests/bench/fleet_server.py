@@ -27,6 +27,7 @@ from grpc_reflection.v1alpha.reflection_pb2_grpc import (
 from llmesh._health import HealthServicer
 from llmesh._lease import Lease
 from llmesh.home import Home
+from llmesh.readiness import Readiness
 from llmesh.reflection import reflect
 from tests.bench.fleet_contracts import METHODS, contract, service_of
 
@@ -56,7 +57,7 @@ async def serve(socket: Path, numbers: Iterable[int]) -> grpc.aio.Server:
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((_Methods(services),))
     add_ServerReflectionServicer_to_server(reflect(services), server)
-    add_HealthServicer_to_server(HealthServicer(services), server)
+    add_HealthServicer_to_server(HealthServicer(services, Readiness()), server)
     server.add_insecure_port(f"unix:{socket}")
     await server.start()
     return server
