@@ -112,6 +112,13 @@ OPTIONS: Mapping[str, Held | NotHeld] = {
         "gateway, at admission: each must be of the method's own types",
         (f"{CANDIDATE}::test_bad_options_are_refused",),
     ),
+    "Method.prompt": Held(
+        "the SDK, when a tool starts: what the prompt names must be fields of the request",
+        (
+            "tests/llmesh/test_prompt.py::test_what_a_prompt_may_not_say_is_told_with_file_and_line",
+            "tests/llmesh/test_by_prompt.py::test_a_prompt_for_another_message_ends_the_start",
+        ),
+    ),
     "Field.data_class": Held(
         "Envoy, by rules that ask for `tool.data_classes` and `tool.unclassified`: whole methods, not fields",
         (f"{SHEET}::test_classes_are_those_of_all_fields_within", CELLS),

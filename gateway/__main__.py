@@ -44,6 +44,7 @@ from gateway.operations.metrics import Metrics, Watched
 from gateway.operations.server import serve_operations
 from gateway.operations.status import Facts
 from gateway.policy import PolicyFiles
+from gateway.prompts import Prompts
 from gateway.reading.reflect import Limits
 from gateway.records.ingest import Ingest
 from gateway.records.judgement import Judge
@@ -273,6 +274,7 @@ def _services(parts: Parts, legs: Legs) -> AbstractAsyncContextManager[View]:
         own=parts.platform,
         permissions=Permissions(control.permitted, control.foreseen, parts.owner_of),
         blocking=blocking,
+        prompts_of=Prompts(credentials=parts.certificates.credentials).of,
         others=others,
     )
 

@@ -17,6 +17,8 @@ __all__ = [
     "MeshError",
     "NotFound",
     "OverQuota",
+    "Prompt",
+    "PromptError",
     "Readiness",
     "ServeError",
     "Server",
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
         Violation,
     )
     from llmesh.fanout import FanOut, Gathered
+    from llmesh.prompt import Prompt, PromptError
     from llmesh.readiness import Readiness
 else:
     # Loaded when first used: gRPC alone takes a quarter of a second, in which the command line
@@ -65,6 +68,7 @@ else:
     _MODULES = {"Mesh": "_client", "Server": "_server", "serve": "_server", "ServeError": "_services", "Tls": "_tls"}
     _MODULES |= {"Call": "call", "current_call": "call", "Caller": "caller"}
     _MODULES |= {"Branch": "branch", "FanOut": "fanout", "Gathered": "fanout", "Readiness": "readiness"}
+    _MODULES |= {"Prompt": "prompt", "PromptError": "prompt"}
 
     def __getattr__(name: str) -> object:
         from importlib import import_module

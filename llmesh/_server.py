@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Self
 
 import grpc
 
+from llmesh._by_prompt import ByPrompt, PromptServicer
 from llmesh._calls import CallServicer, CallsInFlight
 from llmesh._delegation import Meshes
 from llmesh._edge import UnknownMethods
@@ -41,6 +42,7 @@ from llmesh.reflection import V1, V1ALPHA, reflect
 
 if TYPE_CHECKING:
     from llmesh._edge import Handler
+    from llmesh.prompt import Prompt
 
 log = logging.getLogger("llmesh.server")
 
@@ -85,11 +87,15 @@ class Server:
     none, as the mesh file names it. Callers are read from metadata: only the
     mesh can reach the socket, and with tls only the gateway is answered.
     Reflection and health are added unless a servicer serves them itself.
+    Methods that no code implements are answered by the prompt that their
+    contract names; a service that prompts alone implement is given as its
+    generated class: `llmesh.Server(TriageServicer, prompts=[TRIAGE])`.
     """
 
     def __init__(
         self,
         *servicers: object,
+        prompts: Iterable[Prompt] = (),
         name: str | None = None,
         home: str | Path | Home | None = None,
         address: str | None = None,
@@ -100,13 +106,16 @@ class Server:
     ) -> None:
         """Find what the servicers serve and where to listen; nothing is opened yet.
 
-        name: of the process, in the socket's path; $LLMESH_NAME or the first
-        service's name if None. tls: for an address on TCP. insecure_dev: listen
-        there without protection and believe callers' headers from anybody. drain_limit_s: how long calls
-        may go on once the server stops. readiness: what the health tells; None: ready from the start.
+        prompts: those that code uses as well. name: of the process, in the
+        socket's path; $LLMESH_NAME or the first service's name if None. tls: for
+        an address on TCP. insecure_dev: listen there without protection and
+        believe callers' headers from anybody. drain_limit_s: how long calls may
+        go on once the server stops. readiness: what the health tells; None: ready
+        from the start.
         Raises ServeError.
         """
-        own = find_services(servicers)
+        self._by_prompt = ByPrompt(prompts)
+        own = find_services(servicers, by_prompt=self._by_prompt.answering)
         if V1ALPHA in own:
             own.setdefault(V1, own[V1ALPHA])
         if not own:
@@ -213,12 +222,14 @@ class Server:
         """Reflection and health of what is served, and what the gateway alone asks for, which nobody finds by them."""
         listed = (*self._tools, _HEALTH, V1, V1ALPHA)
         health = HealthServicer(self._tools, self._readiness)
-        standard = find_services((health, reflect(listed), CallServicer(self._calls)))
+        asked_by_gateway = CallServicer(self._calls), PromptServicer(self._by_prompt)
+        standard = find_services((health, reflect(listed), *asked_by_gateway))
         return {**standard, V1: standard[V1ALPHA]}
 
 
 def serve(
     *servicers: object,
+    prompts: Iterable[Prompt] = (),
     name: str | None = None,
     home: str | Path | Home | None = None,
     address: str | None = None,
@@ -233,7 +244,9 @@ def serve(
     configure_logging()
     configure_tracing()
     try:
-        server = Server(*servicers, name=name, home=home, address=address, tls=tls, insecure_dev=insecure_dev)
+        server = Server(
+            *servicers, prompts=prompts, name=name, home=home, address=address, tls=tls, insecure_dev=insecure_dev
+        )
         asyncio.run(_serve_until_told(server))
     except (ServeError, HomeError) as err:
         sys.exit(f"llmesh: {err}")

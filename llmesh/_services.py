@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import grpc
 from google.protobuf import descriptor_pool, message_factory
-from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import Message
 
 from llmesh._calls import CallsInFlight
 from llmesh._delegation import Meshes
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     import protovalidate
 
     from llmesh._edge import Handler
+
+
+Behaviour = Callable[[Message, object], Awaitable[Message]]
+ByPrompt = Callable[[MethodDescriptor], Behaviour | None]
+"""What answers a method that no code implements; None if nothing does."""
 
 
 class ServeError(Exception):
@@ -48,20 +54,22 @@ class _Recorder:
         """Nothing: the same handlers came above."""
 
 
-def find_services(servicers: Iterable[object]) -> dict[str, dict[str, Handler]]:
+def find_services(
+    servicers: Iterable[object], *, by_prompt: ByPrompt = lambda _: None
+) -> dict[str, dict[str, Handler]]:
     """The handlers of every service that the servicers serve: full name -> method -> handler.
 
-    Raises ServeError for an object that derives from no generated *Servicer
-    class, a service served twice, and a method that isn't `async def`.
+    A generated *Servicer class itself stands for a servicer that implements nothing. Raises ServeError for an object
+    that derives from no such class, a service served twice, and a method that isn't `async def`.
     """
     services: dict[str, dict[str, Handler]] = {}
-    for servicer in servicers:
-        for handler in _register(servicer):
+    for given in servicers:
+        for handler in _register(given() if isinstance(given, type) else given):
             name = handler.service_name()
             if name in services:
                 message = f"`{name}` is served twice"
                 raise ServeError(message)
-            services[name] = dict(_implemented(handler, name))
+            services[name] = dict(_implemented(handler, name, by_prompt))
     return services
 
 
@@ -150,8 +158,8 @@ def _descriptor(service: str) -> ServiceDescriptor:
         raise ServeError(message) from None
 
 
-def _implemented(service: grpc.ServiceRpcHandler, name: str) -> Iterator[tuple[str, Handler]]:
-    """The methods that the servicer itself defines; what it leaves to the generated class is unimplemented."""
+def _implemented(service: grpc.ServiceRpcHandler, name: str, by_prompt: ByPrompt) -> Iterator[tuple[str, Handler]]:
+    """The methods that the servicer itself defines, or a prompt implements; what else there is, is unimplemented."""
     for method in _descriptor(name).methods:
         handler = service.service(_Path(f"/{name}/{method.name}"))
         if handler is None:
@@ -162,3 +170,14 @@ def _implemented(service: grpc.ServiceRpcHandler, name: str) -> Iterator[tuple[s
         elif not str(getattr(behaviour, "__module__", "")).endswith("_pb2_grpc"):
             message = f"`{name}/{method.name}` must be `async def`"
             raise ServeError(message)
+        elif answer := by_prompt(method):
+            yield method.name, _answered_by(answer, handler)
+
+
+def _answered_by(answer: Behaviour, handler: Handler) -> Handler:
+    """A handler of one request and one response, with another behaviour."""
+    return grpc.unary_unary_rpc_method_handler(
+        answer,  # pyright: ignore[reportArgumentType] the types of gRPC's stubs know no coroutine here
+        request_deserializer=handler.request_deserializer,
+        response_serializer=handler.response_serializer,
+    )

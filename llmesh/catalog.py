@@ -47,6 +47,13 @@ async def may_call(channel: grpc.aio.Channel, *, service: str, method: str) -> p
     return await CatalogServiceStub(channel).MayICall(request, timeout=TIMEOUT_S)
 
 
+async def list_prompts(channel: grpc.aio.Channel, *, service: str) -> list[pb.ToolPrompt]:
+    """The prompts that a tool of the caller's domain answers by."""
+    request = pb.ListPromptsRequest(service=service)
+    response = await CatalogServiceStub(channel).ListPrompts(request, timeout=TIMEOUT_S)
+    return list(response.prompts)
+
+
 async def list_endpoints(channel: grpc.aio.Channel, *, timeout_s: float = TIMEOUT_S) -> list[pb.Endpoint]:
     """Every endpoint the caller may ask about."""
     request = pb.ListEndpointsRequest()

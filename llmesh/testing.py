@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 from google.protobuf import descriptor_pool
@@ -18,6 +19,9 @@ from llmesh._stand_in import FanOuts
 from llmesh.api.mesh.v1.mesh_pb2_grpc import MeshServiceServicer
 from llmesh.api.options.v1 import options_pb2
 from llmesh.caller import Caller, caller_to_metadata
+
+if TYPE_CHECKING:
+    from llmesh.prompt import Prompt
 
 __all__ = ["TESTER", "ToolUnderTest", "run"]
 
@@ -65,10 +69,15 @@ async def _stand_ins(servicers: tuple[object, ...], sockets: Path, *, drain_limi
 
 @asynccontextmanager
 async def run(
-    *servicers: object, caller: Caller = TESTER, mesh: tuple[object, ...] = (), drain_limit_s: float = 1.0
+    *servicers: object,
+    prompts: tuple[Prompt, ...] = (),
+    caller: Caller = TESTER,
+    mesh: tuple[object, ...] = (),
+    drain_limit_s: float = 1.0,
 ) -> AsyncGenerator[ToolUnderTest]:
     """Serve the servicers for as long as the `async with` lasts; no mesh is needed.
 
+    prompts: as llmesh.Server has them.
     caller: who calls on `.channel`; `.as_(other)` gives another's channel.
     mesh: servicers that stand in for the tools that these call, in methods
     whose contract says `uses`. They answer whatever is called: that the
@@ -84,7 +93,9 @@ async def run(
             others = ""
             if mesh:
                 others = await running.enter_async_context(_stand_ins(mesh, sockets, drain_limit_s=drain_limit_s))
-            tool = Server(*servicers, address=f"unix:{sockets / 'tool.sock'}", drain_limit_s=drain_limit_s)
+            tool = Server(
+                *servicers, prompts=prompts, address=f"unix:{sockets / 'tool.sock'}", drain_limit_s=drain_limit_s
+            )
             server = await running.enter_async_context(tool)
             channel = open_channel(server.address)
             try:

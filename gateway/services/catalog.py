@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from itertools import islice
 
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
@@ -20,7 +20,7 @@ from gateway.services.watches import Told, Watches
 from governance.words import Caller, Decision, Outcome
 from llmesh.api.catalog.v1 import catalog_pb2 as pb
 from llmesh.api.catalog.v1.catalog_pb2_grpc import CatalogServiceServicer
-from llmesh.errors import NotFound
+from llmesh.errors import Denied, NotFound
 
 _PAGE_SIZE = 100
 _SEARCH_LIMIT = 10
@@ -33,6 +33,9 @@ _OVERSEER = "platform"
 Foreseen = Callable[[Tool, str, Caller], Decision | None]
 """What would become of a caller's call of a tool's method; None where it hangs on how the call comes."""
 
+PromptsOf = Callable[[Tool], Awaitable[Sequence[pb.ToolPrompt]]]
+"""The prompts that a tool answers by, as its endpoints say now."""
+
 _OUTCOMES = {
     Outcome.ALLOW: pb.MayICallResponse.OUTCOME_ALLOWED,
     Outcome.DENY: pb.MayICallResponse.OUTCOME_DENIED,
@@ -43,13 +46,20 @@ class CatalogServicer(CatalogServiceServicer):
     """Lists, searches, describes and watches what the caller may see."""
 
     def __init__(
-        self, view: View, contracts: Contracts, *, foreseen: Foreseen, owner_of: Callable[[str], str | None]
+        self,
+        view: View,
+        contracts: Contracts,
+        *,
+        foreseen: Foreseen,
+        owner_of: Callable[[str], str | None],
+        prompts_of: PromptsOf,
     ) -> None:
         """owner_of: the domain that owns a service's package; None if none does."""
         self._view = view
         self._contracts = contracts
         self._foreseen = foreseen
         self._owner_of = owner_of
+        self._prompts_of = prompts_of
         self._watches = Watches()
         # Every caller has the mesh's own services; who searches looks for something else.
         self._searcher = Searcher(unsearched=view.own)
@@ -89,6 +99,20 @@ class CatalogServicer(CatalogServiceServicer):
         contract = self._find(request.service, caller).tool.contract
         files = FileDescriptorSet(file=self._contracts.files(contract, caller))
         return pb.GetContractResponse(files=files, digest=contract.digest)
+
+    async def ListPrompts(self, request: pb.ListPromptsRequest, context: object) -> pb.ListPromptsResponse:
+        """The prompts of a tool, for its own domain's callers alone: a tool that asks for one of them gets none."""
+        caller = current_caller()
+        tool = self._find(request.service, caller).tool
+        if caller.actor or caller.domain != tool.domain or not self._is_alone(tool):
+            message = f"the prompts of `{tool.service}` are shown to callers of the domain `{tool.domain}` alone"
+            raise Denied(message, reason="NOT_YOUR_DOMAIN")
+        return pb.ListPromptsResponse(prompts=await self._prompts_of(tool))
+
+    def _is_alone(self, tool: Tool) -> bool:
+        """Whether its endpoints serve tools of its domain and of no other: a process says what all of it answers by."""
+        served = (each for each in self._view.catalog.tools.values() if each.domain != tool.domain)
+        return not any({*tool.endpoints} & {*each.endpoints} for each in served)
 
     async def MayICall(self, request: pb.MayICallRequest, context: object) -> pb.MayICallResponse:
         """What a call would be told, without making it."""

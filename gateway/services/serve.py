@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from gateway.catalog import CatalogBoard, Tool
 from gateway.services.blocks import Blocking, BlockServicer
-from gateway.services.catalog import CatalogServicer, Foreseen
+from gateway.services.catalog import CatalogServicer, Foreseen, PromptsOf
 from gateway.services.contracts import Contracts
 from gateway.services.health import MeshHealthServicer
 from gateway.services.reflection import MeshReflectionServicer
@@ -45,11 +45,13 @@ async def serve(
     own: tuple[Tool, ...],
     permissions: Permissions,
     blocking: Blocking,
+    prompts_of: PromptsOf,
     others: Callable[[View], Sequence[object]] = lambda _: (),
 ) -> AsyncGenerator[View]:
     """Serve services and registry, at this process's own sockets, for as long as the block lasts.
 
-    own: the platform's tools, which are these services. others: further servicers, of what callers may see.
+    own: the platform's tools, which are these services. prompts_of: asks a tool for its prompts. others: further
+    servicers, of what callers may see.
 
     The view is what the services answer from. The platform's own tools are in
     it whether or not the board has them.
@@ -57,7 +59,13 @@ async def serve(
     view = View(board, permissions.permitted, own=own, blocked=blocking.blocks.of_tool)
     contracts = Contracts(view)
     async with AsyncExitStack() as running:
-        catalog = CatalogServicer(view, contracts, foreseen=permissions.foreseen, owner_of=permissions.owner_of)
+        catalog = CatalogServicer(
+            view,
+            contracts,
+            foreseen=permissions.foreseen,
+            owner_of=permissions.owner_of,
+            prompts_of=prompts_of,
+        )
         services = Server(
             catalog,
             MeshHealthServicer(view),

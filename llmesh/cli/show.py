@@ -75,6 +75,15 @@ def print_tool(console: Console, tool: pb.Tool) -> None:
         _print_method(console, tool, method)
 
 
+def print_prompt(console: Console, prompt: pb.ToolPrompt) -> None:
+    """A prompt: what it is rendered from, what it implements, and the file."""
+    console.print(f"[bold]{escape(prompt.name)}[/]  sha256 {prompt.digest}")
+    implements = ", ".join(prompt.methods)
+    told = f"implements {implements}, from" if implements else "rendered from"
+    console.print(escape(f"{told} {prompt.request_type}"), style="dim")
+    console.print(Padding(Text(prompt.text.rstrip("\n"), overflow="fold"), (0, 0, 0, INDENT)))
+
+
 def _sheet(tool: pb.Tool) -> list[tuple[str, str]]:
     stage = (
         options.Stage.Name(tool.lifecycle.stage).removeprefix("STAGE_").lower().replace("unspecified", "experimental")

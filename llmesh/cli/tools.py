@@ -68,6 +68,30 @@ def show_tool(
         show.print_tool(console(), tool)
 
 
+@app.command("prompts")
+def prompts(
+    service: Annotated[str, typer.Argument(help="A tool of your domain, e.g. acme.support.v1.Triage.")],
+    *,
+    name: AsOption = "",
+    home: HomeOption = None,
+    address: AddressOption = "",
+    json: JsonOption = False,
+) -> None:
+    """Show the prompts that a tool of your domain answers by."""
+    from llmesh import catalog
+    from llmesh.cli import show
+    from llmesh.cli.session import open_session
+
+    session = open_session(home, address, name=name)
+    found = session.run(lambda channel: catalog.list_prompts(channel, service=service))
+    if json:
+        print_json({"prompts": [catalog.as_json(one) for one in found]})
+    elif not found:
+        console().print(f"`{service}` answers by no prompt", markup=False)
+    for one in [] if json else found:
+        show.print_prompt(console(), one)
+
+
 @app.command("search")
 def search(
     words: Annotated[list[str], typer.Argument(help="What you need, in words.")],

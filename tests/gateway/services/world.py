@@ -19,6 +19,7 @@ from gateway.catalog import CatalogBoard, Contract, Endpoint, Method, Report, To
 from gateway.clock import SystemClock
 from gateway.cuts import Cuts
 from gateway.database import open_database
+from gateway.prompts import Prompts
 from gateway.services.blocks import Blocking
 from gateway.services.platform import platform_tools
 from gateway.services.serve import Permissions, serve
@@ -229,6 +230,7 @@ async def mesh(
                 own=platform_tools(f"unix:{home.services_socket}"),
                 permissions=permissions,
                 blocking=blocking,
+                prompts_of=Prompts().of,
                 others=others,
             ),
             grpc.aio.insecure_channel(f"unix:{home.own(home.services_socket)}") as services,

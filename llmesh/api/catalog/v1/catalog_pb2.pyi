@@ -260,6 +260,98 @@ class GetContractResponse(_message.Message):
 Global___GetContractResponse: _TypeAlias = GetContractResponse  # noqa: Y015
 
 @_typing.final
+class ListPromptsRequest(_message.Message):
+    """Asks for a tool's prompts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    """Full service name."""
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["service", b"service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPromptsRequest: _TypeAlias = ListPromptsRequest  # noqa: Y015
+
+@_typing.final
+class ListPromptsResponse(_message.Message):
+    """The prompts of a tool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROMPTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def prompts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolPrompt]:
+        """In order of their names. Of one name there are several while endpoints have
+        different ones.
+        """
+
+    def __init__(
+        self,
+        *,
+        prompts: _abc.Iterable[Global___ToolPrompt] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prompts", b"prompts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPromptsResponse: _TypeAlias = ListPromptsResponse  # noqa: Y015
+
+@_typing.final
+class ToolPrompt(_message.Message):
+    """A prompt that a tool answers by."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    REQUEST_TYPE_FIELD_NUMBER: _builtins.int
+    METHODS_FIELD_NUMBER: _builtins.int
+    ENDPOINT_COUNT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name: "triage"."""
+    digest: _builtins.str
+    """sha256 of its file, in hex; provenance of answers names it."""
+    text: _builtins.str
+    """The whole file. A character that acts on a terminal is shown as U+FFFD."""
+    request_type: _builtins.str
+    """Full name of the message that it is rendered from."""
+    endpoint_count: _builtins.int
+    """How many of the tool's endpoints have it, of at most 8 that are asked."""
+    @_builtins.property
+    def methods(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Methods that it alone implements, as "acme.support.v1.Triage/TriageTicket"."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        text: _builtins.str = ...,
+        request_type: _builtins.str = ...,
+        methods: _abc.Iterable[_builtins.str] | None = ...,
+        endpoint_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "endpoint_count", b"endpoint_count", "methods", b"methods", "name", b"name", "request_type", b"request_type", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolPrompt: _TypeAlias = ToolPrompt  # noqa: Y015
+
+@_typing.final
 class MayICallRequest(_message.Message):
     """Asks what would become of a call."""
 

@@ -55,6 +55,11 @@ class CatalogServiceStub(object):
                 request_serializer=llmesh_dot_api_dot_catalog_dot_v1_dot_catalog__pb2.GetContractRequest.SerializeToString,
                 response_deserializer=llmesh_dot_api_dot_catalog_dot_v1_dot_catalog__pb2.GetContractResponse.FromString,
                 _registered_method=True)
+        self.ListPrompts = channel.unary_unary(
+                '/llmesh.api.catalog.v1.CatalogService/ListPrompts',
+                request_serializer=llmesh_dot_api_dot_catalog_dot_v1_dot_catalog__pb2.ListPromptsRequest.SerializeToString,
+                response_deserializer=llmesh_dot_api_dot_catalog_dot_v1_dot_catalog__pb2.ListPromptsResponse.FromString,
+                _registered_method=True)
         self.WatchTools = channel.unary_stream(
                 '/llmesh.api.catalog.v1.CatalogService/WatchTools',
                 request_serializer=llmesh_dot_api_dot_catalog_dot_v1_dot_catalog__pb2.WatchToolsRequest.SerializeToString,
@@ -103,6 +108,18 @@ class CatalogServiceServicer(object):
         """The descriptors of a tool and of all that it imports, in an order in which
         every file follows its imports.
         NOT_FOUND: no such tool, or none that the caller may see.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPrompts(self, request, context):
+        """The prompts that a tool answers by, as its endpoints say now. A tool that
+        says nothing of prompts has none.
+        NOT_FOUND: no such tool, or none that the caller may see.
+        PERMISSION_DENIED, reason NOT_YOUR_DOMAIN: the tool is another domain's; or
+        a tool asks, for a caller.
+        UNAVAILABLE: none of the tool's endpoints answers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -157,6 +174,11 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     servicer.GetContract,
                     request_deserializer=llmesh_dot_api_dot_catalog_dot_v1_dot_catalog__pb2.GetContractRequest.FromString,
                     response_serializer=llmesh_dot_api_dot_catalog_dot_v1_dot_catalog__pb2.GetContractResponse.SerializeToString,
+            ),
+            'ListPrompts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPrompts,
+                    request_deserializer=llmesh_dot_api_dot_catalog_dot_v1_dot_catalog__pb2.ListPromptsRequest.FromString,
+                    response_serializer=llmesh_dot_api_dot_catalog_dot_v1_dot_catalog__pb2.ListPromptsResponse.SerializeToString,
             ),
             'WatchTools': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchTools,
@@ -283,6 +305,33 @@ class CatalogService(object):
             '/llmesh.api.catalog.v1.CatalogService/GetContract',
             llmesh_dot_api_dot_catalog_dot_v1_dot_catalog__pb2.GetContractRequest.SerializeToString,
             llmesh_dot_api_dot_catalog_dot_v1_dot_catalog__pb2.GetContractResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPrompts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmesh.api.catalog.v1.CatalogService/ListPrompts',
+            llmesh_dot_api_dot_catalog_dot_v1_dot_catalog__pb2.ListPromptsRequest.SerializeToString,
+            llmesh_dot_api_dot_catalog_dot_v1_dot_catalog__pb2.ListPromptsResponse.FromString,
             options,
             channel_credentials,
             insecure,

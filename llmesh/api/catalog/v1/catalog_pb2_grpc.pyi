@@ -50,6 +50,14 @@ class CatalogServiceStub:
     every file follows its imports.
     NOT_FOUND: no such tool, or none that the caller may see.
     """
+    ListPrompts: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.ListPromptsRequest, _catalog_pb2.ListPromptsResponse]
+    """The prompts that a tool answers by, as its endpoints say now. A tool that
+    says nothing of prompts has none.
+    NOT_FOUND: no such tool, or none that the caller may see.
+    PERMISSION_DENIED, reason NOT_YOUR_DOMAIN: the tool is another domain's; or
+    a tool asks, for a caller.
+    UNAVAILABLE: none of the tool's endpoints answers.
+    """
     WatchTools: _grpc.UnaryStreamMultiCallable[_catalog_pb2.WatchToolsRequest, _catalog_pb2.WatchToolsResponse]
     """The tools as they are now, then every change, until the caller leaves."""
     MayICall: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.MayICallRequest, _catalog_pb2.MayICallResponse]
@@ -84,6 +92,14 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     """The descriptors of a tool and of all that it imports, in an order in which
     every file follows its imports.
     NOT_FOUND: no such tool, or none that the caller may see.
+    """
+    ListPrompts: _aio.UnaryUnaryMultiCallable[_catalog_pb2.ListPromptsRequest, _catalog_pb2.ListPromptsResponse]  # type: ignore[assignment]
+    """The prompts that a tool answers by, as its endpoints say now. A tool that
+    says nothing of prompts has none.
+    NOT_FOUND: no such tool, or none that the caller may see.
+    PERMISSION_DENIED, reason NOT_YOUR_DOMAIN: the tool is another domain's; or
+    a tool asks, for a caller.
+    UNAVAILABLE: none of the tool's endpoints answers.
     """
     WatchTools: _aio.UnaryStreamMultiCallable[_catalog_pb2.WatchToolsRequest, _catalog_pb2.WatchToolsResponse]  # type: ignore[assignment]
     """The tools as they are now, then every change, until the caller leaves."""
@@ -140,6 +156,20 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         """The descriptors of a tool and of all that it imports, in an order in which
         every file follows its imports.
         NOT_FOUND: no such tool, or none that the caller may see.
+        """
+
+    @_abc_1.abstractmethod
+    def ListPrompts(
+        self,
+        request: _catalog_pb2.ListPromptsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_pb2.ListPromptsResponse, _abc.Awaitable[_catalog_pb2.ListPromptsResponse]]:
+        """The prompts that a tool answers by, as its endpoints say now. A tool that
+        says nothing of prompts has none.
+        NOT_FOUND: no such tool, or none that the caller may see.
+        PERMISSION_DENIED, reason NOT_YOUR_DOMAIN: the tool is another domain's; or
+        a tool asks, for a caller.
+        UNAVAILABLE: none of the tool's endpoints answers.
         """
 
     @_abc_1.abstractmethod

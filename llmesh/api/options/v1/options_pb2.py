@@ -26,7 +26,7 @@ from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#llmesh/api/options/v1/options.proto\x12\x15llmesh.api.options.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"\x95\x03\n\x04Tool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07summary\x18\x02 \x01(\t\x12\x0e\n\x06\x64omain\x18\x03 \x01(\t\x12\x12\n\nowner_team\x18\x04 \x01(\t\x12\x15\n\rproduct_owner\x18\x05 \x01(\t\x12\x0f\n\x07\x63ontact\x18\x06 \x01(\t\x12\x33\n\tlifecycle\x18\x07 \x01(\x0b\x32 .llmesh.api.options.v1.Lifecycle\x12\'\n\x03slo\x18\x08 \x01(\x0b\x32\x1a.llmesh.api.options.v1.Slo\x12\x15\n\rdocumentation\x18\t \x01(\t\x12\x0e\n\x06models\x18\n \x03(\t\x12\x0f\n\x07prompts\x18\x0b \x03(\t\x12\x14\n\x0c\x64\x61ta_sources\x18\x0c \x03(\t\x12\x0e\n\x06hidden\x18\r \x01(\x08\x12\x37\n\x06labels\x18\x0e \x03(\x0b\x32\'.llmesh.api.options.v1.Tool.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"d\n\tLifecycle\x12+\n\x05stage\x18\x01 \x01(\x0e\x32\x1c.llmesh.api.options.v1.Stage\x12\x17\n\x0f\x64\x65precated_from\x18\x02 \x01(\t\x12\x11\n\tsuccessor\x18\x03 \x01(\t\"K\n\x03Slo\x12.\n\x0blatency_p95\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0c\x61vailability\x18\x02 \x01(\x01\"\xd8\x03\n\x06Method\x12\x0f\n\x07summary\x18\x01 \x01(\t\x12-\n\x06\x65\x66\x66\x65\x63t\x18\x02 \x01(\x0e\x32\x1d.llmesh.api.options.v1.Effect\x12+\n\x08\x64\x65\x61\x64line\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cmax_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cidle_timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fmax_concurrency\x18\x06 \x01(\r\x12\x19\n\x11max_request_bytes\x18\x07 \x01(\x04\x12\x1a\n\x12max_response_bytes\x18\x08 \x01(\x04\x12\x0c\n\x04uses\x18\t \x03(\t\x12)\n\x04\x63ost\x18\n \x01(\x0e\x32\x1b.llmesh.api.options.v1.Cost\x12,\n\tcacheable\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0eneeds_approval\x18\x0c \x01(\x08\x12\x30\n\x08\x65xamples\x18\r \x03(\x0b\x32\x1e.llmesh.api.options.v1.Example\"G\n\x07\x45xample\x12\x0f\n\x07summary\x18\x01 \x01(\t\x12\x14\n\x0crequest_json\x18\x02 \x01(\t\x12\x15\n\rresponse_json\x18\x03 \x01(\t\"l\n\x05\x46ield\x12\x34\n\ndata_class\x18\x01 \x01(\x0e\x32 .llmesh.api.options.v1.DataClass\x12\x0e\n\x06redact\x18\x02 \x01(\x08\x12\x0f\n\x07meaning\x18\x03 \x01(\t\x12\x0c\n\x04unit\x18\x04 \x01(\t\"X\n\nCapability\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07summary\x18\x02 \x01(\t\x12+\n\x05merge\x18\x03 \x01(\x0b\x32\x1c.llmesh.api.options.v1.Merge\"\xd6\x01\n\x05Merge\x12\x39\n\x0b\x63oncatenate\x18\x01 \x01(\x0b\x32\".llmesh.api.options.v1.ConcatenateH\x00\x12-\n\x05\x66irst\x18\x02 \x01(\x0b\x32\x1c.llmesh.api.options.v1.FirstH\x00\x12.\n\x06\x62y_key\x18\x03 \x01(\x0b\x32\x1c.llmesh.api.options.v1.ByKeyH\x00\x12,\n\x05top_k\x18\x04 \x01(\x0b\x32\x1b.llmesh.api.options.v1.TopKH\x00\x42\x05\n\x03how\"\x1c\n\x0b\x43oncatenate\x12\r\n\x05\x66ield\x18\x01 \x01(\t\"\x07\n\x05\x46irst\"#\n\x05\x42yKey\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\"<\n\x04TopK\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\t\x12\t\n\x01k\x18\x03 \x01(\r\x12\x0b\n\x03key\x18\x04 \x01(\t*^\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x16\n\x12STAGE_EXPERIMENTAL\x10\x01\x12\x10\n\x0cSTAGE_STABLE\x10\x02\x12\x14\n\x10STAGE_DEPRECATED\x10\x03*[\n\x06\x45\x66\x66\x65\x63t\x12\x16\n\x12\x45\x46\x46\x45\x43T_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x45\x46\x46\x45\x43T_READ\x10\x01\x12\x10\n\x0c\x45\x46\x46\x45\x43T_WRITE\x10\x02\x12\x16\n\x12\x45\x46\x46\x45\x43T_DESTRUCTIVE\x10\x03*J\n\x04\x43ost\x12\x14\n\x10\x43OST_UNSPECIFIED\x10\x00\x12\x0c\n\x08\x43OST_LOW\x10\x01\x12\x0f\n\x0b\x43OST_MEDIUM\x10\x02\x12\r\n\tCOST_HIGH\x10\x03*\x9f\x01\n\tDataClass\x12\x1a\n\x16\x44\x41TA_CLASS_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x41TA_CLASS_PUBLIC\x10\x01\x12\x17\n\x13\x44\x41TA_CLASS_INTERNAL\x10\x02\x12\x1b\n\x17\x44\x41TA_CLASS_CONFIDENTIAL\x10\x03\x12\x12\n\x0e\x44\x41TA_CLASS_PII\x10\x04\x12\x15\n\x11\x44\x41TA_CLASS_SECRET\x10\x05:O\n\x04tool\x12\x1f.google.protobuf.ServiceOptions\x18\xf4\x93\x03 \x01(\x0b\x32\x1b.llmesh.api.options.v1.Tool\x88\x01\x01:R\n\x06method\x12\x1e.google.protobuf.MethodOptions\x18\xf4\x93\x03 \x01(\x0b\x32\x1d.llmesh.api.options.v1.Method\x88\x01\x01:O\n\x05\x66ield\x12\x1d.google.protobuf.FieldOptions\x18\xf4\x93\x03 \x01(\x0b\x32\x1c.llmesh.api.options.v1.Field\x88\x01\x01:[\n\ncapability\x12\x1f.google.protobuf.MessageOptions\x18\xf4\x93\x03 \x01(\x0b\x32!.llmesh.api.options.v1.Capability\x88\x01\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#llmesh/api/options/v1/options.proto\x12\x15llmesh.api.options.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"\x95\x03\n\x04Tool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07summary\x18\x02 \x01(\t\x12\x0e\n\x06\x64omain\x18\x03 \x01(\t\x12\x12\n\nowner_team\x18\x04 \x01(\t\x12\x15\n\rproduct_owner\x18\x05 \x01(\t\x12\x0f\n\x07\x63ontact\x18\x06 \x01(\t\x12\x33\n\tlifecycle\x18\x07 \x01(\x0b\x32 .llmesh.api.options.v1.Lifecycle\x12\'\n\x03slo\x18\x08 \x01(\x0b\x32\x1a.llmesh.api.options.v1.Slo\x12\x15\n\rdocumentation\x18\t \x01(\t\x12\x0e\n\x06models\x18\n \x03(\t\x12\x0f\n\x07prompts\x18\x0b \x03(\t\x12\x14\n\x0c\x64\x61ta_sources\x18\x0c \x03(\t\x12\x0e\n\x06hidden\x18\r \x01(\x08\x12\x37\n\x06labels\x18\x0e \x03(\x0b\x32\'.llmesh.api.options.v1.Tool.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"d\n\tLifecycle\x12+\n\x05stage\x18\x01 \x01(\x0e\x32\x1c.llmesh.api.options.v1.Stage\x12\x17\n\x0f\x64\x65precated_from\x18\x02 \x01(\t\x12\x11\n\tsuccessor\x18\x03 \x01(\t\"K\n\x03Slo\x12.\n\x0blatency_p95\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0c\x61vailability\x18\x02 \x01(\x01\"\xe8\x03\n\x06Method\x12\x0f\n\x07summary\x18\x01 \x01(\t\x12-\n\x06\x65\x66\x66\x65\x63t\x18\x02 \x01(\x0e\x32\x1d.llmesh.api.options.v1.Effect\x12+\n\x08\x64\x65\x61\x64line\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cmax_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cidle_timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fmax_concurrency\x18\x06 \x01(\r\x12\x19\n\x11max_request_bytes\x18\x07 \x01(\x04\x12\x1a\n\x12max_response_bytes\x18\x08 \x01(\x04\x12\x0c\n\x04uses\x18\t \x03(\t\x12)\n\x04\x63ost\x18\n \x01(\x0e\x32\x1b.llmesh.api.options.v1.Cost\x12,\n\tcacheable\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0eneeds_approval\x18\x0c \x01(\x08\x12\x30\n\x08\x65xamples\x18\r \x03(\x0b\x32\x1e.llmesh.api.options.v1.Example\x12\x0e\n\x06prompt\x18\x0e \x01(\t\"G\n\x07\x45xample\x12\x0f\n\x07summary\x18\x01 \x01(\t\x12\x14\n\x0crequest_json\x18\x02 \x01(\t\x12\x15\n\rresponse_json\x18\x03 \x01(\t\"l\n\x05\x46ield\x12\x34\n\ndata_class\x18\x01 \x01(\x0e\x32 .llmesh.api.options.v1.DataClass\x12\x0e\n\x06redact\x18\x02 \x01(\x08\x12\x0f\n\x07meaning\x18\x03 \x01(\t\x12\x0c\n\x04unit\x18\x04 \x01(\t\"X\n\nCapability\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07summary\x18\x02 \x01(\t\x12+\n\x05merge\x18\x03 \x01(\x0b\x32\x1c.llmesh.api.options.v1.Merge\"\xd6\x01\n\x05Merge\x12\x39\n\x0b\x63oncatenate\x18\x01 \x01(\x0b\x32\".llmesh.api.options.v1.ConcatenateH\x00\x12-\n\x05\x66irst\x18\x02 \x01(\x0b\x32\x1c.llmesh.api.options.v1.FirstH\x00\x12.\n\x06\x62y_key\x18\x03 \x01(\x0b\x32\x1c.llmesh.api.options.v1.ByKeyH\x00\x12,\n\x05top_k\x18\x04 \x01(\x0b\x32\x1b.llmesh.api.options.v1.TopKH\x00\x42\x05\n\x03how\"\x1c\n\x0b\x43oncatenate\x12\r\n\x05\x66ield\x18\x01 \x01(\t\"\x07\n\x05\x46irst\"#\n\x05\x42yKey\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\"<\n\x04TopK\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\t\x12\t\n\x01k\x18\x03 \x01(\r\x12\x0b\n\x03key\x18\x04 \x01(\t*^\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x16\n\x12STAGE_EXPERIMENTAL\x10\x01\x12\x10\n\x0cSTAGE_STABLE\x10\x02\x12\x14\n\x10STAGE_DEPRECATED\x10\x03*[\n\x06\x45\x66\x66\x65\x63t\x12\x16\n\x12\x45\x46\x46\x45\x43T_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x45\x46\x46\x45\x43T_READ\x10\x01\x12\x10\n\x0c\x45\x46\x46\x45\x43T_WRITE\x10\x02\x12\x16\n\x12\x45\x46\x46\x45\x43T_DESTRUCTIVE\x10\x03*J\n\x04\x43ost\x12\x14\n\x10\x43OST_UNSPECIFIED\x10\x00\x12\x0c\n\x08\x43OST_LOW\x10\x01\x12\x0f\n\x0b\x43OST_MEDIUM\x10\x02\x12\r\n\tCOST_HIGH\x10\x03*\x9f\x01\n\tDataClass\x12\x1a\n\x16\x44\x41TA_CLASS_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x41TA_CLASS_PUBLIC\x10\x01\x12\x17\n\x13\x44\x41TA_CLASS_INTERNAL\x10\x02\x12\x1b\n\x17\x44\x41TA_CLASS_CONFIDENTIAL\x10\x03\x12\x12\n\x0e\x44\x41TA_CLASS_PII\x10\x04\x12\x15\n\x11\x44\x41TA_CLASS_SECRET\x10\x05:O\n\x04tool\x12\x1f.google.protobuf.ServiceOptions\x18\xf4\x93\x03 \x01(\x0b\x32\x1b.llmesh.api.options.v1.Tool\x88\x01\x01:R\n\x06method\x12\x1e.google.protobuf.MethodOptions\x18\xf4\x93\x03 \x01(\x0b\x32\x1d.llmesh.api.options.v1.Method\x88\x01\x01:O\n\x05\x66ield\x12\x1d.google.protobuf.FieldOptions\x18\xf4\x93\x03 \x01(\x0b\x32\x1c.llmesh.api.options.v1.Field\x88\x01\x01:[\n\ncapability\x12\x1f.google.protobuf.MessageOptions\x18\xf4\x93\x03 \x01(\x0b\x32!.llmesh.api.options.v1.Capability\x88\x01\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,14 +35,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TOOL_LABELSENTRY']._loaded_options = None
   _globals['_TOOL_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_STAGE']._serialized_start=1818
-  _globals['_STAGE']._serialized_end=1912
-  _globals['_EFFECT']._serialized_start=1914
-  _globals['_EFFECT']._serialized_end=2005
-  _globals['_COST']._serialized_start=2007
-  _globals['_COST']._serialized_end=2081
-  _globals['_DATACLASS']._serialized_start=2084
-  _globals['_DATACLASS']._serialized_end=2243
+  _globals['_STAGE']._serialized_start=1834
+  _globals['_STAGE']._serialized_end=1928
+  _globals['_EFFECT']._serialized_start=1930
+  _globals['_EFFECT']._serialized_end=2021
+  _globals['_COST']._serialized_start=2023
+  _globals['_COST']._serialized_end=2097
+  _globals['_DATACLASS']._serialized_start=2100
+  _globals['_DATACLASS']._serialized_end=2259
   _globals['_TOOL']._serialized_start=129
   _globals['_TOOL']._serialized_end=534
   _globals['_TOOL_LABELSENTRY']._serialized_start=489
@@ -52,21 +52,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SLO']._serialized_start=638
   _globals['_SLO']._serialized_end=713
   _globals['_METHOD']._serialized_start=716
-  _globals['_METHOD']._serialized_end=1188
-  _globals['_EXAMPLE']._serialized_start=1190
-  _globals['_EXAMPLE']._serialized_end=1261
-  _globals['_FIELD']._serialized_start=1263
-  _globals['_FIELD']._serialized_end=1371
-  _globals['_CAPABILITY']._serialized_start=1373
-  _globals['_CAPABILITY']._serialized_end=1461
-  _globals['_MERGE']._serialized_start=1464
-  _globals['_MERGE']._serialized_end=1678
-  _globals['_CONCATENATE']._serialized_start=1680
-  _globals['_CONCATENATE']._serialized_end=1708
-  _globals['_FIRST']._serialized_start=1710
-  _globals['_FIRST']._serialized_end=1717
-  _globals['_BYKEY']._serialized_start=1719
-  _globals['_BYKEY']._serialized_end=1754
-  _globals['_TOPK']._serialized_start=1756
-  _globals['_TOPK']._serialized_end=1816
+  _globals['_METHOD']._serialized_end=1204
+  _globals['_EXAMPLE']._serialized_start=1206
+  _globals['_EXAMPLE']._serialized_end=1277
+  _globals['_FIELD']._serialized_start=1279
+  _globals['_FIELD']._serialized_end=1387
+  _globals['_CAPABILITY']._serialized_start=1389
+  _globals['_CAPABILITY']._serialized_end=1477
+  _globals['_MERGE']._serialized_start=1480
+  _globals['_MERGE']._serialized_end=1694
+  _globals['_CONCATENATE']._serialized_start=1696
+  _globals['_CONCATENATE']._serialized_end=1724
+  _globals['_FIRST']._serialized_start=1726
+  _globals['_FIRST']._serialized_end=1733
+  _globals['_BYKEY']._serialized_start=1735
+  _globals['_BYKEY']._serialized_end=1770
+  _globals['_TOPK']._serialized_start=1772
+  _globals['_TOPK']._serialized_end=1832
 # @@protoc_insertion_point(module_scope)

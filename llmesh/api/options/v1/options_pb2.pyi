@@ -333,6 +333,7 @@ class Method(_message.Message):
     CACHEABLE_FIELD_NUMBER: _builtins.int
     NEEDS_APPROVAL_FIELD_NUMBER: _builtins.int
     EXAMPLES_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
     summary: _builtins.str
     """One sentence that says what the method does, for people and models."""
     effect: Global___Effect.ValueType
@@ -356,6 +357,13 @@ class Method(_message.Message):
     """What a call costs. Unset reads as the highest class."""
     needs_approval: _builtins.bool
     """A person must approve each call that an assistant makes."""
+    prompt: _builtins.str
+    """The prompt that implements the method, by its name: "triage". The SDK
+    renders it from the request and has a model on the mesh answer as the
+    response type, unless code implements the method. `uses` must list
+    "llmesh.api.model.v1.ModelService/GenerateMessage". Empty: code implements
+    it.
+    """
     @_builtins.property
     def deadline(self) -> _duration_pb2.Duration:
         """Unary and client-streaming methods: the longest a whole call may take.
@@ -406,10 +414,11 @@ class Method(_message.Message):
         cacheable: _duration_pb2.Duration | None = ...,
         needs_approval: _builtins.bool = ...,
         examples: _abc.Iterable[Global___Example] | None = ...,
+        prompt: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cacheable", b"cacheable", "deadline", b"deadline", "idle_timeout", b"idle_timeout", "max_duration", b"max_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cacheable", b"cacheable", "cost", b"cost", "deadline", b"deadline", "effect", b"effect", "examples", b"examples", "idle_timeout", b"idle_timeout", "max_concurrency", b"max_concurrency", "max_duration", b"max_duration", "max_request_bytes", b"max_request_bytes", "max_response_bytes", b"max_response_bytes", "needs_approval", b"needs_approval", "summary", b"summary", "uses", b"uses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cacheable", b"cacheable", "cost", b"cost", "deadline", b"deadline", "effect", b"effect", "examples", b"examples", "idle_timeout", b"idle_timeout", "max_concurrency", b"max_concurrency", "max_duration", b"max_duration", "max_request_bytes", b"max_request_bytes", "max_response_bytes", b"max_response_bytes", "needs_approval", b"needs_approval", "prompt", b"prompt", "summary", b"summary", "uses", b"uses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,96 @@
+"""The prompts that a tool answers by, as its endpoints say when somebody asks: the gateway keeps none.
+
+Nobody vouches for what a tool says of them. So the digests are made here, what
+is read has bounds, and an endpoint that says something else is left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from gateway.catalog import Endpoint, Tool
+from gateway.reading.calls import Credentials, as_sent, no_credentials, open_channel
+from gateway.reading.candidate import NAME_MAX, UNSHOWABLE
+from gateway.reading.refusal import Unreachable
+from llmesh.api.catalog.v1 import catalog_pb2 as catalog
+from llmesh.api.prompts.v1 import prompts_pb2 as pb
+from llmesh.errors import Unavailable
+
+__all__ = ["Prompts"]
+
+PATH = "/llmesh.api.prompts.v1.PromptService/ListPrompts"
+ANSWER_WITHIN_S = 5.0
+MESSAGE_BYTES = 1 << 20
+# Of one tool.
+ENDPOINTS_MAX = 8
+PROMPTS_MAX = 64
+# By all callers together.
+AT_ONCE = 16
+
+
+class Prompts:
+    """Asks the tools' servers."""
+
+    def __init__(self, *, credentials: Credentials = no_credentials, answer_within_s: float = ANSWER_WITHIN_S) -> None:
+        """credentials: how to call over TLS."""
+        self._credentials = credentials
+        self._answer_within_s = answer_within_s
+        self._turns = asyncio.Semaphore(AT_ONCE)
+
+    async def of(self, tool: Tool) -> Sequence[catalog.ToolPrompt]:
+        """The tool's prompts in order of their names, then of their digests. Raises Unavailable if nothing answers."""
+        asked = list(islice((each for each in tool.endpoints if each in tool.ready), ENDPOINTS_MAX))
+        answers = [each for each in await asyncio.gather(*map(self._ask, asked)) if each is not None]
+        if not answers:
+            raise Unavailable(f"no endpoint of `{tool.service}` says by what prompts it answers: try again later")
+        found: dict[tuple[str, str], catalog.ToolPrompt] = {}
+        for each in answers:
+            for prompt in _shown(each.prompts):
+                known = found.setdefault((prompt.name, prompt.digest), prompt)
+                known.endpoint_count += 1
+        return [found[key] for key in sorted(found)]
+
+    async def _ask(self, endpoint: Endpoint) -> pb.ListPromptsResponse | None:
+        """What an endpoint says; None if it says nothing that can be read."""
+        try:
+            async with (
+                self._turns,
+                open_channel(
+                    endpoint.address,
+                    message_bytes=MESSAGE_BYTES,
+                    tls_name=endpoint.tls_name,
+                    credentials=self._credentials,
+                ) as channel,
+            ):
+                ask = channel.unary_unary(PATH, request_serializer=as_sent, response_deserializer=as_sent)
+                return pb.ListPromptsResponse.FromString(await ask(b"", timeout=self._answer_within_s))
+        except grpc.aio.AioRpcError as error:
+            # A server without the service answers by none.
+            return pb.ListPromptsResponse() if error.code() is grpc.StatusCode.UNIMPLEMENTED else None
+        except (DecodeError, Unreachable):
+            return None
+
+
+def _shown(prompts: Iterable[pb.Prompt]) -> Iterable[catalog.ToolPrompt]:
+    """The prompts of one endpoint, each once, as people may read them."""
+    once: dict[tuple[str, str], catalog.ToolPrompt] = {}
+    for prompt in islice(prompts, PROMPTS_MAX):
+        shown = catalog.ToolPrompt(
+            name=_readable(prompt.name[:NAME_MAX]),
+            digest=hashlib.sha256(prompt.text.encode()).hexdigest(),
+            text=_readable(prompt.text),
+            request_type=_readable(prompt.request_type[:NAME_MAX]),
+            methods=[_readable(method[: 2 * NAME_MAX]) for method in prompt.methods[:PROMPTS_MAX]],
+        )
+        once.setdefault((shown.name, shown.digest), shown)
+    return once.values()
+
+
+def _readable(text: str) -> str:
+    return UNSHOWABLE.sub("\ufffd", text)

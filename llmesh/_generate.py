@@ -1,0 +1,98 @@
+"""A model's answer as a message: asked of the mesh's model server, for the caller of a call."""
+
+from __future__ import annotations
+
+__all__ = ["generate"]
+
+from functools import cache
+from typing import TypeVar
+
+from google.protobuf.descriptor import FileDescriptor
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.message import DecodeError, Message
+
+from llmesh.api.model.v1 import model_pb2 as pb
+from llmesh.api.model.v1.model_pb2_grpc import ModelServiceStub
+from llmesh.call import Call
+from llmesh.errors import FailedPrecondition, InvalidCall, NotFound, ToolFailed, Unavailable, Unimplemented
+
+R = TypeVar("R", bound=Message)
+
+_INPUT = "conversation"
+_NO_MODEL = (
+    "no model server is on this mesh: `make model` installs one and `llmesh up` starts it; where others run the mesh, "
+    "ask the platform team"
+)
+
+
+async def generate(call: Call, prompt: str, response_type: type[R]) -> R:
+    """What a model answers to a prompt, as a message of the type, which its rules hold for. The model is cited.
+
+    Raises Unavailable if no model is there now, InvalidCall for a prompt that the model cannot take, and ToolFailed
+    where it gives no answer of the type.
+    """
+    name = response_type.DESCRIPTOR.full_name
+    said = pb.ChatMessage(role=pb.ROLE_USER, content=prompt)
+    request = pb.GenerateMessageRequest(type=name, descriptors=_files(response_type.DESCRIPTOR.file))
+    request.conversation.messages.append(said)
+    try:
+        answer = await ModelServiceStub(call.mesh.channel).GenerateMessage(request)
+    except (Unimplemented, NotFound) as err:
+        raise Unavailable(_NO_MODEL, reason="NO_MODEL_SERVER") from err
+    except InvalidCall as err:
+        raise _refused(err) from err
+    except FailedPrecondition as err:
+        raise ToolFailed(f"the model gives no `{name}`: {err.message}", reason=err.reason) from err
+    _cite(call, answer)
+    return _checked(answer, response_type)
+
+
+def _refused(err: InvalidCall) -> InvalidCall | ToolFailed:
+    """What a caller is told of a request that the model server refuses: of its fields, they know none."""
+    if any(each.field.startswith(_INPUT) for each in err.violations):
+        return InvalidCall(
+            f"the model cannot take the prompt for this request: {err.message}", reason="PROMPT_TOO_LONG"
+        )
+    return ToolFailed(f"the model server refuses what is asked: {err.message}", reason="MODEL_REFUSED")
+
+
+def _cite(call: Call, answer: pb.GenerateMessageResponse) -> None:
+    source = answer.provenance
+    call.cite(model=source.model, revision=source.revision, weights_digest=source.weights_digest)
+    if answer.warning:
+        call.cite(warning=answer.warning)
+
+
+def _checked(answer: pb.GenerateMessageResponse, response_type: type[R]) -> R:
+    """The answer's message: another process made it. Raises ToolFailed for another type, or against its rules."""
+    from protovalidate import collect_violations  # a fifth of a second that a client need not spend
+
+    name = response_type.DESCRIPTOR.full_name
+    if answer.message.TypeName() != name:
+        told = f"the model answers with a `{answer.message.TypeName()}`, and no `{name}`"
+        raise ToolFailed(told, reason="OTHER_TYPE")
+    try:
+        message = response_type.FromString(answer.message.value)
+    except DecodeError as err:
+        raise ToolFailed(f"the model's answer is no `{name}`", reason="MALFORMED") from err
+    if collect_violations(message):
+        raise ToolFailed(f"the model's answer breaks the rules of `{name}`", reason="RULES_BROKEN")
+    return message
+
+
+@cache
+def _files(file: FileDescriptor) -> FileDescriptorSet:
+    """The file and all that it imports, each after its imports."""
+    found: dict[str, FileDescriptor] = {}
+
+    def collect(each: FileDescriptor) -> None:
+        if each.name not in found:
+            for imported in each.dependencies:
+                collect(imported)
+            found[each.name] = each
+
+    collect(file)
+    whole = FileDescriptorSet()
+    for each in found.values():
+        each.CopyToProto(whole.file.add())
+    return whole
