@@ -6,7 +6,7 @@ BIN := .venv/bin
 BUILD_CONTRACTS := $(BIN)/buf build --exclude-path tests/tools/echo/protos/acme --exclude-source-info
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test node check lint types imports contracts generated protos docs release-contracts format xds bench
+.PHONY: help setup model up test node check lint types imports contracts generated protos docs release-contracts format xds bench
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -20,10 +20,23 @@ help: ## Show the targets
 
 setup: .venv/.installed ## Make .venv and install everything
 
+# vLLM and all that it needs, in an environment of its own: about 2.5 GB. `make model DEVICE=gpu` for NVIDIA's.
+# Without dependencies: the lock has them, less those that are asked for and not needed.
+DEVICE ?= cpu
+.venv-model/.locked: model_server/requirements-$(DEVICE).txt
+	$(PYTHON) -m venv --clear .venv-model
+	.venv-model/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement $<
+	@touch $@
+.venv-model/.installed: .venv-model/.locked pyproject.toml
+	.venv-model/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+model: .venv-model/.installed ## Make .venv-model, the model server's environment
+
 up: setup ## Start the mesh and call it: the whole thing in one terminal
 	@$(BIN)/llmesh up
 
-test: setup node ## Run every test
+test: setup node model ## Run every test
 	$(BIN)/pytest -n 2 --dist loadfile
 
 # The tests of other languages' clients and tools.

@@ -50,12 +50,14 @@ PRIVATE_FILES = (
     ("state/keys-NAME.json", "The keys that the issuer NAME last published at its URL."),
     ("state/policy_error.txt", "What is wrong with the policy files; not there while nothing is."),
     ("state/supervisor.lock", "Held by the supervisor for as long as it runs."),
+    ("cache/models/tiny-random-*", "The model with random weights, for want of another."),
     ("logs/NAME.log", "What the process NAME said; NAME.log.1 and so on are earlier."),
     ("/dev/shm/envoy_shared_memory_*", "What Envoys that succeed each other share; the one file outside."),  # noqa: S108
 )
 PORTS = (
     ("`listen`", "127.0.0.1:8700", "gRPC: every call, for callers with a token"),
     ("`operations`", "127.0.0.1:8701", "HTTP: `/metrics`, `/livez`, `/readyz`, for anybody who reaches it"),
+    ("`model_server.metrics`", "127.0.0.1:8702", "HTTP: the model server's `/metrics`, for anybody who reaches it"),
 )
 # A longer regular expression says nothing to anybody.
 PATTERN_SHOWN = 40

@@ -16,7 +16,7 @@ import socket
 import stat
 import sys
 from collections.abc import Iterable
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -235,28 +235,40 @@ def serve(
     address: str | None = None,
     tls: Tls | None = None,
     insecure_dev: bool = False,
+    drain_limit_s: float = DRAIN_LIMIT_S,
+    readiness: Readiness | None = None,
+    beside: AbstractAsyncContextManager[object] | None = None,
 ) -> None:
     """Serve tools until SIGTERM or SIGINT, then drain and return: `llmesh.serve(MyServicer())`.
 
-    The arguments are Server's. A second signal ends the process at once. Exits
-    with a message if the server cannot start.
+    The arguments are Server's, and what to run beside it: entered before it
+    serves, left once it has stopped. A second signal ends the process at once.
+    Exits with a message if the server cannot start.
     """
     configure_logging()
     configure_tracing()
     try:
         server = Server(
-            *servicers, prompts=prompts, name=name, home=home, address=address, tls=tls, insecure_dev=insecure_dev
+            *servicers,
+            prompts=prompts,
+            name=name,
+            home=home,
+            address=address,
+            tls=tls,
+            insecure_dev=insecure_dev,
+            drain_limit_s=drain_limit_s,
+            readiness=readiness,
         )
-        asyncio.run(_serve_until_told(server))
+        asyncio.run(_serve_until_told(server, beside or nullcontext()))
     except (ServeError, HomeError) as err:
         sys.exit(f"llmesh: {err}")
 
 
-async def _serve_until_told(server: Server) -> None:
+async def _serve_until_told(server: Server, beside: AbstractAsyncContextManager[object]) -> None:
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     signals = (signal.SIGTERM, signal.SIGINT)
-    async with server:
+    async with beside, server:
         for number in signals:
             loop.add_signal_handler(number, told.set)
         await told.wait()

@@ -15,8 +15,10 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, model_va
 from llmesh.document import Document, DocumentError, parse_document
 
 __all__ = [
+    "MODEL_SERVER",
     "EndpointEntry",
     "MeshFile",
+    "ModelSettings",
     "ProcessEntry",
     "ServiceEntry",
     "TlsSettings",
@@ -31,6 +33,8 @@ PORT_MAX = 65535
 IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
 LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 UNIX = "unix:"
+# What the model server's process is called.
+MODEL_SERVER = "model_server"
 
 
 def split_host_port(address: str) -> tuple[str, int]:
@@ -216,6 +220,28 @@ class RecordSettings(Entry):
     )
 
 
+class ModelSettings(Entry):
+    """The model server that `llmesh up` starts in the background."""
+
+    environment: Path = Field(
+        Path(".venv-model"),
+        strict=False,
+        description="the folder of its Python environment, as `make model` makes it; not there: it is not started",
+    )
+    model: str = Field(
+        "", description="the model that writes: a folder, or a hub's id with a revision; none: a tiny random one"
+    )
+    revision: str = Field("", description="the whole commit of a hub's model")
+    context_length: int = Field(0, ge=0, description="tokens that it reads and writes in one call; 0: the model's own")
+    embeddings: str = Field(
+        "", description="the model that makes vectors: a folder, or a hub's id; none: the one that is installed with it"
+    )
+    embeddings_revision: str = Field("", description="the whole commit of a hub's model")
+    metrics: Annotated[str, AfterValidator(_check_operations)] = Field(
+        "127.0.0.1:8702", description='where its /metrics is served, to anybody; "" for nowhere'
+    )
+
+
 class TraceSettings(Entry):
     """Where traces of calls go."""
 
@@ -241,6 +267,7 @@ class MeshFile(Entry):
     )
     policies: Path = Field(Path("governance/policies"), strict=False, description="the folder of the policy files")
     processes: tuple[ProcessEntry, ...] = Field((), strict=False, description="what `llmesh up` starts")
+    model_server: ModelSettings | None = Field(None, description="the model server; none: it is not started")
     endpoints: tuple[EndpointEntry, ...] = Field((), strict=False, description="servers known by address")
     operations: Annotated[str, AfterValidator(_check_operations)] = Field(
         "127.0.0.1:8701", description='where /metrics, /livez and /readyz are served, to anybody; "" for nowhere'
@@ -264,7 +291,7 @@ class MeshFile(Entry):
     @model_validator(mode="after")
     def _unique(self) -> Self:
         for kind, names in (
-            ("process", [each.name for each in self.processes]),
+            ("process", [*(each.name for each in self.processes), *([MODEL_SERVER] if self.model_server else [])]),
             ("endpoint", [each.address for each in self.endpoints]),
         ):
             for name in names:
@@ -284,7 +311,10 @@ class MeshFile(Entry):
     def below(self, folder: Path) -> MeshFile:
         """The same with every relative path taken from the folder."""
         processes = tuple(each.model_copy(update={"folder": folder / each.folder}) for each in self.processes)
-        changed = {"policies": folder / self.policies, "processes": processes}
+        models = self.model_server
+        if models is not None:
+            models = models.model_copy(update={"environment": folder / models.environment})
+        changed = {"policies": folder / self.policies, "processes": processes, "model_server": models}
         return self.model_copy(
             update={**changed, "tls": _below(self.tls, folder), "tool_tls": _below(self.tool_tls, folder)}
         )

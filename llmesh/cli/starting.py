@@ -25,6 +25,7 @@ from llmesh.cli.session import open_session, supervisor_session
 from llmesh.errors import MeshError
 from llmesh.home import Home
 from llmesh.log import printable
+from llmesh.mesh_file import ModelSettings
 from llmesh.problem import Problem
 from llmesh.supervisor import checks, plan
 from llmesh.supervisor.logs import last_lines
@@ -133,7 +134,16 @@ async def _welcome(
         out.print(f"the mesh is up on [bold]{intended.address}[/]")
     elif "mesh" not in missing:
         await welcome.welcome(out, open_session(home.path, intended.address), ends=ends)
+    if intended.mesh.model_server:
+        out.print(Text(_of_models(intended.mesh.model_server), style="dim"))
     running.print_policy_error(out, running.policy_error(home), answers="mesh" not in missing)
+
+
+def _of_models(models: ModelSettings) -> str:
+    """Whether there will be a model server."""
+    if plan.has_environment(models):
+        return "the model server starts in the background: llmesh call llmesh.api.model.v1.ModelService/ListModels '{}'"
+    return "there is no model server: `make model` makes its environment, once"
 
 
 def log_text(line: str) -> Text:

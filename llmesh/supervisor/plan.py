@@ -13,7 +13,14 @@ from pathlib import Path
 
 from llmesh.document import DocumentError
 from llmesh.home import Home, write_atomically
-from llmesh.mesh_file import MeshFile, TraceSettings, join_host_port, read_mesh_file
+from llmesh.mesh_file import (
+    MODEL_SERVER,
+    MeshFile,
+    ModelSettings,
+    TraceSettings,
+    join_host_port,
+    read_mesh_file,
+)
 from llmesh.problem import Problem
 from llmesh.supervisor.probe import EnvoyProbe, GatewayProbe, ToolProbe
 from llmesh.supervisor.program import Program
@@ -45,8 +52,9 @@ class Plan:
 
     @property
     def tools(self) -> tuple[str, ...]:
-        """The names of the tools' processes."""
-        return tuple(program.name for program in self.programs if program.stop_rank == TOOL_RANK)
+        """The names of the tools' processes that the mesh is not up without."""
+        ranked = (program for program in self.programs if program.stop_rank == TOOL_RANK)
+        return tuple(program.name for program in ranked if not program.background)
 
 
 def read(home: Home, mesh_file: Path) -> Plan:
@@ -65,6 +73,8 @@ def read(home: Home, mesh_file: Path) -> Plan:
         )
         for entry in mesh.processes
     ]
+    if mesh.model_server and has_environment(mesh.model_server):
+        tools.append(model_server(home, mesh.model_server, cwd=mesh_file.absolute().parent, traces=mesh.traces))
     planned = Plan(mesh.host, mesh.port, mesh, ())
     first = replace(envoy(home), prepare=lambda: renew_bootstrap(home, mesh_file, address=planned.address))
     return replace(planned, programs=(gateway(home, mesh_file), first, *tools))
@@ -100,6 +110,31 @@ def tool(home: Home, name: str, *, argv: tuple[str, ...], cwd: Path, traces: Tra
         # It may compute for long in the one thread that answers.
         patience_s=30.0,
     )
+
+
+def has_environment(models: ModelSettings) -> bool:
+    """Whether the model server's environment is there."""
+    return _python(models).exists()
+
+
+def model_server(home: Home, models: ModelSettings, *, cwd: Path, traces: TraceSettings | None) -> Program:
+    """The model server: a tool in an environment of its own, which takes a while to start and to end."""
+    told = {
+        "--model": models.model,
+        "--revision": models.revision,
+        "--context-length": str(models.context_length),
+        "--embeddings": models.embeddings,
+        "--embeddings-revision": models.embeddings_revision,
+        "--metrics": models.metrics,
+    }
+    argv = (str(_python(models)), "-P", "-m", "model_server", *(f"{name}={value}" for name, value in told.items()))
+    started = tool(home, MODEL_SERVER, argv=argv, cwd=cwd, traces=traces)
+    # What is being written goes on for up to 10 s; then the engine ends.
+    return replace(started, grace_s=18.0, background=True)
+
+
+def _python(models: ModelSettings) -> Path:
+    return models.environment / "bin" / "python"
 
 
 def gateway(home: Home, mesh_file: Path) -> Program:

@@ -42,6 +42,7 @@ class Program:
     the process before it is ended by it, not by us. needs: the name of the
     program without which no new process becomes ready. prepare: to be done
     before another process succeeds the one that runs; returns what undoes it.
+    background: the mesh is up without it, and nobody waits for it.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Program:
     epoch: str = ""
     needs: str = ""
     prepare: Callable[[], Callable[[], None]] | None = None
+    background: bool = False
 
     def line(self, epoch: int) -> tuple[str, ...]:
         """The command line of the process that succeeds that many others."""

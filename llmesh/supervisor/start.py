@@ -21,7 +21,7 @@ from llmesh.supervisor.state import read_state
 from llmesh.supervisor.supervise import Supervisor, clear_leftovers, held, is_up
 
 # The longest an orderly end takes: each rank's grace, and a little.
-DOWN_TIMEOUT_S = 30.0
+DOWN_TIMEOUT_S = 40.0
 LAST_WORDS = 5
 DAEMON_LOG = "supervisor.log"
 

@@ -135,6 +135,29 @@ async def test_health_is_told_by_service() -> None:
             await stub.Check(health_pb2.HealthCheckRequest(service="no.Such"))
 
 
+async def test_a_server_serves_when_all_its_parts_are_ready_and_health_tells_of_each(folder: Path) -> None:
+    readiness = llmesh.Readiness(("large", "small"))
+    server = llmesh.Server(EchoServicer(), address=f"unix:{folder}/tool.sock", readiness=readiness)
+    async with asyncio.timeout(60), server, llmesh.Mesh(server.address) as mesh:
+        stub = health(mesh.channel)
+
+        async def told() -> list[health_pb2.HealthCheckResponse.ServingStatus]:
+            names = ("", "acme.testing.v1.Echo", "large", "small")
+            return [(await stub.Check(health_pb2.HealthCheckRequest(service=name))).status for name in names]
+
+        watch = stub.Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == NOT_SERVING
+        readiness.tell("large", ready=True)
+        assert await told() == [NOT_SERVING, NOT_SERVING, SERVING, NOT_SERVING]
+        readiness.tell("small", ready=True)
+        assert (await watch.read()).status == SERVING
+        assert await told() == [SERVING] * 4
+        readiness.tell("large", ready=False)
+        assert (await watch.read()).status == NOT_SERVING
+        with pytest.raises(llmesh.NotFound):
+            await stub.Check(health_pb2.HealthCheckRequest(service="medium"))
+
+
 class Gate(EchoServicer):
     """Answers when the gate opens."""
 

@@ -1,0 +1,62 @@
+"""Serve models: `python -m model_server`, in the environment that `make model` makes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import partial
+
+import llmesh
+from llmesh.home import Home
+from model_server.embedder import start_embedder
+from model_server.engine import Embedder, Engine
+from model_server.metrics import Metrics
+from model_server.models import Models, Served
+from model_server.packaged import PACKAGED_ID, packaged_embeddings
+from model_server.placeholder import PLACEHOLDER_ID, WARNING, build_placeholder
+from model_server.service import ModelServicer
+from model_server.settings import Settings, parse_settings
+from model_server.source import ModelSource, find_source, id_of
+from model_server.vllm_engine import start_vllm
+
+
+def main() -> None:
+    """Serve until told to end; then let what is being written end."""
+    settings = parse_settings(sys.argv[1:])
+    if id_of(settings.model) == id_of(settings.embeddings or PACKAGED_ID):
+        sys.exit(f"llmesh: `{settings.model}` cannot both write and make vectors: name two models")
+    if not settings.revision and not settings.embeddings_revision:
+        # No hub's model: nothing is looked for in the network.
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    models = Models(writer(settings, Home.join()), embedder(settings))
+    with Metrics(models, settings.metrics):
+        llmesh.serve(ModelServicer(models), beside=models, readiness=models.readiness, drain_limit_s=settings.drain_s)
+
+
+def writer(settings: Settings, home: Home) -> Served[Engine]:
+    """The model that writes, as the settings have it."""
+
+    def find() -> ModelSource:
+        if settings.model:
+            return find_source(settings.model, settings.revision)
+        folder = build_placeholder(home.cache / "models")
+        return find_source(str(folder), "", id=PLACEHOLDER_ID, warning=WARNING)
+
+    name = id_of(settings.model) if settings.model else PLACEHOLDER_ID
+    return Served[Engine](name, find, partial(start_vllm, settings=settings))
+
+
+def embedder(settings: Settings) -> Served[Embedder]:
+    """The model that makes vectors, as the settings have it."""
+
+    def find() -> ModelSource:
+        if settings.embeddings:
+            return find_source(settings.embeddings, settings.embeddings_revision)
+        return find_source(str(packaged_embeddings()), "", id=PACKAGED_ID)
+
+    name = id_of(settings.embeddings) if settings.embeddings else PACKAGED_ID
+    return Served[Embedder](name, find, start_embedder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Vectors of texts by sentence-transformers, in this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from llmesh.api.model.v1 import model_pb2 as pb
+from llmesh.errors import OverQuota
+from model_server.engine import Embedding
+from model_server.source import ModelSource
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+__all__ = ["TransformerEmbedder", "start_embedder"]
+
+# What is computed at once: a caller who leaves, or comes, waits for no more than that.
+BATCH = 32
+# Texts of all calls together that may wait.
+WAITING_MAX = 4096
+RETRY_FULL_S = 1.0
+
+
+async def start_embedder(source: ModelSource) -> TransformerEmbedder:
+    """An embedder with the model, ready. Raises whatever sentence-transformers does."""
+    thread = ThreadPoolExecutor(1, thread_name_prefix="embed")
+    model = await asyncio.get_running_loop().run_in_executor(thread, _load, source)
+    return TransformerEmbedder(model, thread)
+
+
+def _load(source: ModelSource) -> SentenceTransformer:
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(source.folder), local_files_only=True)
+    # The first one compiles what the others use.
+    _embed(model, ["ready?"])
+    return model
+
+
+class TransformerEmbedder:
+    """A model of sentence-transformers, in a thread of its own."""
+
+    def __init__(self, model: SentenceTransformer, thread: ThreadPoolExecutor) -> None:
+        """model: loaded."""
+        self._model = model
+        self._thread = thread
+        self._waiting = 0
+        self.capabilities = (pb.MODEL_CAPABILITY_EMBED,)
+        self.context_length = int(model.max_seq_length or 0)
+        self.dimension = int(model.get_embedding_dimension() or 0)
+
+    async def count(self, texts: Sequence[str]) -> Sequence[int]:
+        """How many tokens each text is."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, _count, self._model, list(texts))
+
+    async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
+        """A vector for each text. Raises OverQuota if too many texts wait."""
+        if self._waiting + len(texts) > WAITING_MAX:
+            words = "too many texts wait for the model"
+            raise OverQuota(words, retry_after_s=RETRY_FULL_S, quota="queue", reason="QUEUE_FULL")
+        self._waiting += len(texts)
+        found: list[Embedding] = []
+        try:
+            for first in range(0, len(texts), BATCH):
+                found += await self._embed(texts[first : first + BATCH])
+        finally:
+            self._waiting -= len(texts)
+        return found
+
+    async def _embed(self, texts: Sequence[str]) -> list[Embedding]:
+        counts = await self.count(texts)
+        vectors = await asyncio.get_running_loop().run_in_executor(self._thread, _embed, self._model, list(texts))
+        most = self.context_length
+        return [
+            Embedding(vector, min(tokens, most), tokens > most) for vector, tokens in zip(vectors, counts, strict=True)
+        ]
+
+    async def wait_for_death(self) -> None:
+        """Never: it lives in this process."""
+        await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        """End the thread, once it has done what it is at."""
+        await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
+
+
+def _count(model: SentenceTransformer, texts: list[str]) -> list[int]:
+    read = model.tokenizer(texts, add_special_tokens=True, truncation=False)
+    return [len(tokens) for tokens in read["input_ids"]]
+
+
+def _embed(model: SentenceTransformer, texts: list[str]) -> list[list[float]]:
+    import numpy as np
+    import torch
+
+    # bfloat16 where it does no harm: half the time, and cosines of 0.9999 to the whole.
+    with torch.inference_mode(), torch.autocast(model.device.type, dtype=torch.bfloat16):
+        found = np.asarray(model.encode(texts, batch_size=BATCH, show_progress_bar=False), dtype=np.float32)
+    lengths = np.linalg.norm(found, axis=1, keepdims=True)
+    return (found / np.maximum(lengths, np.finfo(np.float32).tiny)).tolist()

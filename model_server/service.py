@@ -1,0 +1,127 @@
+"""llmesh.api.model.v1.ModelService over the models that are served here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+from llmesh.api.model.v1 import model_pb2 as pb
+from llmesh.api.model.v1.model_pb2_grpc import ModelServiceServicer
+from llmesh.call import current_call
+from llmesh.errors import InvalidCall, Unimplemented, Violation
+from model_server.engine import Embedding
+from model_server.models import Models
+from model_server.source import ModelSource
+from model_server.writing import Writing
+
+__all__ = ["ModelServicer"]
+
+# Of texts that are too long, so many are named.
+NAMED = 8
+
+
+class ModelServicer(ModelServiceServicer):
+    """Answers from the models."""
+
+    def __init__(self, models: Models) -> None:
+        """models: entered for as long as calls come."""
+        self._models = models
+
+    async def Generate(self, request: pb.GenerateRequest, context: object) -> AsyncGenerator[pb.GenerateResponse, None]:
+        """A text, as it comes."""
+        writing = await self._begin(request)
+        first = True
+        async with aclosing(writing.pieces()) as pieces:
+            async for piece in pieces:
+                answer = pb.GenerateResponse(text=piece.text, token_count=piece.token_count, logprobs=piece.logprobs)
+                if first:
+                    answer.warning = writing.warning
+                    answer.provenance.CopyFrom(writing.provenance)
+                    first = False
+                if piece.finish:
+                    answer.finish_reason = piece.finish
+                    answer.usage.CopyFrom(writing.usage)
+                yield answer
+
+    async def GenerateMessage(self, request: pb.GenerateMessageRequest, context: object) -> pb.GenerateMessageResponse:
+        """Not yet."""
+        raise Unimplemented("GenerateMessage is not served yet")
+
+    async def ChooseCall(self, request: pb.ChooseCallRequest, context: object) -> pb.ChooseCallResponse:
+        """Not yet."""
+        raise Unimplemented("ChooseCall is not served yet")
+
+    async def Embed(self, request: pb.EmbedRequest, context: object) -> pb.EmbedResponse:
+        """A vector for each text."""
+        source, embedder = self._models.embedder(request.model)
+        if not request.truncate:
+            _check_lengths(await embedder.count(request.texts), most=embedder.context_length)
+        found = await embedder.embed(request.texts)
+        usage = pb.Usage(input_token_count=sum(each.token_count for each in found))
+        _cite(source, usage)
+        return pb.EmbedResponse(
+            vectors=map(_vector, found),
+            dimension=embedder.dimension,
+            warning=source.warning,
+            provenance=_provenance(source),
+            usage=usage,
+        )
+
+    async def CountTokens(self, request: pb.CountTokensRequest, context: object) -> pb.CountTokensResponse:
+        """How many tokens it is."""
+        if self._models.embeds(request.model):
+            if request.HasField("conversation"):
+                raise _wrong("conversation", "is for a model that writes; this one makes vectors, of a prompt")
+            source, embedder = self._models.embedder(request.model)
+            (tokens,) = await embedder.count([request.prompt])
+            return pb.CountTokensResponse(token_count=tokens, model=source.id, context_length=embedder.context_length)
+        source, engine = self._models.writer(request.model)
+        read = await engine.read(request.conversation if request.HasField("conversation") else request.prompt)
+        return pb.CountTokensResponse(token_count=len(read), model=source.id, context_length=engine.context_length)
+
+    async def ListModels(self, request: pb.ListModelsRequest, context: object) -> pb.ListModelsResponse:
+        """What is served here."""
+        return pb.ListModelsResponse(models=self._models.list())
+
+    async def _begin(self, request: pb.GenerateRequest) -> Writing:
+        source, engine = self._models.writer(request.model)
+        asked = request.conversation if request.HasField("conversation") else request.prompt
+        return await Writing.begin(source, engine, asked, request.sampling)
+
+
+def _vector(found: Embedding) -> pb.Vector:
+    return pb.Vector(values=found.values, is_truncated=found.is_truncated)
+
+
+def _check_lengths(counts: Sequence[int], *, most: int) -> None:
+    """Raise InvalidCall that names each text that has more tokens."""
+    long = [(at, tokens) for at, tokens in enumerate(counts) if tokens > most]
+    if long:
+        violations = [
+            Violation(f"texts[{at}]", f"is {tokens} tokens, and the model reads {most}; or ask to `truncate`")
+            for at, tokens in long[:NAMED]
+        ]
+        first = violations[0]
+        raise InvalidCall(f"`{first.field}` {first.description}", violations, reason="INPUT_TOO_LONG")
+
+
+def _provenance(source: ModelSource) -> pb.Provenance:
+    return pb.Provenance(
+        model=source.id,
+        revision=source.revision,
+        weights_digest=source.weights_digest,
+        is_placeholder=source.is_placeholder,
+    )
+
+
+def _cite(source: ModelSource, usage: pb.Usage) -> None:
+    current_call().cite(
+        model=source.id,
+        revision=source.revision,
+        weights=source.weights_digest,
+        input_tokens=usage.input_token_count,
+    )
+
+
+def _wrong(field: str, words: str) -> InvalidCall:
+    return InvalidCall(f"`{field}` {words}", [Violation(field, words)])

@@ -1,0 +1,3 @@
+from vllm.v1.engine.async_llm import ModelConfig
+
+def parse_model_prompt(model_config: ModelConfig, prompt: str) -> object: ...

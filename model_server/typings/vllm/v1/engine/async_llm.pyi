@@ -1,0 +1,30 @@
+from collections.abc import AsyncGenerator, Mapping, Sequence
+
+from vllm import SamplingParams
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.inputs.engine import TokensInput
+from vllm.outputs import RequestOutput
+from vllm.renderers.params import ChatParams
+
+class ModelConfig:
+    max_model_len: int
+    def get_diff_sampling_param(self) -> dict[str, object]: ...
+
+class Renderer:
+    async def render_cmpl_async(self, prompts: Sequence[object]) -> Sequence[Mapping[str, list[int]]]: ...
+    async def render_chat_async(
+        self, conversations: Sequence[Sequence[Mapping[str, str]]], chat_params: ChatParams
+    ) -> tuple[object, Sequence[Mapping[str, list[int]]]]: ...
+
+class AsyncLLM:
+    model_config: ModelConfig
+    renderer: Renderer
+    @classmethod
+    def from_engine_args(cls, engine_args: AsyncEngineArgs) -> AsyncLLM: ...
+    @property
+    def errored(self) -> bool: ...
+    def get_tokenizer(self) -> object: ...
+    def generate(
+        self, prompt: TokensInput, sampling_params: SamplingParams, request_id: str
+    ) -> AsyncGenerator[RequestOutput]: ...
+    def shutdown(self) -> None: ...

@@ -1,0 +1,251 @@
+"""vLLM's AsyncLLM in this process, as an engine; its own processes are started and ended with it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import os
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from itertools import count
+from typing import TYPE_CHECKING
+
+from llmesh.api.model.v1 import model_pb2 as pb
+from llmesh.errors import FailedPrecondition, InvalidCall, OverQuota, Unavailable, Violation
+from model_server.engine import Piece
+from model_server.settings import Settings
+from model_server.source import ModelSource
+
+if TYPE_CHECKING:
+    from vllm import SamplingParams
+    from vllm.logprobs import Logprob
+    from vllm.outputs import RequestOutput
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+__all__ = ["VllmEngine", "start_vllm"]
+
+log = logging.getLogger("llmesh.model")
+
+# How often an engine that nobody uses is asked whether it lives.
+LOOK_EVERY_S = 0.2
+RETRY_FULL_S = 1.0
+RETRY_DEAD_S = 5.0
+# vLLM is told by variables what its arguments don't say. What is set already stays.
+ENVIRONMENT = {
+    # The first log probabilities would be compiled for 20 s, in which nothing else is written.
+    "TORCHDYNAMO_DISABLE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    # GiB, on a CPU.
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+}
+ROLES = {pb.ROLE_SYSTEM: "system", pb.ROLE_USER: "user", pb.ROLE_ASSISTANT: "assistant", pb.ROLE_TOOL: "tool"}
+FINISHES = {"stop": pb.FINISH_REASON_STOP, "length": pb.FINISH_REASON_LENGTH}
+
+# INVARIANT: the thread that starts an engine lives as long as this process: the
+# kernel ends the engine's processes with it (engine_process.py).
+_starting = ThreadPoolExecutor(1, thread_name_prefix="vllm")
+
+
+async def start_vllm(source: ModelSource, settings: Settings) -> VllmEngine:
+    """An engine with the model, ready. Takes from seconds to minutes. Raises whatever vLLM does."""
+    begun = _Start(source, settings)
+    running = asyncio.get_running_loop().run_in_executor(_starting, begun.run)
+    try:
+        return VllmEngine(await asyncio.shield(running))
+    except asyncio.CancelledError:
+        begun.give_up()
+        await asyncio.wait([running])
+        if not running.cancelled() and running.exception() is None:
+            running.result().shutdown()
+        raise
+
+
+class _Start:
+    """One start of an engine, in a thread; another may give it up."""
+
+    def __init__(self, source: ModelSource, settings: Settings) -> None:
+        self._source = source
+        self._settings = settings
+        self._given_up = False
+
+    def run(self) -> AsyncLLM:
+        """Start it, and wait until it is ready."""
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.platforms import current_platform
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        # A CPU's bfloat16 ends the worker by SIGILL, and compiling takes longer than it saves there.
+        on_cpu = current_platform.is_cpu()
+        arguments = AsyncEngineArgs(
+            model=str(self._source.folder),
+            served_model_name=self._source.id,
+            dtype="float32" if on_cpu else "auto",
+            enforce_eager=on_cpu,
+            max_model_len=self._settings.context_length or None,
+            max_num_seqs=self._settings.concurrency,
+            max_num_queued_reqs=self._settings.queue,
+            # Without these two an answer that must fit a schema can be spaces without end.
+            structured_outputs_config={"backend": "xgrammar", "disable_any_whitespace": True},
+            disable_log_stats=False,
+        )
+        if self._given_up:
+            raise InterruptedError
+        return AsyncLLM.from_engine_args(arguments)
+
+    def give_up(self) -> None:
+        """Have it fail soon: it waits for its process."""
+        self._given_up = True
+        for process in multiprocessing.active_children():
+            process.kill()
+
+
+class VllmEngine:
+    """An engine, by vLLM."""
+
+    def __init__(self, llm: AsyncLLM) -> None:
+        """llm: ready."""
+        self._llm = llm
+        self._died = asyncio.Event()
+        self._numbers = count()
+        self.context_length = int(llm.model_config.max_model_len)
+        self.dimension = 0
+        self.capabilities = (pb.MODEL_CAPABILITY_WRITE,)
+        if getattr(llm.get_tokenizer(), "chat_template", None):
+            self.capabilities += (pb.MODEL_CAPABILITY_CONVERSE,)
+        self.defaults = _defaults(llm.model_config.get_diff_sampling_param())
+
+    async def read(self, asked: pb.Conversation | str) -> Sequence[int]:
+        """The tokens of what is asked."""
+        from vllm.exceptions import VLLMClientError
+
+        try:
+            return await (self._read_prompt(asked) if isinstance(asked, str) else self._read_conversation(asked))
+        except VLLMClientError as err:
+            field = "prompt" if isinstance(asked, str) else "conversation"
+            raise _wrong(field, str(err)) from err
+
+    async def _read_prompt(self, text: str) -> Sequence[int]:
+        from vllm.renderers.inputs.preprocess import parse_model_prompt
+
+        (read,) = await self._llm.renderer.render_cmpl_async([parse_model_prompt(self._llm.model_config, text)])
+        return read["prompt_token_ids"]
+
+    async def _read_conversation(self, conversation: pb.Conversation) -> Sequence[int]:
+        from vllm.renderers.params import ChatParams
+
+        if pb.MODEL_CAPABILITY_CONVERSE not in self.capabilities:
+            raise FailedPrecondition("the model has no template for conversations: send a prompt", reason="UNABLE")
+        messages = [{"role": ROLES[each.role], "content": each.content} for each in conversation.messages]
+        asked = ChatParams(chat_template_kwargs={"add_generation_prompt": True})
+        _, (read,) = await self._llm.renderer.render_chat_async([messages], asked)
+        return read["prompt_token_ids"]
+
+    async def write(
+        self, tokens: Sequence[int], sampling: pb.Sampling, *, reader: str, schema: str = ""
+    ) -> AsyncGenerator[Piece, None]:
+        """What follows the tokens."""
+        from vllm.exceptions import QueueOverflowError, VLLMClientError
+        from vllm.inputs.engine import tokens_input
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            parameters = _parameters(sampling, schema)
+            # vLLM takes one name twice, and mixes the two up.
+            name = f"llmesh-{next(self._numbers)}"
+            asked = tokens_input(list(tokens), cache_salt=reader)
+            outputs = self._llm.generate(asked, parameters, name)
+            async with aclosing(outputs):
+                async for output in outputs:
+                    yield _piece(output, sampling.logprobs)
+        except EngineDeadError as err:
+            self._died.set()
+            raise _dead() from err
+        except QueueOverflowError as err:
+            raise OverQuota(
+                "too many calls wait for the model", retry_after_s=RETRY_FULL_S, quota="queue", reason="QUEUE_FULL"
+            ) from err
+        except VLLMClientError as err:
+            raise _wrong("schema" if schema else "sampling", str(err)) from err
+
+    async def wait_for_death(self) -> None:
+        """Return once its processes are dead."""
+        while not self._llm.errored and not self._died.is_set():
+            try:
+                await asyncio.wait_for(self._died.wait(), LOOK_EVERY_S)
+            except TimeoutError:
+                continue
+
+    async def close(self) -> None:
+        """End its processes."""
+        self._died.set()
+        await asyncio.get_running_loop().run_in_executor(_starting, self._llm.shutdown)
+
+
+def _parameters(sampling: pb.Sampling, schema: str) -> SamplingParams:
+    """The same in vLLM's words. Raises VLLMClientError for what can't be."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+    return SamplingParams(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        max_tokens=sampling.max_tokens,
+        stop=list(sampling.stop),
+        seed=sampling.seed if sampling.HasField("seed") else None,
+        logprobs=sampling.logprobs if sampling.HasField("logprobs") else None,
+        output_kind=RequestOutputKind.DELTA,
+        structured_outputs=StructuredOutputsParams(json=schema) if schema else None,
+    )
+
+
+def _piece(output: RequestOutput, most: int) -> Piece:
+    """most: how many of the likeliest tokens to tell."""
+    (part,) = output.outputs
+    if part.finish_reason is not None and part.finish_reason not in FINISHES:
+        # "abort": the engine is being closed.
+        raise _dead()
+    return Piece(
+        text=part.text,
+        token_count=len(part.token_ids),
+        finish=FINISHES[part.finish_reason] if part.finish_reason else pb.FINISH_REASON_UNSPECIFIED,
+        cached_token_count=output.num_cached_tokens or 0,
+        logprobs=tuple(_logprobs(part.token_ids, part.logprobs or (), most)),
+    )
+
+
+def _logprobs(tokens: Sequence[int], found: Sequence[dict[int, Logprob]], most: int) -> Iterator[pb.TokenLogprobs]:
+    """Of each token; the likeliest first."""
+    for token, places in zip(tokens, found, strict=False):
+        told = {
+            at: pb.TokenLogprob(token=at, text=one.decoded_token or "", logprob=one.logprob)
+            for at, one in places.items()
+        }
+        ranked = sorted(places, key=lambda at: places[at].rank or 0)
+        # vLLM tells the one that was picked beside the likeliest, where it is none of them.
+        yield pb.TokenLogprobs(picked=told[token], likeliest=[told[at] for at in ranked[:most]])
+
+
+def _defaults(stated: dict[str, object]) -> pb.Sampling:
+    """What the model's makers say of sampling, as far as it can be said here."""
+    defaults = pb.Sampling()
+    for name in ("temperature", "top_p"):
+        if isinstance(value := stated.get(name), int | float):
+            setattr(defaults, name, float(value))
+    if isinstance(top_k := stated.get("top_k"), int) and top_k > 0:
+        defaults.top_k = top_k
+    return defaults
+
+
+def _dead() -> Unavailable:
+    words = "the model's engine ended; it is started again"
+    return Unavailable(words, retry_after_s=RETRY_DEAD_S, reason="ENGINE_DIED")
+
+
+def _wrong(field: str, words: str) -> InvalidCall:
+    return InvalidCall(f"`{field}`: {words}", [Violation(field, words)], reason="REFUSED_BY_MODEL")

@@ -1,0 +1,114 @@
+"""A model server of the tests' own, as a process of .venv-model, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+from typing import Any as Untyped
+
+import grpc.aio
+from grpc_health.v1 import health_pb2  # pyright: ignore[reportMissingTypeStubs]: it ships none
+
+from llmesh.api.model.v1 import model_pb2 as pb
+from llmesh.api.model.v1.model_pb2_grpc import ModelServiceStub
+from tests.e2e.mesh import REPO, RunningMesh
+from tests.e2e.process import Process
+from tests.eventually import eventually
+
+if TYPE_CHECKING:
+    from llmesh.api.model.v1.model_pb2_grpc import ModelServiceAsyncStub
+
+PYTHON = REPO / ".venv-model/bin/python"
+NAME = "model_server"
+SERVICE = "llmesh.api.model.v1.ModelService"
+# An engine is three processes, each of which imports for seconds on a machine that has time for it.
+START_S = 300.0
+CALL_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelServer:
+    """A model server that runs, perhaps beside a mesh."""
+
+    mesh: RunningMesh
+    process: Process
+
+    @property
+    def socket(self) -> Path:
+        """Where it is called past the mesh."""
+        return self.mesh.home.tool_socket(NAME, pid=self.process.pid)
+
+    @asynccontextmanager
+    async def direct(self) -> AsyncGenerator[grpc.aio.Channel]:
+        """A channel to it, past the mesh."""
+        options = (("grpc.default_authority", "localhost"), ("grpc.use_local_subchannel_pool", 1))
+        async with grpc.aio.insecure_channel(f"unix:{self.socket}", options=options) as channel:
+            yield channel
+
+    @asynccontextmanager
+    async def stub(self) -> AsyncGenerator[ModelServiceAsyncStub]:
+        """Its methods, past the mesh."""
+        async with self.direct() as channel:
+            yield ModelServiceStub(channel)
+
+    async def health(self, service: str = "") -> health_pb2.HealthCheckResponse.ServingStatus:
+        """What it says of its health."""
+        async with self.direct() as channel:
+            check = cast(
+                "Callable[..., Awaitable[bytes]]",
+                channel.unary_unary("/grpc.health.v1.Health/Check", health_pb2.HealthCheckRequest.SerializeToString),
+            )
+            answer = await check(health_pb2.HealthCheckRequest(service=service), timeout=CALL_S)
+        return health_pb2.HealthCheckResponse.FromString(answer).status
+
+    async def wait_ready(self) -> None:
+        """Return once all its models answer."""
+
+        async def is_ready() -> None:
+            assert self.process.alive, self.process.said()[-3000:]
+            assert await self.health() == health_pb2.HealthCheckResponse.SERVING, self.process.said()[-3000:]
+
+        await eventually(is_ready, within_s=START_S, pause_s=0.1)
+
+
+def start_models(mesh: RunningMesh, *arguments: str) -> ModelServer:
+    """Start one; its models are not ready yet."""
+    return ModelServer(mesh, mesh.start(NAME, (str(PYTHON), "-P", "-m", "model_server", *arguments)))
+
+
+def asked(prompt: str = "What is a mesh?", **sampling: Untyped) -> pb.GenerateRequest:
+    """A request for text after a prompt."""
+    return pb.GenerateRequest(prompt=prompt, sampling=pb.Sampling(**sampling))
+
+
+def chat(*contents: str, **sampling: Untyped) -> pb.GenerateRequest:
+    """A request for text after a user's words."""
+    messages = [pb.ChatMessage(role=pb.ROLE_USER, content=each) for each in contents]
+    conversation = pb.Conversation(messages=messages)
+    return pb.GenerateRequest(conversation=conversation, sampling=pb.Sampling(**sampling))
+
+
+def processes_below(pid: int) -> list[int]:
+    """The process and all that it has started, by their ids."""
+    found, waiting = list[int](), [pid]
+    while waiting:
+        pid = waiting.pop()
+        found.append(pid)
+        for path in Path(f"/proc/{pid}/task").glob("*/children"):
+            waiting.extend(map(int, path.read_text().split()))
+    return found
+
+
+def alive(pids: Sequence[int]) -> list[int]:
+    """Those that still run, and are not merely unburied."""
+    return [pid for pid in pids if _state(pid) not in ("", "Z", "X")]
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""

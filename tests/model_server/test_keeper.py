@@ -1,0 +1,99 @@
+"""What dies is started again, and whoever asks meanwhile is told to wait."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+
+from llmesh.api.model.v1 import model_pb2 as pb
+from llmesh.errors import Unavailable
+from model_server import keeper
+from model_server.keeper import Keeper
+from tests.eventually import eventually
+
+
+class Thing:
+    """Lives until it is told to die."""
+
+    context_length, capabilities, dimension = 1, tuple[pb.ModelCapability.ValueType, ...](), 0
+
+    def __init__(self) -> None:
+        self.dying = asyncio.Event()
+        self.closed = False
+
+    async def wait_for_death(self) -> None:
+        await self.dying.wait()
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class Kept:
+    """A keeper, what it has started, and what it said."""
+
+    def __init__(self) -> None:
+        self.started: list[Thing] = []
+        self.told: list[bool] = []
+        self.fail = False
+        self.keeper = Keeper("thing", self._start, tell=self.told.append)
+
+    async def _start(self) -> Thing:
+        if self.fail:
+            raise RuntimeError("no room")
+        self.started.append(Thing())
+        return self.started[-1]
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        task = asyncio.create_task(self.keeper.run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def ready(self, count: int) -> None:
+        async def is_there() -> None:
+            assert len(self.started) == count
+            assert self.keeper.current is self.started[-1]
+
+        await eventually(is_there)
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "PAUSE_FIRST_S", 0.001)
+
+
+async def test_what_dies_is_closed_and_another_one_started() -> None:
+    kept = Kept()
+    async with kept.running():
+        await kept.ready(1)
+        kept.started[0].dying.set()
+        await kept.ready(2)
+        assert kept.started[0].closed
+        assert kept.keeper.restarts == 1
+        assert kept.told == [True, False, True]
+    assert kept.started[1].closed
+    assert kept.told[-1] is False
+
+
+async def test_what_does_not_start_is_tried_again() -> None:
+    kept = Kept()
+    kept.fail = True
+    async with kept.running():
+
+        async def has_failed() -> None:
+            assert kept.keeper.restarts >= 2
+
+        await eventually(has_failed)
+        with pytest.raises(Unavailable) as told:
+            _ = kept.keeper.current
+        assert told.value.retry_after_s is not None
+        assert told.value.retry_after_s >= 1
+        kept.fail = False
+        await kept.ready(1)

@@ -1,0 +1,254 @@
+"""One real engine on a whole mesh: what it answers, what it refuses, and what it is left with."""
+
+from __future__ import annotations
+
+import asyncio
+import urllib.request
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING
+from typing import Any as Untyped
+
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2  # pyright: ignore[reportMissingTypeStubs]: it ships none
+
+import llmesh
+from llmesh.api.model.v1 import model_pb2 as pb
+from llmesh.api.model.v1.model_pb2_grpc import ModelServiceStub
+from llmesh.api.records.v1 import records_pb2 as records
+from llmesh.api.records.v1.records_pb2_grpc import RecordServiceStub
+from tests.e2e.mesh import free_port, running_mesh
+from tests.e2e.recorded import AUDITOR
+from tests.eventually import eventually
+from tests.model_server.models import CALL_S, SERVICE, START_S, ModelServer, asked, chat, start_models
+
+if TYPE_CHECKING:
+    from llmesh.api.model.v1.model_pb2_grpc import ModelServiceAsyncStub
+
+AT_ONCE, WAITING = 4, 3
+WRITER, EMBEDDER = "llmesh/tiny-random", "sentence-transformers/all-MiniLM-L6-v2"
+METRICS_PORT = free_port()
+
+
+@pytest.fixture(scope="module")
+def models() -> Generator[ModelServer]:
+    """A model server on a mesh, its models ready."""
+    with running_mesh() as mesh:
+        limits = (f"--concurrency={AT_ONCE}", f"--queue={WAITING}", f"--metrics=127.0.0.1:{METRICS_PORT}")
+        server = start_models(mesh, *limits)
+        asyncio.run(server.wait_ready())
+        mesh.wait_ready(SERVICE, within_s=START_S)
+        yield server
+
+
+async def pieces(stub: ModelServiceAsyncStub, request: pb.GenerateRequest) -> list[pb.GenerateResponse]:
+    return [piece async for piece in stub.Generate(request, timeout=CALL_S)]
+
+
+async def refusal(call: grpc.aio.UnaryStreamCall[Untyped, Untyped]) -> llmesh.MeshError:
+    with pytest.raises(llmesh.MeshError) as told:
+        async for _ in call:
+            pass
+    return told.value
+
+
+async def test_a_text_streams_through_the_whole_mesh_and_says_what_it_is_from(models: ModelServer) -> None:
+    async with llmesh.Mesh(models.mesh.address, models.mesh.token()) as mesh:
+        call = ModelServiceStub(mesh.channel).Generate(chat("Hello?", max_tokens=40, seed=1), timeout=CALL_S)
+        answer = [piece async for piece in call]
+        trailers = dict(await call.trailing_metadata() or ())
+    first, last = answer[0], answer[-1]
+    assert len(answer) > 2
+    assert "random weights" in first.warning
+    assert (first.provenance.model, first.provenance.is_placeholder) == (WRITER, True)
+    assert first.provenance.weights_digest.startswith(f"sha256:{first.provenance.revision}")
+    assert first.provenance.sampling == pb.Sampling(temperature=1, top_p=1, top_k=0, max_tokens=40, seed=1)
+    assert last.finish_reason == pb.FINISH_REASON_LENGTH
+    assert last.usage.output_token_count == sum(piece.token_count for piece in answer) == 40
+    assert not any(piece.finish_reason for piece in answer[:-1])
+    for fact in (first.provenance.weights_digest, first.provenance.prompt_digest, '"output_tokens":40', '"seed":1'):
+        assert fact in str(trailers["x-llmesh-provenance"])
+
+
+async def test_the_decision_record_says_which_model_and_how_many_tokens(models: ModelServer) -> None:
+    async with llmesh.Mesh(models.mesh.address, models.mesh.token()) as mesh:
+        call = ModelServiceStub(mesh.channel).Generate(asked(max_tokens=8), timeout=CALL_S)
+        assert [piece async for piece in call]
+        call_id = dict(await call.initial_metadata() or ())["x-llmesh-call-id"]
+
+        async def is_recorded() -> records.Record:
+            listed = records.ListRecordsRequest(filter=records.RecordFilter(tool=SERVICE), page_size=1000)
+            page = await RecordServiceStub(channel).ListRecords(listed, metadata=models.mesh.bearer(AUDITOR))
+            ends = [each for each in page.records if each.phase == records.Record.PHASE_END]
+            return next(each for each in ends if each.call_id == call_id or pytest.fail(str(page)))
+
+        async with grpc.aio.insecure_channel(models.mesh.address) as channel:
+            record = await eventually(is_recorded)
+    assert WRITER in record.provenance
+    assert '"output_tokens":8' in record.provenance
+
+
+async def test_a_seed_gives_the_same_text_again_and_temperature_nought_the_likeliest(models: ModelServer) -> None:
+    async with models.stub() as stub:
+        texts = [
+            "".join(piece.text for piece in await pieces(stub, request))
+            for request in (
+                *(asked(max_tokens=20, seed=seed) for seed in (7, 7, 8)),
+                *(asked(max_tokens=20, temperature=0) for _ in range(2)),
+            )
+        ]
+        told = await pieces(stub, asked(max_tokens=4, temperature=0, logprobs=2))
+    assert texts[0] == texts[1] != texts[2]
+    assert texts[3] == texts[4]
+    tokens = [token for piece in told for token in piece.logprobs]
+    assert len(tokens) == 4
+    for token in tokens:
+        assert token.picked == token.likeliest[0]
+        assert token.likeliest[0].logprob >= token.likeliest[1].logprob
+
+
+async def test_a_stop_text_ends_the_text_and_is_no_part_of_it(models: ModelServer) -> None:
+    async with models.stub() as stub:
+        whole = "".join(piece.text for piece in await pieces(stub, asked(max_tokens=60, seed=3)))
+        stop = whole[len(whole) // 2 :][:3]
+        answer = await pieces(stub, asked(max_tokens=60, seed=3, stop=[stop]))
+    assert answer[-1].finish_reason == pb.FINISH_REASON_STOP
+    assert "".join(piece.text for piece in answer) == whole[: whole.index(stop)]
+
+
+async def test_tokens_are_counted_as_the_model_reads_them(models: ModelServer) -> None:
+    request = chat("How many tokens is this?", max_tokens=1)
+    async with models.stub() as stub:
+        counted = await stub.CountTokens(pb.CountTokensRequest(conversation=request.conversation))
+        used = (await pieces(stub, request))[-1].usage.input_token_count
+        vectors = await stub.CountTokens(pb.CountTokensRequest(prompt="two words", model=EMBEDDER))
+    assert counted.token_count == used > 5
+    assert (counted.model, counted.context_length) == (WRITER, 4096)
+    assert (vectors.model, vectors.token_count) == (EMBEDDER, 4)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        (pb.GenerateRequest(), "input"),
+        (asked(""), "prompt"),
+        (pb.GenerateRequest(conversation=pb.Conversation()), "conversation.messages"),
+        (chat(""), "conversation.messages[0].content"),
+        (asked(temperature=2.5), "sampling.temperature"),
+        (asked(temperature=float("nan")), "sampling.temperature"),
+        (asked(top_p=0), "sampling.top_p"),
+        (asked(logprobs=21), "sampling.logprobs"),
+        (asked(seed=1 << 63), "sampling.seed"),
+        (asked(stop=[""]), "sampling.stop[0]"),
+        (asked(max_tokens=4096), "sampling.max_tokens"),
+        (asked("word " * 9000), "prompt"),
+        (chat("word " * 9000), "conversation"),
+    ],
+)
+async def test_bad_input_is_refused_with_the_field_at_fault(
+    models: ModelServer, wrong: pb.GenerateRequest, field: str
+) -> None:
+    async with llmesh.Mesh(models.mesh.address, models.mesh.token()) as mesh:
+        error = await refusal(ModelServiceStub(mesh.channel).Generate(wrong, timeout=CALL_S))
+    assert isinstance(error, llmesh.InvalidCall), error
+    assert error.violations[0].field == field or field in error.message
+
+
+async def test_what_a_model_cannot_do_and_who_is_not_there_is_said(models: ModelServer) -> None:
+    async with llmesh.Mesh(models.mesh.address, models.mesh.token()) as mesh:
+        stub = ModelServiceStub(mesh.channel)
+        with pytest.raises(llmesh.NotFound, match="no model `nobody`") as missing:
+            await stub.Embed(pb.EmbedRequest(texts=["a"], model="nobody"), timeout=CALL_S)
+        with pytest.raises(llmesh.FailedPrecondition, match=EMBEDDER):
+            await stub.Embed(pb.EmbedRequest(texts=["a"], model=WRITER), timeout=CALL_S)
+    assert missing.value.resource == ("model", "nobody")
+
+
+async def test_beyond_the_queue_a_call_is_told_to_come_again(models: ModelServer) -> None:
+    async with models.direct() as channel, llmesh.Mesh(f"unix:{models.socket}") as mesh:
+        opened = [ModelServiceStub(channel).Generate(asked(max_tokens=4000)) for _ in range(AT_ONCE + WAITING)]
+        for call in opened[:AT_ONCE]:
+            assert await call.read()
+
+        async def is_full() -> llmesh.MeshError:
+            return await refusal(ModelServiceStub(mesh.channel).Generate(asked(max_tokens=1), timeout=CALL_S))
+
+        error = await is_full()
+        for call in opened:
+            call.cancel()
+        assert isinstance(error, llmesh.OverQuota)
+        assert error.retry_after_s is not None
+        assert error.retry_after_s > 0
+
+
+async def test_who_leaves_or_runs_out_of_time_frees_the_engine_at_once(models: ModelServer) -> None:
+    everybody = AT_ONCE + WAITING
+    async with llmesh.Mesh(models.mesh.address, models.mesh.token()) as mesh:
+        stub = ModelServiceStub(mesh.channel)
+        for timeout_s in (CALL_S, 1.0):
+            calls = [stub.Generate(asked(max_tokens=4000), timeout=timeout_s) for _ in range(everybody)]
+            if timeout_s < CALL_S:
+                ended = await asyncio.gather(*(refusal(call) for call in calls))
+                assert {type(each) for each in ended} <= {llmesh.DeadlineExceeded, llmesh.OverQuota}
+            else:
+                await asyncio.gather(*(call.read() for call in calls[:AT_ONCE]))
+                for call in calls:
+                    call.cancel()
+            # Were a single one of them still written, one of these would find the queue full.
+            again = await asyncio.gather(*(pieces(stub, asked(max_tokens=2)) for _ in range(everybody)))
+            assert all(answer[-1].finish_reason for answer in again)
+
+
+async def test_a_reader_who_stops_holds_nobody_up(models: ModelServer) -> None:
+    async with models.direct() as channel, models.stub() as stub:
+        slow = [ModelServiceStub(channel).Generate(asked(max_tokens=3000)) for _ in range(AT_ONCE - 1)]
+        for call in slow:
+            assert await call.read()
+        for _ in range(3):
+            assert (await pieces(stub, asked(max_tokens=50)))[-1].finish_reason
+        for call in slow:
+            rest = [piece async for piece in call]
+            assert rest[-1].usage.output_token_count == 3000
+
+
+async def test_texts_of_like_meaning_have_near_vectors_of_length_one(models: ModelServer) -> None:
+    texts = ["The call timed out.", "No answer came in time.", "Bread is baked from flour."]
+    async with llmesh.Mesh(models.mesh.address, models.mesh.token()) as mesh:
+        answer = await ModelServiceStub(mesh.channel).Embed(pb.EmbedRequest(texts=texts), timeout=CALL_S)
+    one, like, other = (each.values for each in answer.vectors)
+    assert (answer.dimension, len(one), answer.provenance.model, answer.warning) == (384, 384, EMBEDDER, "")
+
+    def dot(a: Sequence[float], b: Sequence[float]) -> float:
+        return sum(x * y for x, y in zip(a, b, strict=True))
+
+    assert [dot(each, each) for each in (one, like, other)] == pytest.approx([1, 1, 1], abs=1e-5)
+    assert dot(one, like) > dot(one, other) + 0.2
+
+
+async def test_a_text_too_long_for_vectors_is_refused_or_cut_as_asked(models: ModelServer) -> None:
+    long = "word " * 400
+    async with llmesh.Mesh(f"unix:{models.socket}") as mesh:
+        stub = ModelServiceStub(mesh.channel)
+        with pytest.raises(llmesh.InvalidCall) as told:
+            await stub.Embed(pb.EmbedRequest(texts=["short", long]), timeout=CALL_S)
+        cut = await stub.Embed(pb.EmbedRequest(texts=["short", long], truncate=True), timeout=CALL_S)
+    assert [each.field for each in told.value.violations] == ["texts[1]"]
+    assert [each.is_truncated for each in cut.vectors] == [False, True]
+
+
+async def test_models_are_listed_and_health_tells_of_each(models: ModelServer) -> None:
+    async with models.stub() as stub:
+        writer, embedder = (await stub.ListModels(pb.ListModelsRequest())).models
+    assert (writer.id, writer.ready, writer.is_placeholder, writer.context_length) == (WRITER, True, True, 4096)
+    assert list(writer.capabilities) == [pb.MODEL_CAPABILITY_WRITE, pb.MODEL_CAPABILITY_CONVERSE]
+    assert (embedder.id, embedder.ready, embedder.dimension) == (EMBEDDER, True, 384)
+    for name in ("", SERVICE, WRITER, EMBEDDER):
+        assert await models.health(name) == health_pb2.HealthCheckResponse.SERVING
+
+
+@pytest.mark.usefixtures("models")
+async def test_figures_of_ours_and_of_vllm_are_at_one_port() -> None:
+    url = f"http://127.0.0.1:{METRICS_PORT}/metrics"
+    told = (await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=CALL_S).read())).decode()
+    assert f'llmesh_model_ready{{model="{WRITER}"}} 1.0' in told
+    assert "vllm:num_requests_running" in told
