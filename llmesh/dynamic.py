@@ -19,15 +19,13 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSe
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 
+from llmesh.schema import BadJson, read_value
+
 Metadata = Sequence[tuple[str, str | bytes]]
 
 
 class UnknownMethod(LookupError):  # noqa: N818 named for what it is, like the kinds of llmesh.errors
     """The contract has no such service or method; the message says which."""
-
-
-class BadJson(ValueError):  # noqa: N818 as above
-    """The JSON isn't of the message's type; the message says where and why."""
 
 
 def split_method(name: str) -> tuple[str, str]:
@@ -108,13 +106,7 @@ class Method:
 
     def request(self, value: object) -> Message:
         """The request that a parsed JSON value spells. Raises BadJson."""
-        message = message_factory.GetMessageClass(self.descriptor.input_type)()
-        if not isinstance(value, dict):
-            raise BadJson(f"a `{self.descriptor.input_type.full_name}` is a JSON object")
-        try:
-            return json_format.ParseDict(value, message, descriptor_pool=self.pool)  # pyright: ignore[reportUnknownArgumentType] parsed JSON
-        except json_format.ParseError as err:
-            raise BadJson(" ".join(str(err).split()).rstrip(".")) from err
+        return read_value(value, self.descriptor.input_type)
 
     def value(self, response: Message) -> dict[str, object]:
         """A response as a JSON value."""

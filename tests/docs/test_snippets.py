@@ -21,6 +21,7 @@ from tests.docs.reader import REPO, Checkout, reading, running_checkout
 # In the order of reading: the last page ends the mesh.
 PAGES = [
     *("README.md", "docs/concepts.md", "docs/client.md", "docs/fanout.md", "docs/tool.md", "docs/delegation.md"),
+    "docs/schemas.md",
     *("docs/configuration.md", "docs/metrics.md", "docs/benchmarks.md", "docs/enforced.md", "docs/threats.md"),
     *("docs/issuers.md", "docs/rules.md", "docs/records.md", "docs/platform.md"),
 ]
