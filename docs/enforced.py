@@ -212,6 +212,7 @@ LIMITS: Mapping[str, Held | NotHeld] = {
     "endpoint_bytes": Held(
         "gateway, at admission", (f"{HOSTILE}::test_what_many_services_import_counts_for_each_of_them",)
     ),
+    "definitions": Held("gateway, at admission", (f"{HOSTILE}::test_a_contract_that_defines_too_much_is_refused",)),
     "look_timeout_s": Held(
         "gateway, at admission",
         (f"{HOSTILE}::test_a_server_that_never_answers_is_given_up_and_what_it_said_before_counts",),

@@ -83,6 +83,7 @@ def look_limits(config: Config) -> Limits:
         file_bytes=stated.file_bytes,
         files=stated.files,
         endpoint_bytes=stated.endpoint_bytes,
+        definitions=stated.definitions,
         timeout_s=stated.look_timeout_s,
         at_once=stated.looks_at_once,
     )

@@ -179,6 +179,9 @@ class LimitSettings(Entry):
     file_bytes: int = Field(default=1 << 20, ge=1024, description="largest file of a contract")
     files: int = Field(default=1024, ge=1, description="most files of an endpoint's contracts")
     endpoint_bytes: int = Field(default=8 << 20, ge=1024, description="most bytes of an endpoint's contracts together")
+    definitions: int = Field(
+        default=1 << 16, ge=1, description="most messages, fields, values and methods of a contract and its imports"
+    )
     look_timeout_s: float = Field(
         default=10.0, gt=0, le=600, description="longest time to read an endpoint's contracts"
     )

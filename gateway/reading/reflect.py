@@ -24,7 +24,7 @@ from gateway.reading.refusal import Refusal, Unreachable, printable
 from gateway.reading.texts import all_texts
 from governance.contract.types import service_in
 
-__all__ = ["Limits", "Reading", "Reflected", "is_full_name", "parse_file", "reflect"]
+__all__ = ["CONTRACTS", "Limits", "Reading", "Reflected", "is_full_name", "parse_file", "reflect"]
 
 # v1 is v1alpha under another name: the messages are the same on the wire.
 PATHS = (
@@ -34,7 +34,7 @@ PATHS = (
 # Services that servers carry besides their tools.
 NOT_TOOLS = "grpc."
 NAME_MAX = 255
-# Of contracts as large as all that an endpoint may send, so many are read.
+# Of contracts as large as one may be, and as all that an endpoint may send, so many are read.
 CONTRACTS = 4
 # Streams that were answered and that the server has not ended, before we end them.
 OPEN_STREAMS = 16
@@ -45,13 +45,16 @@ FULL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 class Limits:
     """How much an endpoint may send, and how long it may take, to say what it serves.
 
-    at_once: how many endpoints are looked at at one time. quick_s: who takes
-    longer goes on in a lane of its own, so that nobody waits behind it.
+    definitions: how many messages, fields, values and methods a contract may
+    define, which is what reading it costs. at_once: how many endpoints are
+    looked at at one time. quick_s: who takes longer goes on in a lane of its
+    own, so that nobody waits behind it.
     """
 
     file_bytes: int = 1 << 20
     files: int = 1024
     endpoint_bytes: int = 8 << 20
+    definitions: int = 1 << 16
     timeout_s: float = 10.0
     at_once: int = 16
     quick_s: float = 2.0

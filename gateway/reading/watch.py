@@ -9,20 +9,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
 import grpc
 import grpc.aio
-from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 from gateway.catalog import Endpoint, Step
 from gateway.clock import Clock
 from gateway.reading.calls import Credentials, no_credentials, open_channel, tls_failure
-from gateway.reading.candidate import Candidate, ContractReader
-from gateway.reading.descriptors import link
+from gateway.reading.candidate import Candidate
+from gateway.reading.contracts import read_contracts
 from gateway.reading.health import Health, health_checked, watch_health
 from gateway.reading.pinned import pinned
 from gateway.reading.reflect import Limits, Reading
@@ -255,7 +254,7 @@ class Watcher:
             size_bytes = reflected.size_bytes
             steps += [Step("reflect", passed=True), *reflected.failures]
             # Linking megabytes of a stranger's contract must not hold up everyone else.
-            for read in await asyncio.to_thread(_read, reflected.services, self._endpoint):
+            for read in await asyncio.to_thread(read_contracts, reflected.services, self._endpoint, self._limits):
                 if isinstance(read, Candidate):
                     candidates.append(read)
                     steps.append(Step("link", passed=True, service=read.service))
@@ -289,51 +288,6 @@ class Watcher:
 
     def _tell(self, serving: bool) -> None:  # noqa: FBT001 - the callback's only word
         self._observer.health(live=serving)
-
-
-def _by_contract(
-    services: Mapping[str, tuple[FileDescriptorProto, ...]],
-) -> Iterable[tuple[list[str], tuple[FileDescriptorProto, ...]]]:
-    """Services that need the same files, which are linked once for all of them."""
-    found: dict[tuple[int, ...], tuple[list[str], tuple[FileDescriptorProto, ...]]] = {}
-    for service, files in services.items():
-        found.setdefault(tuple(map(id, files)), ([], files))[0].append(service)
-    return found.values()
-
-
-def _read(services: Mapping[str, tuple[FileDescriptorProto, ...]], endpoint: Endpoint) -> list[Candidate | Step]:
-    """The services as their files have them, or the step at which they fail."""
-    contracts = _by_contract(services)
-    return [read for names, files in contracts for read in _read_contract(names, files, endpoint)]
-
-
-def _read_contract(
-    services: Sequence[str], files: Sequence[FileDescriptorProto], endpoint: Endpoint
-) -> list[Candidate | Step]:
-    try:
-        linked = link(services[0], files)
-        reader = ContractReader(linked.contract, linked.pool)
-        return [_read_service(reader, service, endpoint) for service in services]
-    except Refusal as refusal:
-        return [refusal.step("link", service) for service in services]
-    except Exception:
-        log.exception("contract could not be read", extra={"address": endpoint.address, "services": services})
-        return [_internal().step("link", service) for service in services]
-
-
-def _read_service(reader: ContractReader, service: str, endpoint: Endpoint) -> Candidate | Step:
-    try:
-        return reader.read(service, grant=endpoint.grant_for(service))
-    except Refusal as refusal:
-        return refusal.step("link", service)
-    # As above: what a stranger sent costs that service alone.
-    except Exception:
-        log.exception("contract could not be read", extra={"address": endpoint.address, "service": service})
-        return _internal().step("link", service)
-
-
-def _internal() -> Refusal:
-    return Refusal("INTERNAL", "the gateway failed to read this contract; see its log")
 
 
 def _unstable() -> Refusal:

@@ -30,6 +30,8 @@ from tests.hostile import wire
 Served = Callable[[str], AbstractAsyncContextManager[object]]
 Failure = tuple[str, str]
 BIG_BYTES = 7_600_000
+# As long as there may be files.
+CHAIN = 1000
 # Endpoints with two contracts of one service -> the methods that each has beside Get.
 ROLLED_OUT: Mapping[str, tuple[str, ...]] = {"rollsold": (), "rollsnew": ("Put",)}
 
@@ -110,6 +112,15 @@ def failing(code: grpc.StatusCode) -> Served:
     return _handled(fail)
 
 
+async def nonsense(_: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+    """An answer that is no message."""
+    await context.write(b"\xff" * 9)
+
+
+async def nothing(_: object, __: object) -> None:
+    """The end, and no answer."""
+
+
 def flooding(answer: Answer) -> Served:
     """A server that goes on answering for as long as it is let."""
 
@@ -164,6 +175,8 @@ def _transport() -> Iterator[Case]:
     yield Case("unimplemented", failing(grpc.StatusCode.UNIMPLEMENTED), {"": ("reflect", "NO_REFLECTION")})
     yield Case("fails", failing(grpc.StatusCode.INTERNAL), {"": ("reflect", "REFLECTION_FAILED")})
     yield Case("cancels", failing(grpc.StatusCode.CANCELLED), {"": ("reflect", "REFLECTION_FAILED")})
+    yield Case("nonsense", _handled(nonsense), {"": ("reflect", "BAD_ANSWER")})
+    yield Case("ends", _handled(nothing), {"": ("reflect", "NO_ANSWER")})
     yield Case("changes", changing("changes"), {"": ("connect", "UNSTABLE_CONTRACT")}, (bad("changes"),))
     name = "floods"
     yield Case(name, flooding(honest(made.tool_file(name))), admitted=(bad(name),))
@@ -177,6 +190,8 @@ def _sizes() -> Iterator[Case]:
     yield admitted("big", all_in_one(*made.large("big", BIG_BYTES)))
     too_large = all_in_one(*made.large("toolarge", 9_000_000))
     yield Case("toolarge", reflecting(too_large), {bad("toolarge"): ("reflect", "CONTRACT_TOO_LARGE")})
+    too_dense = all_in_one(*made.dense("toodense", BIG_BYTES))
+    yield Case("toodense", reflecting(too_dense), {bad("toodense"): ("link", "CONTRACT_TOO_LARGE")})
     name = "largefile"
     yield beside_good(name, "reflect", "FILE_TOO_LARGE", *made.large(name, 1_200_000, part_bytes=1_200_000))
     many = made.many_services("many", 200)
@@ -212,6 +227,10 @@ def _files() -> Iterator[Case]:
     name = "circular"
     first, second = made.plain_file(name, "a.proto", "b.proto"), made.plain_file(name, "b.proto", "a.proto")
     yield beside_good(name, "link", "CIRCULAR_IMPORT", made.tool_file(name, imports=["a.proto"]), first, second)
+    name = "wrongimport"
+    other = made.plain_file(name, "other.proto")
+    asked = made.tool_file(name, imports=["asked.proto"])
+    yield beside_good(name, "reflect", "MISSING_FILE", asked, **{"asked.proto": file_answer(other)})
     name = "itself"
     own = made.tool_file(name)
     own.dependency.append(own.name)
@@ -259,11 +278,19 @@ def _odd() -> Iterator[Case]:
         yield admitted(name, honest(held, shared))
     name = "imports"
     chain = [made.plain_file(name, "c.proto"), made.plain_file(name, "b.proto", "c.proto")]
+    chain[0].message_type.add(name="Deep")
     chain[1].public_dependency.append(0)
     weak = made.plain_file(name, "weak.proto")
+    weak.message_type.add(name="Weak")
     top = made.tool_file(name, imports=["b.proto", "weak.proto"])
     top.weak_dependency.append(2)
+    for number, each in enumerate(("Deep", "Weak"), start=90):
+        made.hold(top, f"{made.package(name)}.{each}", number=number)
     yield admitted(name, all_in_one(*made.reversed_order([*chain, weak, top])))
+    name = "chain"
+    links = [made.plain_file(name, f"{number}.proto", f"{number + 1}.proto") for number in range(CHAIN)]
+    end = made.plain_file(name, f"{CHAIN}.proto")
+    yield admitted(name, all_in_one(made.tool_file(name, imports=["0.proto"]), *links, end))
     yield admitted("proto2", honest(made.old_syntax("proto2")))
     yield admitted("edition", honest(made.in_edition("edition", descriptor_pb2.EDITION_2023)))
     yield admitted("newer", honest(_with_option_import(made.in_edition("newer", descriptor_pb2.EDITION_2024))))

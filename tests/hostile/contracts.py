@@ -65,6 +65,18 @@ def large(case: str, size_bytes: int, *, part_bytes: int = 1_000_000) -> list[Fi
     return [tool_file(case, imports=[part.name for part in parts]), *parts]
 
 
+def dense(case: str, size_bytes: int, *, part_bytes: int = 1_000_000) -> list[FileDescriptorProto]:
+    """A service that imports files of so many bytes in all, which define as much as fits into them."""
+    parts: list[FileDescriptorProto] = []
+    for number in range(-(-size_bytes // part_bytes)):
+        part = plain_file(case, f"{case}/part{number}.proto")
+        # A message of seven letters takes 11 bytes.
+        for message in range(part_bytes // 11):
+            part.message_type.add(name=f"M{number}{message:05x}")
+        parts.append(part)
+    return [tool_file(case, imports=[part.name for part in parts]), *parts]
+
+
 def old_syntax(case: str) -> FileDescriptorProto:
     """proto2 with a group, a default, a required field, extensions, and ranges for more of them."""
     file = tool_file(case)

@@ -20,7 +20,7 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, Serv
 from gateway.catalog import Grant, State, Step
 from gateway.reading.descriptors import Linked, link
 from gateway.reading.pinned import pinned
-from gateway.reading.reflect import Limits
+from gateway.reading.reflect import CONTRACTS, Limits
 from tests.gateway.discovery.world import (
     V1,
     Answer,
@@ -163,6 +163,31 @@ async def test_a_file_that_is_too_large_is_refused() -> None:
     assert (step.reason, admitted) == ("FILE_TOO_LARGE", {GOOD})
 
 
+# What contract() defines: two messages with a field each, a service and a method.
+DEFINED = 6
+
+
+async def test_a_contract_that_defines_too_much_is_refused() -> None:
+    large = contract()
+    large.enum_type.add(name="Kind").value.add(name="KIND_UNSPECIFIED")
+    large.message_type[0].nested_type.add(name="Inner").field.add(name="id", number=1, type=9, label=1)
+    step, admitted = await refused_under(Limits(definitions=DEFINED + 3), about_symbol(large))
+    assert (step.name, step.reason, admitted) == ("link", "CONTRACT_TOO_LARGE", {GOOD})
+    async with small_world(Limits(definitions=DEFINED + 4)) as world, beside_a_good_one(world, about_symbol(large)):
+        await world.until(lambda each: {*each.tools} == {GOOD, TICKETS})
+
+
+async def test_contracts_that_define_too_much_together_are_refused() -> None:
+    files = [contract(service=f"S{number}") for number in range(CONTRACTS + 2)]
+    async with small_world(Limits(definitions=DEFINED)) as world:
+        endpoint = at(world.folder)
+        async with serving(endpoint.address, honest(*files)):
+            world.source.name(endpoint)
+            catalog = await world.until(lambda each: each.tools)
+    refused = [step.reason for step in catalog.reports[endpoint.address].steps if not step.passed]
+    assert (len(catalog.tools), refused) == (CONTRACTS, ["CONTRACT_TOO_LARGE"] * 2)
+
+
 async def test_files_without_end_are_refused() -> None:
     async def endless(request: ServerReflectionRequest) -> ServerReflectionResponse:
         number = int(request.file_by_filename or "0")
@@ -236,7 +261,7 @@ async def test_a_contract_that_breaks_the_reader_costs_no_other_and_holds_nobody
             raise LookupError(service)
         return link(service, *arguments, **options)
 
-    monkeypatch.setattr("gateway.reading.watch.link", read)
+    monkeypatch.setattr("gateway.reading.contracts.link", read)
     async with small_world() as world, beside_a_good_one(world, {}) as address:
         step = await world.failure(address, TICKETS)
         assert (step.name, step.reason) == ("link", "INTERNAL")
