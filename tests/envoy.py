@@ -308,8 +308,10 @@ async def serve_xds(publisher: Publisher, path: Path, tokens: Tokens | None = No
 
 
 @asynccontextmanager
-async def envoy(folder: Path, port: int, *, workers: int = 1, **facts: Untyped) -> AsyncGenerator[None]:
-    """The real Envoy, with its sockets and logs in a folder, killed at the end. facts: of its Edge."""
+async def envoy(
+    folder: Path, port: int, *, workers: int = 1, env: Mapping[str, str] | None = None, **facts: Untyped
+) -> AsyncGenerator[None]:
+    """The real Envoy, with its sockets and logs in a folder, killed at the end. env: its variables. facts: its Edge."""
     admin, xds, log = (str(folder / name) for name in ("admin.sock", "xds.sock", "calls.jsonl"))
     edge = Edge("127.0.0.1", port, admin, xds, log, branches_socket=str(folder / "branches.sock"), **facts)
     config = folder / "envoy.json"
@@ -327,6 +329,7 @@ async def envoy(folder: Path, port: int, *, workers: int = 1, **facts: Untyped) 
             str(workers),
             "--file-flush-interval-msec",
             "50",
+            env=env,
             stdout=said,
             stderr=said,
         )
@@ -338,8 +341,13 @@ async def envoy(folder: Path, port: int, *, workers: int = 1, **facts: Untyped) 
 
 
 @asynccontextmanager
-async def mesh(*, xds: bool = True, workers: int = 1, **facts: Untyped) -> AsyncGenerator[Mesh]:
-    """An Envoy with nothing published yet. xds: False leaves it to the test to program Envoy. facts: of its Edge."""
+async def mesh(
+    *, xds: bool = True, workers: int = 1, env: Mapping[str, str] | None = None, **facts: Untyped
+) -> AsyncGenerator[Mesh]:
+    """An Envoy with nothing published yet. xds: False leaves it to the test to program Envoy.
+
+    env: Envoy's variables, if others than ours. facts: of its Edge.
+    """
     refused: list[tuple[str, str]] = []
     accepted: list[str] = []
     publisher = Publisher(on_refused=lambda name, words: refused.append((name, words)), on_accepted=accepted.append)
@@ -348,7 +356,7 @@ async def mesh(*, xds: bool = True, workers: int = 1, **facts: Untyped) -> Async
         async with (
             backend_at(folder / "tool.sock") as backend,
             grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=RECONNECT_SOON) as channel,
-            envoy(folder, port, workers=workers, **facts),
+            envoy(folder, port, workers=workers, env=env, **facts),
         ):
             made = Mesh(folder, port, backend, publisher, refused, accepted, channel)
             if not xds:
