@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gateway.snapshot.fanout import DEFAULT_S
+
 __all__ = ["Budget", "split"]
 
-# For a caller that states no deadline, as for any call that answers once.
-DEFAULT_S = 30.0
 # Of the time there is, what is kept to answer; but no more than it ever takes.
 KEPT_SHARE = 0.1
 KEPT_MOST_S = 0.1

@@ -1,7 +1,7 @@
 """What the gateway is told of a fan-out's call, and no tool of its own: whom it is made for, and from where.
 
 The gateway calls for others then, through a listener of its own
-(listener/branches.py), and must not let them do there what they may not do
+(listener/listener.py), and must not let them do there what they may not do
 here.
 """
 
@@ -17,6 +17,9 @@ from governance.delegation import FAN_OUT
 ADDRESS = "x-llmesh-address"
 # What a tool that calls for its caller was given: the payload of its token, base64url. Not there for other callers.
 DELEGATED = "x-llmesh-delegated"
+# For a caller that states no deadline, as for any call that answers once. The gateway ends the call then: what it holds
+# for somebody who does not read is held no longer.
+DEFAULT_S = 30
 
 
 def told(tool: Tool, method: Method) -> Iterator[dict[str, Untyped]]:
@@ -24,3 +27,5 @@ def told(tool: Tool, method: Method) -> Iterator[dict[str, Untyped]]:
     if f"/{tool.service}/{method.name}" == FAN_OUT:
         address = {"key": ADDRESS, "value": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"}
         yield {"header": address, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+        timeout = {"key": "grpc-timeout", "value": f"{DEFAULT_S}S"}
+        yield {"header": timeout, "append_action": "ADD_IF_ABSENT"}

@@ -24,6 +24,9 @@ CALL_ID = "x-llmesh-call-id"
 # Says, of a call of a method that changes something or streams, that its start is to be logged.
 STARTS = "x-llmesh-logs-start"
 CONNECT_TIMEOUT_S = 2
+# A pool outlives the client's connection that it was made for; without calls, its connection to the tool ends then.
+# Envoy's own hour would fill a tool with connections of clients that come anew for each call.
+IDLE_S = 10
 # Of a connection over TLS: calls under way end as they would, new ones go over another.
 TLS_CONNECTION_S = 600
 HEALTH_INTERVAL_S = 1
@@ -128,10 +131,10 @@ def _health_check(tool: Tool) -> dict[str, Untyped]:
 def http2(*, over_tls: bool = False) -> Message:
     """How Envoy speaks to a tool."""
     # Certificates are looked at when a connection begins: one that stands would outlive an authority.
-    lives = {"common_http_protocol_options": {"max_connection_duration": {"seconds": TLS_CONNECTION_S}}}
+    lives = {"max_connection_duration": {"seconds": TLS_CONNECTION_S}} if over_tls else {}
     return make(
         _HTTP,
-        **(lives if over_tls else {}),
+        common_http_protocol_options={"idle_timeout": {"seconds": IDLE_S}, **lives},
         explicit_http_config={
             "http2_protocol_options": {
                 # A malformed header of one caller must not stay in the table of
