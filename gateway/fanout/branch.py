@@ -24,6 +24,8 @@ OK = status_pb2.Status()
 CANCELLED = status_pb2.Status(code=grpc.StatusCode.CANCELLED.value[0], message="not needed any more")
 EXPIRED = status_pb2.Status(code=grpc.StatusCode.DEADLINE_EXCEEDED.value[0], message="it had not ended in time")
 TYPES = "type.googleapis.com/"
+# Of what an Any takes, beside its URL and its bytes: tags and lengths.
+_FRAMED_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,10 @@ class Respondent:
             return self.response.FromString(data)
         except DecodeError:
             return None
+
+    def size_bytes(self, data: bytes) -> int:
+        """About what the response takes as it is told: a stream of empty ones is not free."""
+        return len(TYPES) + len(self.taker.method.response_type) + _FRAMED_BYTES + len(data)
 
     def packed(self, data: bytes) -> Any:
         """The response as it is told."""

@@ -21,11 +21,17 @@ __all__ = ["RESPONSE_MAX_BYTES", "Line", "Lines"]
 
 # With what is told beside it, a response fits a message of 4 MiB, the most that gRPC's clients take of themselves.
 RESPONSE_MAX_BYTES = (4 << 20) - (256 << 10)
+IDENTITY_ONLY = 1
 _OPTIONS = (
     ("grpc.max_receive_message_length", RESPONSE_MAX_BYTES),
     ("grpc.max_send_message_length", 16 << 20),
     ("grpc.max_metadata_size", 64 << 10),
     ("grpc.absolute_max_metadata_size", 64 << 10),
+    # Nothing that unpacks to more than was received.
+    ("grpc.compression_enabled_algorithms_bitset", IDENTITY_ONLY),
+    # gRPC keeps what it could not read of one answer in the table that later ones refer to: one tool's malformed
+    # trailers would fail every branch after them.
+    ("grpc.http2.hpack_table_size.decoder", 0),
     # What a stream that nobody reads may have sent ahead. By default, gRPC takes several times as much as it is asked
     # for: 64 streams of 100 MB each, to a slow reader, came to 560 MB.
     ("grpc.http2.bdp_probe", 0),

@@ -60,8 +60,12 @@ class Room:
         _decrease(self._of_callers, caller)
 
     def hold(self, caller: Hashable, size: int) -> bool:
-        """Whether so many bytes more may be held for a caller; if so, they are counted until they are let go."""
-        if self._held[caller] + size > HELD_OF_A_CALLER_BYTES or self.held_bytes + size > HELD_BYTES:
+        """Whether so many bytes more may be held for a caller; if so, they are counted until they are let go.
+
+        Nobody holds more than is left then for everybody else: however few read nothing, some room stays.
+        """
+        most = min(HELD_OF_A_CALLER_BYTES, HELD_BYTES - self.held_bytes - size)
+        if self._held[caller] + size > most:
             return False
         self._held[caller] += size
         self.held_bytes += size

@@ -73,9 +73,9 @@ class _Branch:
         told = self.outcome
         return self.held_bytes + (len(told.provenance) + told.status.ByteSize() if told else 0)
 
-    def hold(self, data: bytes) -> None:
+    def hold(self, data: bytes, size: int) -> None:
         self.held.append(data)
-        self.held_bytes += len(data)
+        self.held_bytes += size
 
     def take(self) -> list[bytes]:
         taken, self.held, self.held_bytes = self.held, [], 0
@@ -144,8 +144,7 @@ class Run:
             branch.room.set()
             if branch.leg is not None:
                 self._legs.release(branch.leg, expired=expired)
-        self._legs.room.let_go(self._order.caller, self._held_bytes)
-        self._held_bytes = 0
+        self._drop(self._held_bytes)
 
     def _hold(self, size: int) -> bool:
         """Whether an answer of that size is to be held until it has been told."""
@@ -157,9 +156,12 @@ class Run:
     def _let_go(self) -> None:
         """The caller has been told, and has made room for more; but what is to be merged is kept."""
         if self._gathered is None or self._gathered.is_over:
-            self._legs.room.let_go(self._order.caller, self._telling_bytes)
-            self._held_bytes -= self._telling_bytes
+            self._drop(self._telling_bytes)
         self._telling_bytes = 0
+
+    def _drop(self, size: int) -> None:
+        self._legs.room.let_go(self._order.caller, size)
+        self._held_bytes -= size
 
     def _expire(self) -> None:
         if self.end is None:
@@ -197,20 +199,21 @@ class Run:
         with suppress(grpc.aio.AioRpcError, asyncio.CancelledError):
             while isinstance(data := await call.read(), bytes):
                 leg.answered = True
-                if self.end is not None or not self._hold(len(data)):
+                size = branch.respondent.size_bytes(data)
+                if self.end is not None or not self._hold(size):
                     branch.crowded = True
                     self._legs.release(leg)
                     continue
-                branch.hold(data)
+                branch.hold(data, size)
                 self._tell(branch)
                 if branch.held_bytes >= AHEAD_BYTES:
                     branch.room.clear()
                     await branch.room.wait()
         self._over(branch)
 
-    def _keep(self, branch: _Branch, answer: bytes) -> bytes | None:
-        """What is kept of a branch's one answer: nothing where there is no room."""
-        branch.crowded = not self._hold(len(answer))
+    def _keep(self, branch: _Branch, answer: bytes | None) -> bytes | None:
+        """What is kept of a branch's one answer, if there is one: nothing where there is no room."""
+        branch.crowded = answer is not None and not self._hold(len(answer))
         return None if branch.crowded else answer
 
     def _over(self, branch: _Branch) -> None:
@@ -243,12 +246,14 @@ class Run:
             self._legs.release(leg)
             self._send(branch)
             return
-        if outcome.response is not None:
-            message = branch.respondent.read(outcome.response)
-            if message is None:
-                outcome = replace(outcome, status=branch.respondent.lies())
+        if outcome.status.code == 0 and not branch.streams:
+            answer = outcome.response
+            message = None if answer is None else branch.respondent.read(answer)
+            if answer is None or message is None:
+                self._drop(len(answer or b""))
+                outcome = replace(outcome, status=branch.respondent.lies(), response=None)
             else:
-                branch.hold(outcome.response)
+                branch.hold(answer, len(answer))
                 if self._gathered:
                     self._gathered.add(branch.respondent.taker.name, message)
         branch.outcome = outcome
