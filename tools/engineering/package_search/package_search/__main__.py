@@ -1,12 +1,16 @@
 """Serve package search: `python -m package_search [--status FILE]`."""
 
 import argparse
+import logging
 from pathlib import Path
 
 import llmesh
+from llmesh.log import configure_logging
 
 from .installed import STATUS, Installed
 from .service import PackageSearch
+
+log = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -14,11 +18,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="package_search", description="Search the installed Debian packages.")
     parser.add_argument("--status", type=Path, default=STATUS, help=f"dpkg's status file; {STATUS}")
     status: Path = parser.parse_args().status
-    if not status.is_file():
-        parser.error(
-            f"there is no `{status}`, where dpkg lists what is installed: this tool needs Debian or a system made "
-            "from it; elsewhere take it out of the mesh file"
-        )
+    configure_logging()
+    if not status.exists():
+        # The mesh starts all the same, and whoever asks is told: a process that ended here would be waited for.
+        told = {
+            "file": str(status),
+            "next": "run it on Debian or a system made from it, or leave it out of the mesh file",
+        }
+        log.warning("no dpkg here: every call is UNAVAILABLE", extra=told)
     llmesh.serve(PackageSearch(Installed(status)))
 
 

@@ -30,11 +30,15 @@ class Installed:
     async def index(self) -> Index:
         """The index of the packages as they are now; calls at the same time share one reading.
 
-        Raises Unavailable if the file cannot be read: what was installed once may be so no more.
+        Raises Unavailable if there is no such file, as where there is no dpkg, or if it cannot be read: what was
+        installed once may be so no more.
         """
         async with self._reading:
             try:
                 await asyncio.to_thread(self._refresh)
+            except FileNotFoundError as err:
+                message = "the machine of this tool has no list of installed Debian packages"
+                raise Unavailable(message, reason="NO_PACKAGES", retry_after_s=_RETRY_AFTER_S) from err
             except OSError as err:
                 log.warning("packages not read", extra={"file": str(self._status), "cause": err.strerror})
                 message = "the list of installed packages cannot be read now"

@@ -49,15 +49,15 @@ async def test_file_put_in_its_place_with_the_same_size_and_time_is_read(status:
     assert first(await installed.index(), "json processor") == "xq"
 
 
-@pytest.mark.parametrize("fault", ["gone", "a folder"])
-async def test_list_that_cannot_be_read_is_unavailable_until_it_can(status: Path, fault: str) -> None:
+@pytest.mark.parametrize(("fault", "told"), [("gone", "has no list of installed"), ("a folder", "cannot be read now")])
+async def test_list_that_cannot_be_read_is_unavailable_until_it_can(status: Path, fault: str, told: str) -> None:
     installed = Installed(status)
     await installed.index()
     text = status.read_text()
     status.unlink()
     if fault == "a folder":
         status.mkdir()
-    with pytest.raises(Unavailable, match="cannot be read now") as caught:
+    with pytest.raises(Unavailable, match=told) as caught:
         await installed.index()
     if fault == "a folder":
         status.rmdir()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from acme.engineering.v1.package_search_pb2_grpc import PackageSearchStub
 
-from llmesh import Mesh
+from llmesh import Mesh, Unavailable
 from llmesh.api.retrieval.v1.retrieval_pb2 import RetrieveRequest, RetrieveResponse
 from llmesh.home import Home
 
@@ -31,13 +31,15 @@ async def start(home: Home, status: Path) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(*command, cwd=TOOL, env=env, stderr=-1)
 
 
-async def until_serving(process: asyncio.subprocess.Process) -> None:
+async def until_serving(process: asyncio.subprocess.Process) -> str:
+    """What it has said until it serves."""
     assert process.stderr is not None
     log = b""
     while b'"serving"' not in log:
         line = await process.stderr.readline()
         assert line, log.decode()
         log += line
+    return log.decode()
 
 
 async def retrieve(home: Home, process: asyncio.subprocess.Process, query: str) -> RetrieveResponse:
@@ -62,10 +64,17 @@ async def test_process_gets_ready_answers_and_stops_clean(home: Home) -> None:
     assert list(home.tools.iterdir()) == []
 
 
-async def test_where_there_are_no_packages_it_says_why_it_does_not_start(home: Home, tmp_path: Path) -> None:
+async def test_where_there_is_no_dpkg_it_runs_and_says_why_it_answers_nobody(home: Home, tmp_path: Path) -> None:
     process = await start(home, tmp_path / "status")
-    _, told = await asyncio.wait_for(process.communicate(), 60)
+    try:
+        async with asyncio.timeout(60):
+            log = await until_serving(process)
+            with pytest.raises(Unavailable, match="no list of installed Debian packages") as told:
+                await retrieve(home, process, "json processor")
+    finally:
+        process.kill()
+        await process.communicate()
 
-    assert process.returncode == 2
-    assert f"there is no `{tmp_path / 'status'}`, where dpkg lists what is installed" in told.decode()
-    assert "take it out of the mesh file" in told.decode()
+    assert told.value.reason == "NO_PACKAGES"
+    assert "no dpkg here: every call is UNAVAILABLE" in log
+    assert "leave it out of the mesh file" in log
