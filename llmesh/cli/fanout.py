@@ -41,6 +41,10 @@ def fanout(
             help="Make one message of the answers: as the type says, the first one, or by an options.v1.Merge.",
         ),
     ] = "",
+    allow_writes: Annotated[
+        bool,
+        typer.Option("--allow-writes", help="Ask methods that write too. What cannot be undone is never asked."),
+    ] = False,
     timeout_s: Annotated[
         float | None, typer.Option("--timeout", min=0.001, help="Seconds for it all. Default: the mesh's own.")
     ] = None,
@@ -56,7 +60,13 @@ def fanout(
     from llmesh.cli.session import open_session
 
     session = open_session(home, address, name=name)
-    stated: Options = {"where": where, "quorum": quorum, "merge": _merge(merge), "timeout_s": timeout_s}
+    stated: Options = {
+        "where": where,
+        "quorum": quorum,
+        "merge": _merge(merge),
+        "allow_writes": allow_writes,
+        "timeout_s": timeout_s,
+    }
     session.run(lambda channel: _run(channel, type_name, _value(request), stated, lines=json))
 
 

@@ -92,11 +92,17 @@ def summary_value(summary: pb.Summary) -> dict[str, object]:
 
 
 def value_of(message: Message) -> dict[str, object]:
-    """A message as a JSON value; of one whose type is not known here, the type."""
+    """A message as a JSON value; of one that has none, as its type is not known here, or it holds no such, the type.
+
+    One tool's answer must not end what is shown of the others.
+    """
     if isinstance(message, any_pb2.Any):
         return {"@type": message.type_url}
     pool = cast("DescriptorPool", message.DESCRIPTOR.file.pool)
-    return json_format.MessageToDict(message, descriptor_pool=pool)
+    try:
+        return json_format.MessageToDict(message, descriptor_pool=pool)
+    except (json_format.Error, TypeError, ValueError):
+        return {"@type": f"type.googleapis.com/{message.DESCRIPTOR.full_name}"}
 
 
 def _cells(branch: Branch[Message], count: int) -> tuple[Text, ...]:

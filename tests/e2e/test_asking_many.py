@@ -152,10 +152,12 @@ async def test_rules_see_for_whom_a_tool_asks_and_which_tool_it_is(mesh: Running
     assert alone.summary.answered_count == 3
 
 
-def command(mesh: RunningMesh, *arguments: str, terminal: bool = False) -> subprocess.CompletedProcess[str]:
+def command(
+    mesh: RunningMesh, *arguments: str, caller: DevCaller = READER, terminal: bool = False
+) -> subprocess.CompletedProcess[str]:
     """What `llmesh fanout` says."""
     seen = {"TTY_COMPATIBLE": "1", "TERM": "xterm", "COLUMNS": "200"} if terminal else {"NO_COLOR": "1"}
-    env = {**os.environ, "LLMESH_HOME": str(mesh.home.path), "LLMESH_TOKEN": mesh.token(), **seen}
+    env = {**os.environ, "LLMESH_HOME": str(mesh.home.path), "LLMESH_TOKEN": mesh.token(caller), **seen}
     program = (sys.executable, "-P", "-c", "from llmesh.cli import main; main()", "fanout")
     return subprocess.run(
         (*program, *arguments, "--address", mesh.address),
@@ -202,6 +204,18 @@ def test_the_command_ends_when_enough_have_answered(mesh: RunningMesh) -> None:
     assert ran.returncode == 0
     assert "1 answered" in ran.stdout
     assert json.loads(ran.stdout[ran.stdout.index("\n{") :])["passages"]
+
+
+def test_the_command_has_methods_write_only_if_they_may(mesh: RunningMesh) -> None:
+    asked = "acme.support.v1.CreateTicketRequest", '{"title": "by many"}'
+
+    refused = command(mesh, *asked, caller=EDITOR)
+    assert (refused.returncode, "which needs `allow_writes`" in refused.stderr) == (1, True)
+    ran = command(mesh, *asked, "--allow-writes", "--json", caller=EDITOR)
+
+    branch, last = map(json.loads, ran.stdout.splitlines())
+    assert (branch["method"], branch["responses"][0]["ticket"]["title"]) == ("CreateTicket", "by many")
+    assert last["summary"]["met"]
 
 
 WRONG = {

@@ -7,6 +7,7 @@ import json
 
 import pytest
 from google.protobuf.any_pb2 import Any
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from rich.console import Console
 
@@ -82,6 +83,22 @@ def test_an_answer_of_a_type_that_is_not_known_says_its_type() -> None:
     unknown = Branch[Message](TOOL, "A", (Any(type_url="type.googleapis.com/acme.X", value=b"\xff"),), ended=True)
 
     assert branch_value(unknown)["responses"] == [{"@type": "type.googleapis.com/acme.X"}]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        pb.Branch(responses=[Any(type_url="type.googleapis.com/acme.X", value=b"\xff")]),
+        pb.Branch(responses=[Any(type_url="no url", value=b"")]),
+        pb.Branch(latency=Duration(seconds=1 << 62)),
+    ],
+    ids=["of an unknown type", "of none", "of no time"],
+)
+def test_an_answer_that_is_no_json_says_its_type_and_spoils_no_other(odd: pb.Branch) -> None:
+    told = Branch[Message](TOOL, "A", (odd,), ended=True)
+
+    assert branch_value(told)["responses"] == [{"@type": "type.googleapis.com/llmesh.api.mesh.v1.Branch"}]
+    assert f"{TOOL}/B" in shown(told, failed("no"))
 
 
 def test_the_end_is_a_sentence_of_what_there_was() -> None:
