@@ -34,6 +34,7 @@ from gateway.cuts import Cuts
 from gateway.database import open_database
 from gateway.discovery.discovery import Discovery
 from gateway.doors import Doors, check_alone
+from gateway.fanout.counts import Counts
 from gateway.fanout.legs import Legs
 from gateway.fanout.lines import Lines
 from gateway.fanout.sight import Sight
@@ -204,11 +205,11 @@ async def run(config: Config) -> None:
     doors, succeeds = Doors(parts.home), bool(os.environ.get(SUCCEEDS))
     if not succeeds:
         check_alone(parts.home)
-    stopping = _told_to_stop()
+    stopping, fan_outs = _told_to_stop(), Counts()
     async with (
         _legs(parts.home) as legs,
-        _services(parts, legs) as view,
-        _operations(config, parts),
+        _services(parts, legs, fan_outs) as view,
+        _operations(config, parts, legs, fan_outs),
         serve_envoy(parts.home, parts.publisher, _tokens(config, parts, view)),
         asyncio.TaskGroup() as tasks,
     ):
@@ -246,7 +247,7 @@ async def _legs(home: Home) -> AsyncGenerator[Legs]:
         await legs.close()
 
 
-def _services(parts: Parts, legs: Legs) -> AbstractAsyncContextManager[View]:
+def _services(parts: Parts, legs: Legs, fan_outs: Counts) -> AbstractAsyncContextManager[View]:
     """The mesh's own services, and what they answer from."""
     control = parts.control
     blocking = Blocking(
@@ -265,10 +266,10 @@ def _services(parts: Parts, legs: Legs) -> AbstractAsyncContextManager[View]:
 
     def others(view: View) -> tuple[object, ...]:
         sight = Sight(takers, view.permitted, rules=lambda: control.loaded)
-        fan_outs = MeshServicer(
-            *(sight, legs), lambda delegation: mint(delegation, parts.keys.signing()), clock=parts.clock
+        servicer = MeshServicer(
+            *(sight, legs), lambda delegation: mint(delegation, parts.keys.signing()), fan_outs, clock=parts.clock
         )
-        return RecordServicer(parts.ingest, view, clock=parts.clock), fan_outs
+        return RecordServicer(parts.ingest, view, clock=parts.clock), servicer
 
     return serve(
         *(parts.home, parts.shown, parts.leases),
@@ -280,11 +281,12 @@ def _services(parts: Parts, legs: Legs) -> AbstractAsyncContextManager[View]:
     )
 
 
-def _operations(config: Config, parts: Parts) -> AbstractAsyncContextManager[None]:
+def _operations(config: Config, parts: Parts, legs: Legs, fan_outs: Counts) -> AbstractAsyncContextManager[None]:
     """The gateway's side of the operations port."""
     watched = Watched(
         *(parts.shown, parts.control, parts.discovery, parts.publisher),
         *(parts.policies, parts.leases, parts.certificates, parts.ingest, parts.blocks),
+        *(legs, fan_outs),
     )
     facts = Facts(
         *(parts.shown, parts.control, parts.publisher, parts.policies),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Literal
 
+from grpc import StatusCode
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -22,12 +23,16 @@ from gateway.catalog import Catalog, CatalogBoard, State
 from gateway.certificates import Certificates
 from gateway.control import Control
 from gateway.discovery.discovery import Discovery
+from gateway.fanout.counts import Counts
+from gateway.fanout.legs import Legs
 from gateway.policy import PolicyFiles
 from gateway.records.ingest import Ingest
 from gateway.sources.lease import Leases
 from gateway.tally import Tally
 from gateway.xds.messages import ENVOY_VERSION
 from gateway.xds.publish import Publisher
+from llmesh.api.mesh.v1 import mesh_pb2 as pb
+from llmesh.status import CODES
 from llmesh.supervisor.state import ChildState, Condition
 
 NAMESPACE = "llmesh_gateway"
@@ -59,6 +64,20 @@ FIGURES: Mapping[str, Figure] = {
     ),
     "llmesh_blocks": Figure("gauge", "Blocks in force, by what they stop.", ("kind",)),
     "llmesh_blocks_not_kept": Figure("gauge", "1 while nothing can be blocked or unblocked: the database is away."),
+    "llmesh_fan_outs_running": Figure("gauge", "Fan-outs that are being answered."),
+    "llmesh_fan_out_branches_open": Figure(
+        "gauge", "Branches at tools that have not ended, those included that were given up."
+    ),
+    "llmesh_fan_out_connections": Figure(
+        "gauge", "Connections to Envoy for branches: one for each caller that has any."
+    ),
+    "llmesh_fan_out_held_bytes": Figure(
+        "gauge", "Bytes of answers that their callers have not read, or that are to be merged."
+    ),
+    "llmesh_fan_outs": Figure(
+        "counter", "Fan-outs that ended, by why; `left`: their caller was gone before the summary.", ("end",)
+    ),
+    "llmesh_fan_out_branches": Figure("counter", "Branches whose end was told, by its code.", ("code",)),
     "llmesh_looks_running": Figure("gauge", "Endpoints whose contracts are being read."),
     "llmesh_look_seconds": Figure("summary", "Time to read an endpoint's contracts by reflection."),
     "llmesh_snapshot_seconds": Figure("summary", "Time to make Envoy's resources after a change."),
@@ -108,6 +127,8 @@ class Watched:
     certificates: Certificates
     ingest: Ingest
     blocks: Blocks
+    legs: Legs
+    fan_outs: Counts
 
 
 class Metrics:
@@ -141,6 +162,7 @@ class Metrics:
             "llmesh_refusals": _by_reason(catalog),
             "llmesh_blocks": _by_kind(self._watched.blocks),
             "llmesh_blocks_not_kept": {(): bool(self._watched.blocks.error)},
+            **_of_fan_outs(self._watched.legs, self._watched.fan_outs),
             "llmesh_looks_running": {(): discovery.looks.running},
             "llmesh_look_seconds": {(): discovery.looks},
             "llmesh_snapshot_seconds": {(): control.builds},
@@ -197,6 +219,23 @@ def _by_reason(catalog: Catalog) -> Series:
 def _by_kind(blocks: Blocks) -> Series:
     counted = Counter(target.kind for target in blocks.current)
     return {(kind.value,): counted[kind] for kind in Kind}
+
+
+def _of_fan_outs(legs: Legs, counts: Counts) -> Mapping[str, Series]:
+    ends = {end: name.removeprefix("END_").lower() for name, end in pb.Summary.End.items()}
+    ends[pb.Summary.END_UNSPECIFIED] = "left"
+    codes = Counter[str]()
+    for code, count in counts.branches.items():
+        # A tool may give any number for a code.
+        codes[CODES.get(code, StatusCode.UNKNOWN).name.lower()] += count
+    return {
+        "llmesh_fan_outs_running": {(): counts.running},
+        "llmesh_fan_out_branches_open": {(): legs.count},
+        "llmesh_fan_out_connections": {(): legs.lines.count},
+        "llmesh_fan_out_held_bytes": {(): legs.room.held_bytes},
+        "llmesh_fan_outs": {(name,): counts.ended[end] for end, name in ends.items()},
+        "llmesh_fan_out_branches": {(code,): count for code, count in codes.items()},
+    }
 
 
 def _by_process(processes: Sequence[ChildState]) -> Mapping[str, Series]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from gateway.fanout.behalf import Behalf, Mint, behalf_of
 from gateway.fanout.branch import TYPES, Respondent
 from gateway.fanout.budget import split
 from gateway.fanout.completion import Progress, progress
+from gateway.fanout.counts import Counts
 from gateway.fanout.legs import Legs
 from gateway.fanout.merge import Gathered, read_merge
 from gateway.fanout.plan import Plan, make_plan
@@ -54,9 +55,10 @@ class _Asked:
 class MeshServicer(Base):
     """Sends one request to many tools."""
 
-    def __init__(self, sight: Sight, legs: Legs, mint: Mint, *, clock: Clock) -> None:
-        """sight: what callers may see. mint: writes the tokens of branches."""
+    def __init__(self, sight: Sight, legs: Legs, mint: Mint, counts: Counts, *, clock: Clock) -> None:
+        """sight: what callers may see. mint: writes the tokens of branches. counts: told of each fan-out."""
         self._clock = clock
+        self._counts = counts
         self._sight = sight
         self._legs = legs
         self._mint = mint
@@ -82,17 +84,24 @@ class MeshServicer(Base):
             deadline_s=asyncio.get_running_loop().time() + budget.branch_s,
         )
         run = Run(self._legs, order, asked.progress, retries=self._retries, gathered=asked.gathered)
-        async with aclosing(run.messages()) as messages:
-            async for branches in messages:
-                response = pb.FanOutResponse(branches=branches)
-                if run.over:
-                    summary = _summary(run, asked)
-                    # What one answer and the message of all come to need not fit one.
-                    if branches and response.ByteSize() + summary.ByteSize() > MESSAGE_BYTES:
+        with self._counts.of(run):
+            async with aclosing(run.messages()) as messages:
+                async for branches in messages:
+                    for response in self._told(run, asked, branches):
                         yield response
-                        response = pb.FanOutResponse()
-                    response.summary.CopyFrom(summary)
+
+    def _told(self, run: Run, asked: _Asked, branches: Sequence[pb.Branch]) -> Iterator[pb.FanOutResponse]:
+        """What is told of these branches, and at the end the summary."""
+        self._counts.told(branches)
+        response = pb.FanOutResponse(branches=branches)
+        if run.over:
+            summary = _summary(run, asked)
+            # What one answer and the message of all come to need not fit one.
+            if branches and response.ByteSize() + summary.ByteSize() > MESSAGE_BYTES:
                 yield response
+                response = pb.FanOutResponse()
+            response.summary.CopyFrom(summary)
+        yield response
 
     def _check(self, request: pb.FanOutRequest, behalf: Behalf) -> _Asked:
         """All that can be wrong with a fan-out. Raises InvalidCall or NotFound."""

@@ -12,9 +12,13 @@ import h2.connection
 import h2.errors
 import h2.events
 import h2.exceptions
+from hyperframe.frame import GoAwayFrame
 
 READ_BYTES = 65536
+FRAME_BYTES = 16384
 DRIP_S = 0.05
+# Until the other side has read some more.
+PAUSE_S = 0.005
 
 
 @dataclass(slots=True)
@@ -31,10 +35,32 @@ class Call:
         self.writer.write(self.connection.data_to_send())
         await self.writer.drain()
 
-    async def begin(self) -> None:
+    async def begin(self, *fields: tuple[str, str]) -> None:
         """Send the headers of an answer."""
-        self.connection.send_headers(self.stream, [(":status", "200"), ("content-type", "application/grpc")])
+        told = [(":status", "200"), ("content-type", "application/grpc"), *fields]
+        self.connection.send_headers(self.stream, told)
         await self.flush()
+
+    async def send(self, data: bytes, *, ends: bool = False) -> None:
+        """Send data of the answer, as much as the other side takes now. ends: whether nothing follows."""
+        for start in range(0, max(len(data), 1), FRAME_BYTES):
+            part = data[start : start + FRAME_BYTES]
+            while self.connection.local_flow_control_window(self.stream) < len(part):  # noqa: ASYNC110 nothing tells us
+                await asyncio.sleep(PAUSE_S)
+            last = start + FRAME_BYTES >= len(data)
+            self.connection.send_data(self.stream, part, end_stream=ends and last)
+            await self.flush()
+
+    async def trail(self, *fields: tuple[str, str | bytes]) -> None:
+        """End the answer with these trailers."""
+        self.connection.send_headers(self.stream, fields, end_stream=True)
+        await self.flush()
+
+    async def leave(self, *, last: int, error: int = 0) -> None:
+        """Say that the connection takes no more calls than up to this stream."""
+        # By h2, nothing could be said or heard after it.
+        self.writer.write(GoAwayFrame(0, last_stream_id=last, error_code=error).serialize())
+        await self.writer.drain()
 
     async def refuse(self, code: int) -> None:
         """End the call with a code and no answer."""

@@ -11,6 +11,7 @@ import pytest
 
 from gateway.blocks.words import Block, CallerId, Kind, Target
 from gateway.fanout import room
+from gateway.snapshot import fanout as snapshot
 from gateway.snapshot.blocks import Surroundings
 from gateway.snapshot.build import blocking, build, build_blocks
 from llmesh.api.mesh.v1 import mesh_pb2 as pb
@@ -24,6 +25,7 @@ from tests.gateway.fanout.world import (
     WRITE,
     Behaviour,
     Streaming,
+    any_of,
     eight,
     hang,
     passages,
@@ -154,6 +156,55 @@ async def test_a_reader_who_stops_stops_the_tools() -> None:
         assert sum(sent.values()) * 100_000 < 64 << 20
         call.cancel()
         await running.released()
+
+
+async def test_a_stream_of_nothing_is_no_further_ahead_than_others_and_fits_its_messages() -> None:
+    async with world() as running:
+        await running.publish(running.tool(EIGHT[0], rpc("Stream", streams=True)), policy=OPEN)
+        count, may_end = 60_000, asyncio.Event()
+
+        async def gives_nothing(_data: bytes, _context: object) -> AsyncIterator[bytes]:
+            for _ in range(count):
+                yield b""
+            await may_end.wait()
+
+        running.tools.streams[f"/{EIGHT[0]}/Stream"] = gives_nothing
+        call = running.call(timeout_s=120)
+        first = await anext(aiter(call))
+        held: list[int] = []
+
+        async def no_more_is_held() -> None:
+            held.append(running.legs.room.held_bytes)
+            assert held[-1:] == held[-2:-1]
+
+        await eventually(no_more_is_held, within_s=30, pause_s=1.0)
+        assert held[-1] < 1 << 20
+        may_end.set()
+        told = told_of([first, *[message async for message in call]])
+
+        assert len(told.items[f"{EIGHT[0]}/Stream"]) == count
+        assert max(message.ByteSize() for message in told.messages) < 2 << 20
+        await running.released()
+
+
+async def test_who_states_no_deadline_and_does_not_read_is_let_go() -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(snapshot, "DEFAULT_S", 3)
+        async with eight() as running:
+            for name in EIGHT:
+                running.tools.behaviours[f"/{name}/Retrieve"] = much
+            call = running.send(pb.FanOutRequest(request=any_of(RetrieveRequest(query="a"))), timeout_s=None)
+            await anext(aiter(call))
+
+            async def is_let_go() -> None:
+                assert (running.counts.running, running.legs.room.held_bytes) == (0, 0)
+
+            await eventually(is_let_go, within_s=30)
+            call.cancel()
+
+
+async def much(_data: bytes, _context: object) -> bytes:
+    return passages(("x" * (3 << 20), 1))
 
 
 async def test_a_storm_of_losers_breaks_no_other_fan_out() -> None:

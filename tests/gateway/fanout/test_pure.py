@@ -13,10 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.fanout import allowances
+from gateway.fanout import room as room_of
 from gateway.fanout.behalf import behalf_of
 from gateway.fanout.budget import split
 from gateway.fanout.completion import progress
 from gateway.fanout.merge import Answer, Gathered, read_merge
+from gateway.fanout.room import Room
 from gateway.snapshot.caller import DELEGATION
 from gateway.snapshot.fanout import DELEGATED
 from governance.words import Caller
@@ -158,6 +160,19 @@ def test_a_quorum_is_met_exactly_if_enough_answer_and_ends_as_soon_as_that_is_kn
         if known:
             break
     assert done.met is (sum(ends[:place]) >= quorum)
+
+
+@given(held=st.lists(st.integers(1, 64 << 20), max_size=30), wanted=st.integers(1, 64 << 20))
+def test_however_many_read_nothing_one_more_may_hold_as_much_as_any_of_them(held: list[int], wanted: int) -> None:
+    room = Room()
+    most = [0]
+    for number, size in enumerate(held):
+        if room.hold(number, size):
+            most.append(size)
+    left = room_of.HELD_BYTES - room.held_bytes
+
+    assert left >= max(most)
+    assert room.hold("newcomer", wanted) is (2 * wanted <= left and wanted <= room_of.HELD_OF_A_CALLER_BYTES)
 
 
 # Envoy's guard of a connection, as of 1.40: Http::ConnectionManagerImpl::maybeDrainDueToPrematureResets.

@@ -20,6 +20,7 @@ from google.protobuf.message import Message
 
 from gateway.catalog import CatalogBoard, Contract, Endpoint, Method, Tool
 from gateway.clock import SystemClock
+from gateway.fanout.counts import Counts
 from gateway.fanout.legs import Legs
 from gateway.fanout.lines import Lines
 from gateway.fanout.sight import Sight
@@ -229,6 +230,7 @@ class World:
     services: str
     link: Link
     policy: Policy = field(default_factory=policy_of)
+    counts: Counts = field(default_factory=Counts)
 
     async def publish(self, *tools: Tool, policy: Policy | None = None) -> None:
         """Serve these tools beside the mesh's own."""
@@ -258,7 +260,7 @@ class World:
         return self.send(pb.FanOutRequest(request=sent, **asked), metadata=metadata, timeout_s=timeout_s)
 
     def send(
-        self, request: pb.FanOutRequest, *, metadata: Metadata | None = None, timeout_s: float = 60.0
+        self, request: pb.FanOutRequest, *, metadata: Metadata | None = None, timeout_s: float | None = 60.0
     ) -> grpc.aio.UnaryStreamCall[pb.FanOutRequest, pb.FanOutResponse]:
         """The same of a request as it is."""
         stub: Untyped = MeshServiceStub(self.envoy.channel)
@@ -335,7 +337,9 @@ async def world(**facts: Untyped) -> AsyncGenerator[World]:
         view = View(board, made.permitted, own=platform_tools(services))
         takers = Takers(lambda: board.current.tools)
         sight = Sight(takers, view.permitted, rules=lambda: made.policy)
-        servicer = MeshServicer(sight, legs, lambda delegation: mint(delegation, KEYS.signing()), clock=SystemClock())
+        servicer = MeshServicer(
+            *(sight, legs), lambda delegation: mint(delegation, KEYS.signing()), made.counts, clock=SystemClock()
+        )
         folder.chmod(0o700)
         try:
             async with Server(servicer, address=services, drain_limit_s=0.1):
