@@ -23,11 +23,11 @@ setup: .venv/.installed ## Make .venv and install everything
 # vLLM and all that it needs, in an environment of its own: about 2.5 GB. `make model DEVICE=gpu` for NVIDIA's.
 # Without dependencies: the lock has them, less those that are asked for and not needed.
 DEVICE ?= cpu
-.venv-model/.locked: model_server/requirements-$(DEVICE).txt
+.venv-model/.locked-$(DEVICE): model_server/requirements-$(DEVICE).txt
 	$(PYTHON) -m venv --clear .venv-model
 	.venv-model/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement $<
 	@touch $@
-.venv-model/.installed: .venv-model/.locked pyproject.toml
+.venv-model/.installed: .venv-model/.locked-$(DEVICE) pyproject.toml
 	.venv-model/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 

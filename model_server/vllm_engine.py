@@ -88,7 +88,8 @@ class _Start:
             enforce_eager=on_cpu,
             max_model_len=self._settings.context_length or None,
             max_num_seqs=self._settings.concurrency,
-            max_num_queued_reqs=self._settings.queue,
+            # vLLM counts those that are written, too.
+            max_num_queued_reqs=self._settings.concurrency + self._settings.queue,
             # Without these two an answer that must fit a schema can be spaces without end.
             structured_outputs_config={"backend": "xgrammar", "disable_any_whitespace": True},
             disable_log_stats=False,
@@ -127,7 +128,8 @@ class VllmEngine:
             return await (self._read_prompt(asked) if isinstance(asked, str) else self._read_conversation(asked))
         except VLLMClientError as err:
             field = "prompt" if isinstance(asked, str) else "conversation"
-            raise _wrong(field, str(err)) from err
+            too_long = str(getattr(err, "parameter", "")).startswith("input_")
+            raise _wrong(field, str(err), reason="INPUT_TOO_LONG" if too_long else "REFUSED_BY_MODEL") from err
 
     async def _read_prompt(self, text: str) -> Sequence[int]:
         from vllm.renderers.inputs.preprocess import parse_model_prompt
@@ -170,7 +172,7 @@ class VllmEngine:
                 "too many calls wait for the model", retry_after_s=RETRY_FULL_S, quota="queue", reason="QUEUE_FULL"
             ) from err
         except VLLMClientError as err:
-            raise _wrong("schema" if schema else "sampling", str(err)) from err
+            raise _wrong("schema" if schema else "sampling", str(err), reason="REFUSED_BY_MODEL") from err
 
     async def wait_for_death(self) -> None:
         """Return once its processes are dead."""
@@ -247,5 +249,5 @@ def _dead() -> Unavailable:
     return Unavailable(words, retry_after_s=RETRY_DEAD_S, reason="ENGINE_DIED")
 
 
-def _wrong(field: str, words: str) -> InvalidCall:
-    return InvalidCall(f"`{field}`: {words}", [Violation(field, words)], reason="REFUSED_BY_MODEL")
+def _wrong(field: str, words: str, *, reason: str) -> InvalidCall:
+    return InvalidCall(f"`{field}`: {words}", [Violation(field, words)], reason=reason)

@@ -21,10 +21,12 @@ from tests.docs.pages import Block, Command, commands
 from tests.eventually import eventually
 
 REPO = Path(__file__).resolve().parent.parent.parent
-# The mesh port, the operations port, and the port of a mesh that a page starts beside it.
-WRITTEN = (":8700", ":8701", ":8743")
+# The mesh port, the operations port, the model server's, and the port of a mesh that a page starts beside it.
+WRITTEN = (":8700", ":8701", ":8702", ":8743")
 # What pages change, and so is the checkout's own; all else is the repository's.
 OWN = ("mesh.yaml", "governance")
+# What the mesh file says of models; their figures are by default at the port that is written.
+MODELS = "environment: .venv-model"
 COMMAND_TIMEOUT_S = 120
 READY_TIMEOUT_S = 120
 HIDDEN_NAMES = ("LLMESH_", "PYTHONPATH", "TOKEN")
@@ -40,7 +42,9 @@ class Checkout:
             if entry.name not in OWN and not entry.name.startswith("."):
                 (folder / entry.name).symlink_to(entry)
         (folder / ".venv").symlink_to(sys.prefix)
-        (folder / "mesh.yaml").write_text(self.here((REPO / "mesh.yaml").read_text()))
+        (folder / ".venv-model").symlink_to(REPO / ".venv-model")
+        mesh_file = (REPO / "mesh.yaml").read_text().replace(MODELS, f"{MODELS}\n  metrics: 127.0.0.1:8702")
+        (folder / "mesh.yaml").write_text(self.here(mesh_file))
         self.reset_policies()
 
     def here(self, text: str) -> str:

@@ -23,7 +23,7 @@ PAGES = [
     *("README.md", "docs/concepts.md", "docs/client.md", "docs/fanout.md", "docs/tool.md", "docs/delegation.md"),
     "docs/schemas.md",
     *("docs/configuration.md", "docs/metrics.md", "docs/benchmarks.md", "docs/enforced.md", "docs/threats.md"),
-    *("docs/issuers.md", "docs/rules.md", "docs/records.md", "docs/platform.md"),
+    *("docs/issuers.md", "docs/rules.md", "docs/records.md", "docs/models.md", "docs/platform.md"),
 ]
 # For a program that is not here; tests/docs/test_alerts.py reads what of them is ours.
 PROMETHEUS = ("prometheus.yml", "alerts.yml")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -98,8 +98,15 @@ def processes_below(pid: int) -> list[int]:
         pid = waiting.pop()
         found.append(pid)
         for path in Path(f"/proc/{pid}/task").glob("*/children"):
-            waiting.extend(map(int, path.read_text().split()))
+            # A thread that ends meanwhile has none.
+            with suppress(OSError):
+                waiting.extend(map(int, path.read_text().split()))
     return found
+
+
+def named_below(pid: int, *names: str) -> list[int]:
+    """Of these processes, those whose title begins with one of the names."""
+    return [each for each in processes_below(pid) if _title(each).startswith(names)]
 
 
 def alive(pids: Sequence[int]) -> list[int]:
@@ -110,5 +117,12 @@ def alive(pids: Sequence[int]) -> list[int]:
 def _state(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+def _title(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
     except OSError:
         return ""

@@ -79,3 +79,24 @@ def test_a_restart_of_envoy_that_would_take_up_what_it_cannot_is_refused(
     assert said in raised.value.message
     assert "the old one goes on" in raised.value.step
     assert (home.state / "envoy.json").read_text() == before
+
+
+def test_the_model_server_is_run_where_its_environment_is_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    home, file = Home.find(tmp_path / "m").create(), tmp_path / "mesh.yaml"
+    file.write_text("model_server: {environment: models, model: /big, context_length: 512}\n")
+    assert "model_server" not in {each.name for each in plan.read(home, file).programs}
+    python = tmp_path / "models/bin/python"
+    python.parent.mkdir(parents=True)
+    python.touch()
+    planned = plan.read(home, file)
+    program = next(each for each in planned.programs if each.name == "model_server")
+    assert program.argv[:4] == (str(python), "-P", "-m", "model_server")
+    assert {"--model=/big", "--context-length=512", "--metrics=127.0.0.1:8702"} <= set(program.argv)
+    assert planned.tools == ()
+
+
+def test_no_other_process_is_called_model_server(tmp_path: Path) -> None:
+    file = tmp_path / "mesh.yaml"
+    file.write_text("model_server: {}\nprocesses: [{name: model_server, folder: tool}]\n")
+    with pytest.raises(Problem, match="`model_server` comes twice"):
+        plan.read(Home.find(tmp_path / "m"), file)

@@ -1,0 +1,115 @@
+"""Engines that are killed, and servers that are: what their callers are told, and what is left of them."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Generator
+from os import kill
+
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2  # pyright: ignore[reportMissingTypeStubs]: it ships none
+
+import llmesh
+from llmesh.api.model.v1 import model_pb2 as pb
+from llmesh.api.model.v1.model_pb2_grpc import ModelServiceStub
+from tests.e2e.mesh import running_mesh
+from tests.eventually import eventually
+from tests.model_server.models import (
+    CALL_S,
+    START_S,
+    ModelServer,
+    alive,
+    asked,
+    named_below,
+    processes_below,
+    start_models,
+)
+
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+ENGINE, WORKER = "VLLM::EngineCore", "VLLM::Worker"
+
+
+@pytest.fixture
+def models() -> Generator[ModelServer]:
+    """A model server of its own, its models ready; no mesh."""
+    with running_mesh(start=False) as mesh:
+        server = start_models(mesh, "--concurrency=4", "--drain-s=60")
+        asyncio.run(server.wait_ready())
+        yield server
+
+
+async def read_all(call: grpc.aio.UnaryStreamCall[pb.GenerateRequest, pb.GenerateResponse]) -> object:
+    """The last piece."""
+    last = None
+    while (piece := await call.read()) is not grpc.aio.EOF:
+        last = piece
+    return last
+
+
+async def kill_while_it_writes(models: ModelServer, name: str) -> None:
+    """Kill a process of the engine while it writes: all who read are told so."""
+    (victim,) = named_below(models.process.pid, name)
+    async with llmesh.Mesh(f"unix:{models.socket}") as mesh:
+        calls = [ModelServiceStub(mesh.channel).Generate(asked(max_tokens=4000), timeout=CALL_S) for _ in range(4)]
+        await asyncio.gather(*(call.read() for call in calls))
+        kill(victim, signal.SIGKILL)
+        for call in calls:
+            with pytest.raises(llmesh.Unavailable) as told:
+                await read_all(call)
+            assert told.value.retry_after_s
+            assert told.value.reason == "ENGINE_DIED"
+
+
+async def is_not_serving(models: ModelServer) -> None:
+    assert await models.health() == NOT_SERVING
+
+
+async def all_are_gone(pids: list[int]) -> None:
+    assert not alive(pids)
+
+
+async def test_an_engine_that_is_killed_fails_its_streams_at_once_and_is_started_again(models: ModelServer) -> None:
+    engine = named_below(models.process.pid, ENGINE, WORKER)
+    await kill_while_it_writes(models, ENGINE)
+    await eventually(lambda: is_not_serving(models))
+    async with llmesh.Mesh(f"unix:{models.socket}") as mesh:
+        with pytest.raises(llmesh.Unavailable) as told:
+            async for _ in ModelServiceStub(mesh.channel).Generate(asked(max_tokens=1), timeout=CALL_S):
+                pass
+    assert told.value.reason == "MODEL_NOT_READY"
+    assert told.value.retry_after_s
+    await eventually(lambda: all_are_gone(engine))
+    await models.wait_ready()
+    await it_drains(models)
+
+
+async def it_drains(models: ModelServer) -> None:
+    """SIGTERM lets what is being written end, and nothing else begin; then nothing is left."""
+    everything = processes_below(models.process.pid)
+    async with models.direct() as channel:
+        call = ModelServiceStub(channel).Generate(asked(max_tokens=1000), timeout=CALL_S)
+        assert await call.read()
+        models.process.signal(signal.SIGTERM)
+        last = await read_all(call)
+    assert isinstance(last, pb.GenerateResponse)
+    assert last.finish_reason == pb.FINISH_REASON_LENGTH
+    assert await asyncio.to_thread(models.process.stop) == 0, models.process.said()[-3000:]
+    await eventually(lambda: all_are_gone(everything))
+
+
+async def test_a_worker_that_is_killed_takes_its_engine_along_and_a_server_that_is_killed_everything(
+    models: ModelServer,
+) -> None:
+    engine = named_below(models.process.pid, ENGINE, WORKER)
+    await kill_while_it_writes(models, WORKER)
+    await eventually(lambda: all_are_gone(engine))
+
+    async def starts_again() -> None:
+        assert named_below(models.process.pid, ENGINE)
+
+    await eventually(starts_again, within_s=START_S)
+    everything = processes_below(models.process.pid)
+    models.process.kill()
+    await eventually(lambda: all_are_gone(everything))
