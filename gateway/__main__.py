@@ -295,6 +295,7 @@ def _operations(config: Config, parts: Parts, legs: Legs, fan_outs: Counts) -> A
         addresses={"operations": config.operations, "traces": config.traces.otlp if config.traces else ""},
         ingest=parts.ingest,
         blocks=parts.blocks,
+        unkept=lambda: {"the catalog": parts.discovery.unkept, "the leases": parts.leases.unkept},
     )
     return serve_operations(parts.home, metrics=Metrics(watched), facts=facts, clock=parts.clock)
 

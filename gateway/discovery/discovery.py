@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 # took the last time, as a large one costs what calls and changes need.
 SAVE_AFTER_S = 0.2
 SAVE_REST = 10
+# What a disk did not take is tried again after so long.
+RETRY_S = 1.0
 
 # Large contracts often come, and go, together.
 TIDY_S = 2.0
@@ -119,6 +121,8 @@ class Discovery:
         self._lanes = Lanes(limits.at_once, limits.quick_s)
         # How contracts are read, for those who run the mesh.
         self.looks = self._lanes.looks
+        # Why the catalog is not on disk as it is; empty if it is.
+        self.unkept = ""
         self._untidy = asyncio.Event()
 
     async def run(self) -> None:
@@ -268,7 +272,7 @@ class Discovery:
             await self._unsaved.wait()
             try:
                 # Tools come many at a time, and first they are to be called.
-                await self._clock.sleep(SAVE_AFTER_S + SAVE_REST * took_s)
+                await self._clock.sleep(RETRY_S if self.unkept else SAVE_AFTER_S + SAVE_REST * took_s)
             finally:
                 self._unsaved.clear()
                 began_s = self._clock.monotonic_s()
@@ -284,8 +288,13 @@ class Discovery:
             # A thread cannot be stopped: nothing of ours may write after run has returned.
             await asyncio.wait([saving])
             raise
-        except OSError:
-            log.exception("last good catalog could not be kept")
+        except OSError as err:
+            if not self.unkept:
+                log.exception("last good catalog could not be kept")
+            self.unkept = str(err)
+            self._unsaved.set()
+        else:
+            self.unkept = ""
 
 
 def _same(before: Mapping[str, object], after: Mapping[str, object]) -> bool:

@@ -22,6 +22,7 @@ class Facts:
 
     mesh_file_fault: why the mesh file is not taken up; None if it is.
     addresses: what else it names; empty ones are left out. ingest: what keeps the records.
+    unkept: what should be on disk -> why it is not; empty if it is.
     """
 
     shown: CatalogBoard
@@ -33,6 +34,7 @@ class Facts:
     addresses: Mapping[str, str]
     ingest: Ingest
     blocks: Blocks
+    unkept: Callable[[], Mapping[str, str]]
 
 
 def status(facts: Facts) -> dict[str, object]:
@@ -55,6 +57,8 @@ def status(facts: Facts) -> dict[str, object]:
             "shortened": facts.ingest.shortened,
             "disputed": facts.ingest.disputed,
         },
+        "envoys": facts.publisher.streams,
+        "unkept": {what: error for what, error in facts.unkept().items() if error},
         "blocks": {"in_force": len(facts.blocks.current), "error": facts.blocks.error},
         "catalog": {
             "version": catalog.version,

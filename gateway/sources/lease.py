@@ -34,6 +34,8 @@ NAME = "lease"
 TICK_S = 1.0
 # A disk that is slower than this keeps nobody from a lease.
 SAVE_WAIT_S = 0.5
+# What a disk did not take is tried again after so long.
+RETRY_S = 1.0
 ID_BYTES = 16
 
 # Lease id -> address.
@@ -65,6 +67,8 @@ class Leases:
         self._changed = asyncio.Event()
         self._unsaved = asyncio.Event()
         self._saved = asyncio.Event()
+        # Why they are not on disk as they are; empty if they are.
+        self.unkept = ""
 
     def __len__(self) -> int:
         """How many leases are held."""
@@ -175,9 +179,16 @@ class Leases:
                 # A thread cannot be stopped: nothing of ours may write after run has returned.
                 await asyncio.wait([saving])
                 raise
-            except OSError:
+            except OSError as err:
                 # The lease holds all the same; only a restart would not know of it.
-                log.exception("leases could not be kept", extra={"path": str(self._path)})
+                if not self.unkept:
+                    log.exception("leases could not be kept", extra={"path": str(self._path)})
+                self.unkept = str(err)
+                self._saved.set()
+                await self._clock.sleep(RETRY_S)
+                self._unsaved.set()
+                continue
+            self.unkept = ""
             if not self._unsaved.is_set():
                 self._saved.set()
 

@@ -91,7 +91,7 @@ class Blocks(_Part):
 
 
 class Facts(_Part):
-    """Everything the gateway tells."""
+    """Everything the gateway tells. envoys: that are connected to it. unkept: what is not on disk -> why."""
 
     operations: str = ""
     traces: str = ""
@@ -100,6 +100,8 @@ class Facts(_Part):
     mesh_file: MeshFile
     records: Records = Records()
     blocks: Blocks = Blocks()
+    envoys: int = 1
+    unkept: dict[str, str] = {}
     catalog: CatalogFacts
     endpoints: dict[str, int]
     held: list[str]
@@ -162,6 +164,11 @@ def print_gateway(console: Console, told: Told | None) -> None:
     held = f", {len(facts.held)} held though its source no longer names it" if facts.held else ""
     if facts.mesh_file.error:
         said = f"the mesh file is refused, the endpoints it last named stay in force: {facts.mesh_file.error}"
+        console.print(Text(said, style="red"))
+    if not facts.envoys:
+        console.print("[red]Envoy has no connection to the gateway:[/] calls go on, and nothing new is taken up")
+    for what, error in facts.unkept.items():
+        said = f"{what} cannot be kept, calls go on: a gateway that begins anew would not know the newest: {error}"
         console.print(Text(said, style="red"))
     _print_records(console, facts.records)
     _print_blocks(console, facts.blocks)

@@ -57,6 +57,7 @@ async def told() -> Told:
         addresses={"operations": "127.0.0.1:8701", "traces": ""},
         ingest=ingest,
         blocks=blocks,
+        unkept=lambda: {"the catalog": "", "the leases": "No space left on device"},
     )
     return Told(status(facts), "1.40.0")
 
@@ -104,6 +105,17 @@ async def test_it_tells_versions_policy_catalog_and_endpoints(told: Told) -> Non
     assert "policy: dddddddddddd\n" in text
     assert "catalog: version 1, 1 tool, 1 contract; endpoints: 1 ready, 1 down, 1 refused, 1 held" in text
     assert "http://127.0.0.1:8701/metrics" in text
+
+
+async def test_an_envoy_that_is_not_connected_is_told(told: Told) -> None:
+    assert "Envoy has no connection to the gateway: calls go on, and nothing new is taken up\n" in shown(told)
+    assert "Envoy has no connection" not in shown(Told({**told.facts, "envoys": 1}, "1.40.0"))
+
+
+async def test_what_the_disk_does_not_take_is_told(told: Told) -> None:
+    [line] = [line for line in shown(told).splitlines() if "cannot be kept" in line]
+    assert line.startswith("the leases cannot be kept, calls go on: ")
+    assert line.endswith(": No space left on device")
 
 
 def test_a_gateway_that_is_away_is_said_to_be() -> None:

@@ -15,7 +15,7 @@ import pytest
 from gateway.catalog import Endpoint
 from gateway.sources import lease as lease_module
 from gateway.sources.hold import HOLD_S, WINDOW_S
-from gateway.sources.lease import TTL_S, Leases
+from gateway.sources.lease import RETRY_S, TTL_S, Leases
 from llmesh import home
 from tests.eventually import eventually
 from tests.gateway.fakes import FakeClock
@@ -207,7 +207,19 @@ async def test_a_disk_that_hangs_keeps_nobody_from_a_lease_and_the_newest_are_ke
         await eventually(kept)
 
 
-async def test_a_disk_that_cannot_be_written_costs_nobody_a_lease(tmp_path: Path) -> None:
-    async with running(tmp_path / "nowhere" / "leases.json", FakeClock()) as leases:
+async def test_a_disk_that_cannot_be_written_costs_nobody_a_lease_which_is_kept_once_it_can(tmp_path: Path) -> None:
+    clock, path = FakeClock(), tmp_path / "nowhere" / "leases.json"
+    async with running(path, clock) as leases:
         lease = await leases.register(ADDRESS)
         assert await leases.renew(lease.id) == lease
+        assert "No such file" in leases.unkept
+        path.parent.mkdir()
+
+        async def kept() -> None:
+            await clock.pass_(RETRY_S)
+            assert await leases.renew(lease.id) == lease
+            assert path.exists()
+            assert json.loads(path.read_text()) == {lease.id: ADDRESS}
+            assert leases.unkept == ""
+
+        await eventually(kept)
