@@ -42,6 +42,8 @@ _OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
     ("grpc.max_metadata_size", 64 * 1024),
+    # What could not be read of one tool's answer would stay in the table that later answers of all tools refer to.
+    ("grpc.http2.hpack_table_size.decoder", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 5000),
 )

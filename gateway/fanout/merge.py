@@ -38,12 +38,22 @@ class Answer:
     message: Message
 
 
-Merging = Callable[[Sequence[Answer]], Message]
-"""Makes the one message. There is at least one answer, and all are of one type."""
+@dataclass(frozen=True, slots=True)
+class Merging:
+    """Makes the one message of at least one answer, all of one type. field: the repeated one whose entries it takes."""
+
+    make: Callable[[Sequence[Answer]], Message]
+    field: str = ""
+
+    def count(self, message: Message) -> int:
+        """How many entries of an answer it has to look at."""
+        return len(getattr(message, self.field)) if self.field else 1
 
 
 # Of all answers together, as the message that is made of them has to fit one.
 GATHERED_MOST_BYTES = 12 << 20
+# An entry may take two bytes, and microseconds to merge, in which the gateway does nothing else.
+GATHERED_MOST_ENTRIES = 20_000
 
 
 @dataclass(slots=True)
@@ -53,15 +63,17 @@ class Gathered:
     merging: Merging
     answers: list[Answer] = field(default_factory=list[Answer])
     size_bytes: int = 0
+    entry_count: int = 0
 
     @property
     def is_over(self) -> bool:
         """Whether it is more than fits, and nothing is kept any more."""
-        return self.size_bytes > GATHERED_MOST_BYTES
+        return self.size_bytes > GATHERED_MOST_BYTES or self.entry_count > GATHERED_MOST_ENTRIES
 
     def add(self, name: str, message: Message) -> None:
         """One more. Beyond what fits, none is kept."""
         self.size_bytes += message.ByteSize()
+        self.entry_count += self.merging.count(message)
         if self.is_over:
             self.answers.clear()
         else:
@@ -70,8 +82,9 @@ class Gathered:
     def merged(self) -> Message | str:
         """The one message, or why there is none."""
         if self.is_over:
-            return f"the answers have more than {GATHERED_MOST_BYTES} bytes together"
-        return self.merging(self.answers) if self.answers else "nothing has answered"
+            what = f"{GATHERED_MOST_BYTES} bytes or {GATHERED_MOST_ENTRIES} entries"
+            return f"the answers have more than {what} together"
+        return self.merging.make(self.answers) if self.answers else "nothing has answered"
 
 
 def read_merge(stated: options.Merge, answer: type[Message]) -> Merging:
@@ -79,14 +92,14 @@ def read_merge(stated: options.Merge, answer: type[Message]) -> Merging:
     descriptor = answer.DESCRIPTOR
     match stated.WhichOneof("how"):
         case "first":
-            return _first
+            return Merging(_first)
         case "concatenate":
             name = _repeated(descriptor, stated.concatenate.field, "merge.concatenate", messages=False)
-            return lambda answers: _of_entries(answer, name, _entries(answers, name))
+            return Merging(lambda answers: _of_entries(answer, name, _entries(answers, name)), name)
         case "by_key":
             name = _repeated(descriptor, stated.by_key.field, "merge.by_key", messages=True)
             key = _path(descriptor, name, stated.by_key.key, "merge.by_key.key", _KEYS)
-            return lambda answers: _of_entries(answer, name, _distinct(_entries(answers, name), key))
+            return Merging(lambda answers: _of_entries(answer, name, _distinct(_entries(answers, name), key)), name)
         case "top_k":
             return _top_k(stated.top_k, answer)
         case _:
@@ -104,7 +117,7 @@ def _top_k(stated: options.TopK, answer: type[Message]) -> Merging:
         kept = list(_distinct(found, key) if key else found)
         return _of_entries(answer, name, kept[: stated.k or None])
 
-    return merged
+    return Merging(merged, name)
 
 
 def _below(score: float) -> tuple[bool, float]:

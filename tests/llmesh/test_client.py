@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from echo_tool.service import EchoServicer
 
 import llmesh
 from llmesh import testing
+from tests.hostile.wire import Call, misbehaving
 
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -75,6 +77,26 @@ async def test_a_failure_is_readable_and_keeps_grpcs_own_as_its_cause() -> None:
     assert str(failed.value) == "open it first (FAILED_PRECONDITION, call call-7)"
     assert failed.value.call_id == "call-7"
     assert isinstance(failed.value.__cause__, grpc.aio.AioRpcError)
+
+
+async def test_what_cannot_be_read_of_one_answer_spoils_no_later_one_on_its_connection() -> None:
+    """gRPC keeps an error of reading with the field in HPACK's table, to which later answers refer."""
+    codes = iter(("seven", "7", "5"))
+
+    async def answer(call: Call) -> None:
+        await call.begin()
+        await call.trail(("grpc-status", next(codes)))
+
+    with tempfile.TemporaryDirectory(prefix="wire-") as folder:
+        path = f"{folder}/tool.sock"
+        async with misbehaving(path, answer), llmesh.Mesh(f"unix:{path}") as mesh:
+            stub, found = EchoStub(mesh.channel), list[grpc.StatusCode]()
+            for _ in range(3):
+                with pytest.raises(llmesh.MeshError) as failed:
+                    await stub.Unary(pb.UnaryRequest())
+                found.append(failed.value.code)
+
+    assert found[1:] == [grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.NOT_FOUND]
 
 
 async def test_a_denial_shows_its_rule() -> None:

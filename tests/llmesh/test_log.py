@@ -25,6 +25,8 @@ logging.getLogger("library").setLevel(logging.DEBUG)
 from llmesh.log import configure_logging
 configure_logging()
 logging.getLogger("library").debug("chatter")
+# As grpcio says it.
+logging.getLogger("grpc._cython.cygrpc").error("Invalid encoding on %s", b"a secret\\xff")
 logging.getLogger("tool").warning("index is old", extra={"days": 9, "name_of": ""})
 """
 ID = "0f0e"

@@ -66,6 +66,15 @@ async def test_a_request_that_breaks_a_rule_is_refused_with_the_fields_path(
     assert field in refused.value.message
 
 
+@pytest.mark.parametrize(("count", "told"), [(3, 3), (100_000, 1)], ids=["a few", "very many"])
+async def test_of_a_large_request_no_more_is_told_than_that_it_breaks_its_rules(count: int, told: int) -> None:
+    """To find all that is wrong with it took as long as minutes, in which nobody else was answered."""
+    async with testing.run(EchoServicer()) as tool:
+        with pytest.raises(llmesh.InvalidCall) as refused:
+            await EchoStub(tool.channel).Unary(pb.UnaryRequest(items=[pb.Item()] * count))
+    assert len(refused.value.violations) == told
+
+
 async def test_every_message_of_a_request_stream_is_checked() -> None:
     async with testing.run(EchoServicer()) as tool:
         stub = EchoStub(tool.channel)

@@ -17,7 +17,7 @@ from gateway.fanout import room as room_of
 from gateway.fanout.behalf import behalf_of
 from gateway.fanout.budget import split
 from gateway.fanout.completion import progress
-from gateway.fanout.merge import Answer, Gathered, read_merge
+from gateway.fanout.merge import GATHERED_MOST_ENTRIES, Answer, Gathered, read_merge
 from gateway.fanout.room import Room
 from gateway.snapshot.caller import DELEGATION
 from gateway.snapshot.fanout import DELEGATED
@@ -44,7 +44,7 @@ MERGES = {
 
 
 def merged(stated: options.Merge, given_answers: Sequence[Answer]) -> RetrieveResponse:
-    made = read_merge(stated, RetrieveResponse)(given_answers)
+    made = read_merge(stated, RetrieveResponse).make(given_answers)
     assert isinstance(made, RetrieveResponse)
     return made
 
@@ -130,6 +130,17 @@ def test_answers_that_are_too_large_together_are_not_kept() -> None:
     for name in "abc":
         gathered.add(name, RetrieveResponse(passages=[Passage(text="x" * (5 << 20))]))
     assert isinstance(gathered.merged(), str)
+    assert not gathered.answers
+
+
+@pytest.mark.parametrize("stated", MERGES.values(), ids=MERGES)
+def test_answers_of_very_many_entries_are_not_merged_however_small_they_are(stated: options.Merge) -> None:
+    gathered = Gathered(read_merge(stated, RetrieveResponse))
+    gathered.add("a", RetrieveResponse(passages=[Passage()] * GATHERED_MOST_ENTRIES))
+    assert isinstance(gathered.merged(), RetrieveResponse)
+
+    gathered.add("b", RetrieveResponse(passages=[Passage()]))
+    assert gathered.merged() == "the answers have more than 12582912 bytes or 20000 entries together"
     assert not gathered.answers
 
 

@@ -8,9 +8,11 @@ from collections.abc import AsyncGenerator
 import grpc
 import pytest
 
+from gateway.snapshot import service
 from governance.bundle import parse_bundle
 from llmesh.api.options.v1 import options_pb2 as options
-from tests.envoy import Answer, Mesh, bearer, mesh, method_of, policy_of, token
+from tests.e2e.admin import stat
+from tests.envoy import Answer, Mesh, bearer, call, mesh, method_of, policy_of, token
 from tests.eventually import eventually
 from tests.governance.rules import mesh as mesh_file
 from tests.governance.rules import rule
@@ -62,3 +64,21 @@ async def test_a_message_that_cannot_be_decoded_cuts_no_other_callers_calls(
     answers: list[Answer] = await asyncio.gather(*held)
     assert {answer.code for answer in answers} == {grpc.StatusCode.OK}
     assert (await running.call(f"/{SERVICE}/Get")).code is grpc.StatusCode.OK
+
+
+async def test_clients_that_leave_leave_no_connection_to_a_tool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Envoy keeps the pool of a client's connection after that has closed (envoyproxy/envoy#37617)."""
+    monkeypatch.setattr(service, "IDLE_S", 1)
+    async with mesh() as running:
+        await running.publish(running.tool(SERVICE))
+        for _ in range(5):
+            alone = (("grpc.use_local_subchannel_pool", 1),)
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{running.port}", options=alone) as channel:
+                answer = await call(channel, f"/{SERVICE}/Get", bearer(token()))
+            assert answer.code is grpc.StatusCode.OK
+
+        async def none_is_left() -> None:
+            found = await asyncio.to_thread(stat, running.folder / "admin.sock", f"cluster.{SERVICE}.upstream_cx_active")
+            assert found == 0
+
+        await eventually(none_is_left)
