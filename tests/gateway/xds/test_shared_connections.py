@@ -78,7 +78,9 @@ async def test_clients_that_leave_leave_no_connection_to_a_tool(monkeypatch: pyt
             assert answer.code is grpc.StatusCode.OK
 
         async def none_is_left() -> None:
-            found = await asyncio.to_thread(stat, running.folder / "admin.sock", f"cluster.{SERVICE}.upstream_cx_active")
+            found = await asyncio.to_thread(
+                stat, running.folder / "admin.sock", f"cluster.{SERVICE}.upstream_cx_active"
+            )
             assert found == 0
 
         await eventually(none_is_left)
