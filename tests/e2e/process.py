@@ -55,6 +55,10 @@ class Process:
         self._popen.kill()
         self._popen.wait(KILL_TIMEOUT_S)
 
+    def wait(self) -> int:
+        """Wait until it has ended; its exit status."""
+        return self._popen.wait(STOP_TIMEOUT_S)
+
     def stop(self) -> int:
         """Ask it to end, and wait until it has; its exit status."""
         if self.alive:

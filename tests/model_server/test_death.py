@@ -95,7 +95,7 @@ async def it_drains(models: ModelServer) -> None:
         last = await read_all(call)
     assert isinstance(last, pb.GenerateResponse)
     assert last.finish_reason == pb.FINISH_REASON_LENGTH
-    assert await asyncio.to_thread(models.process.stop) == 0, models.process.said()[-3000:]
+    assert await asyncio.to_thread(models.process.wait) == 0, models.process.said()[-3000:]
     await eventually(lambda: all_are_gone(everything))
 
 

@@ -17,7 +17,8 @@ from llmesh.api.model.v1 import model_pb2 as pb
 from llmesh.api.model.v1.model_pb2_grpc import ModelServiceStub
 from llmesh.api.records.v1 import records_pb2 as records
 from llmesh.api.records.v1.records_pb2_grpc import RecordServiceStub
-from tests.e2e.mesh import free_port, running_mesh
+from llmesh.identity import DevCaller
+from tests.e2e.mesh import OWNER, READER, free_port, running_mesh
 from tests.e2e.recorded import AUDITOR
 from tests.eventually import eventually
 from tests.model_server.models import CALL_S, SERVICE, START_S, ModelServer, asked, chat, start_models
@@ -185,6 +186,17 @@ async def test_beyond_the_queue_a_call_is_told_to_come_again(models: ModelServer
             call.cancel()
         assert error.retry_after_s is not None
         assert error.retry_after_s > 0
+
+
+async def test_nobody_learns_what_others_have_asked_by_what_the_engine_still_knows(models: ModelServer) -> None:
+    async def cached(caller: DevCaller) -> int:
+        async with llmesh.Mesh(models.mesh.address, models.mesh.token(caller)) as mesh:
+            call = ModelServiceStub(mesh.channel).Generate(asked("secret " * 400, max_tokens=1), timeout=CALL_S)
+            return [piece async for piece in call][-1].usage.cached_token_count
+
+    assert await cached(READER) == 0
+    assert await cached(READER) > 500
+    assert await cached(OWNER) == 0
 
 
 async def everybody_is_served(stub: ModelServiceAsyncStub) -> None:
