@@ -99,16 +99,19 @@ def error_from_rpc(error: grpc.aio.AioRpcError) -> MeshError:
 
 def status_from_rpc(error: grpc.aio.AioRpcError) -> status_pb2.Status:
     """The Status that a failed call carries; of one that carries none, its code and message."""
-    plain = status_pb2.Status(code=error.code().value[0], message=error.details() or "")
-    for key, value in error.trailing_metadata() or ():
-        if key == STATUS_KEY and isinstance(value, bytes):
-            try:
-                status = status_pb2.Status.FromString(value)
-            except DecodeError:
-                return plain
-            # A foreign server's details may contradict its code; then only the code counts.
-            return status if status.code == plain.code else plain
-    return plain
+    found = (value for key, value in error.trailing_metadata() or () if key == STATUS_KEY and isinstance(value, bytes))
+    return status_from_parts(error.code().value[0], error.details() or "", next(found, b""))
+
+
+def status_from_parts(code: int, message: str, details: bytes) -> status_pb2.Status:
+    """The same of a call's code, its message, and what it has under STATUS_KEY."""
+    plain = status_pb2.Status(code=code, message=message)
+    try:
+        status = status_pb2.Status.FromString(details)
+    except DecodeError:
+        return plain
+    # A foreign server's details may contradict its code; then only the code counts.
+    return status if status.code == code else plain
 
 
 def error_from_status(status: status_pb2.Status) -> MeshError:

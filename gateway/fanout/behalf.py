@@ -40,7 +40,7 @@ class Behalf:
     caller: Caller
     call_id: str
     address: str
-    trace: Metadata
+    trace: tuple[tuple[str, str], ...]
     path: tuple[str, ...] = ()
     given: frozenset[str] | None = None
     ends_s: int | None = None
@@ -62,7 +62,7 @@ class Behalf:
         for at in range(0, len(paths), METHODS_A_TOKEN):
             some = paths[at : at + METHODS_A_TOKEN]
             token = mint(self._delegation(some, now_s + timeout_s))
-            found.update((path, ((DELEGATION, token), *common)) for path in some)
+            found.update(dict.fromkeys(some, Metadata(((DELEGATION, token), *common))))
         return found
 
     def _delegation(self, paths: Sequence[str], ends_s: float) -> Delegation:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any as Untyped
 from typing import cast
 
 import grpc
 import grpc.aio
-from google.protobuf.any_pb2 import Any
 from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2  # pyright: ignore[reportMissingTypeStubs]: it has stubs, but no py.typed
 
-from gateway.fanout.legs import Call
+from gateway.fanout.legs import Stream
 from gateway.fanout.takers import Taker
+from gateway.http2.reply import Answer
 from llmesh.caller import CALL_ID_KEY, PROVENANCE_KEY
 from llmesh.errors import ToolFailed
-from llmesh.status import status_from_error, status_from_rpc
+from llmesh.status import STATUS_KEY, status_from_error, status_from_parts, status_from_rpc
 
-__all__ = ["CANCELLED", "EXPIRED", "OK", "Outcome", "Respondent", "outcome_of"]
+__all__ = ["CANCELLED", "EXPIRED", "OK", "Outcome", "Respondent", "outcome_of", "outcome_of_stream"]
 
 OK = status_pb2.Status()
 CANCELLED = status_pb2.Status(code=grpc.StatusCode.CANCELLED.value[0], message="not needed any more")
@@ -26,6 +28,7 @@ EXPIRED = status_pb2.Status(code=grpc.StatusCode.DEADLINE_EXCEEDED.value[0], mes
 TYPES = "type.googleapis.com/"
 # Of what an Any takes, beside its URL and its bytes: tags and lengths.
 _FRAMED_BYTES = 16
+_CALL_ID, _PROVENANCE, _STATUS = CALL_ID_KEY.encode(), PROVENANCE_KEY.encode(), STATUS_KEY.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +41,22 @@ class Outcome:
     provenance: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Respondent:
     """Whose responses these are, and their type."""
 
     taker: Taker
     response: type[Message]
+
+    @cached_property
+    def path(self) -> str:
+        """The method's, as it is called."""
+        return f"/{self.taker.name}"
+
+    @cached_property
+    def type_url(self) -> str:
+        """Of its responses, as they are told."""
+        return TYPES + self.taker.method.response_type
 
     def read(self, data: bytes) -> Message | None:
         """The response in data; None if it is none."""
@@ -54,11 +67,7 @@ class Respondent:
 
     def size_bytes(self, data: bytes) -> int:
         """About what the response takes as it is told: a stream of empty ones is not free."""
-        return len(TYPES) + len(self.taker.method.response_type) + _FRAMED_BYTES + len(data)
-
-    def packed(self, data: bytes) -> Any:
-        """The response as it is told."""
-        return Any(type_url=TYPES + self.taker.method.response_type, value=data)
+        return len(self.type_url) + _FRAMED_BYTES + len(data)
 
     def lies(self) -> status_pb2.Status:
         """What is told of a branch whose response is none."""
@@ -66,29 +75,36 @@ class Respondent:
         return status_from_error(ToolFailed(message, reason="MALFORMED_RESPONSE"))
 
 
-async def outcome_of(call: Call) -> Outcome:
-    """How a call that is over ended; it was not cancelled here. Does not wait."""
+def outcome_of(answer: Answer) -> Outcome:
+    """How a call ended that gives one answer."""
+    head, trailers = answer.head, answer.trailers
+    call_id = head.get(_CALL_ID, b"").decode("ascii", "replace")
+    provenance = (trailers.get(_PROVENANCE) or head.get(_PROVENANCE, b"")).decode("ascii", "replace")
+    if not answer.code:
+        return Outcome(OK, answer.response, call_id, provenance)
+    status = status_from_parts(answer.code, answer.message, _decoded(trailers.get(_STATUS, b"")))
+    return Outcome(status, None, call_id, provenance)
+
+
+def _decoded(text: bytes) -> bytes:
+    """What a header of bytes holds; nothing if it is none."""
     try:
-        response = await call if isinstance(call, grpc.aio.UnaryUnaryCall) else None
-        if response is None and await call.code() is not grpc.StatusCode.OK:
-            raise await _error_of(call)
-    except grpc.aio.AioRpcError as err:
-        found = _texts(err.initial_metadata()) | _texts(err.trailing_metadata())
-        return _outcome(status_from_rpc(err), None, found)
-    found = _texts(await call.initial_metadata()) | _texts(await call.trailing_metadata())
-    return _outcome(OK, cast("bytes | None", response), found)
+        return base64.b64decode(text + b"=" * (-len(text) % 4))
+    except ValueError:
+        return b""
 
 
-async def _error_of(call: Call) -> grpc.aio.AioRpcError:
+async def outcome_of_stream(call: Stream) -> Outcome:
+    """How a stream ended that has been read to its end. Does not wait."""
     # The stubs know other metadata than the calls give.
+    code, details = await call.code(), await call.details()
     initial, trailing = cast("Untyped", (await call.initial_metadata(), await call.trailing_metadata()))
-    return grpc.aio.AioRpcError(await call.code(), initial, trailing, await call.details())
+    found = _texts(initial) | _texts(trailing)
+    ok = code is grpc.StatusCode.OK
+    status = OK if ok else status_from_rpc(grpc.aio.AioRpcError(code, initial, trailing, details))
+    return Outcome(status, None, found.get(CALL_ID_KEY, ""), found.get(PROVENANCE_KEY, ""))
 
 
 def _texts(metadata: Untyped) -> dict[str, str]:
     wanted = (CALL_ID_KEY, PROVENANCE_KEY)
     return {key: value for key, value in metadata or () if key in wanted and isinstance(value, str)}
-
-
-def _outcome(status: status_pb2.Status, response: bytes | None, found: dict[str, str]) -> Outcome:
-    return Outcome(status, response, found.get(CALL_ID_KEY, ""), found.get(PROVENANCE_KEY, ""))

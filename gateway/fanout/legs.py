@@ -7,128 +7,193 @@ they ask: `release` sees to that.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any as Untyped
 
 import grpc
 import grpc.aio
 
-from gateway.fanout.allowances import YOUNG_S
-from gateway.fanout.lines import Line, Lines
+from gateway.fanout.allowances import YOUNG_S, Allowance
+from gateway.fanout.lines import RESPONSE_MAX_BYTES, Line, Lines
 from gateway.fanout.room import Room
+from gateway.http2.call import Call
+from gateway.http2.fields import block_of, request_block
+from gateway.http2.reply import Answer, Reply, framed
 
-__all__ = ["Call", "Leg", "Legs", "Metadata"]
+__all__ = ["Leg", "Legs", "Metadata", "Request", "Stream"]
 
-Metadata = Sequence[tuple[str, str | bytes]]
-# Bytes in, bytes out. What gRPC declares as Any: no type is known here.
-Call = grpc.aio.UnaryUnaryCall[Untyped, Untyped] | grpc.aio.UnaryStreamCall[Untyped, Untyped]
+# Bytes out. What gRPC declares as Any: no type is known here.
+Stream = grpc.aio.UnaryStreamCall[Untyped, Untyped]
 
 # How long a call whose time is up may take to be ended by Envoy, which ends it just then.
 EXPIRY_S = 0.25
 
 
+def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What goes with calls."""
+
+    pairs: Sequence[tuple[str, str]]
+
+    @cached_property
+    def block(self) -> bytes:
+        """As it is sent. Made once, however many calls it goes with."""
+        return block_of(self.pairs)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked in calls."""
+
+    message: bytes
+
+    @cached_property
+    def body(self) -> bytes:
+        """As it is sent. Made once, however many calls send it."""
+        return framed(self.message)
+
+
 @dataclass(eq=False, slots=True)
 class Leg:
-    """One call. began_s: by the loop's clock. answered: it has given a response. released: nobody wants it any more."""
+    """One call. resets: of its connection. began_s: by the loop's clock. cancel: breaks it off."""
 
-    call: Call
     line: Line
+    resets: Allowance
     caller: Hashable
+    tool: str
     began_s: float
+    cancel: Callable[[], None] = _nothing
+    # Whether it has given a response, whether it has ended, and whether nobody wants it any more.
     answered: bool = False
+    over: bool = False
     released: bool = False
+    cancelled: bool = False
     # Set while it is to be cancelled later.
     cancelling: asyncio.TimerHandle | None = None
 
 
 @dataclass(eq=False, slots=True)
 class Legs:
-    """All legs of this process, the lines they go by, and the room they take."""
+    """All legs of this process, the lines they go by, and the room they take.
+
+    Whoever begins a leg releases it, once what came of it has been told.
+    """
 
     lines: Lines
     room: Room = field(default_factory=Room)
     # Those that have not ended, given up or not.
-    _open: set[Leg] = field(default_factory=set[Leg])
+    count: int = 0
     # Those that read streams.
     _readers: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
-
-    @property
-    def count(self) -> int:
-        """How many have not ended, those included that were given up."""
-        return len(self._open)
 
     async def close(self) -> None:
         """End every leg, and the connections."""
         await self.lines.close()
 
-    def start(
+    def ask(
         self,
         path: str,
-        request: bytes,
+        request: Request,
         metadata: Metadata,
         *,
         caller: Hashable,
-        kept: Callable[[bytes], bytes | None] | None,
-        ended: Callable[[Leg], None],
+        holds: Callable[[int], bool],
+        ended: Callable[[Answer], None],
     ) -> Leg:
-        """Call a method. Whoever starts a leg releases it, once what came of it has been told.
+        """Call a method that gives one answer.
 
-        kept: what is kept of the one answer, told as soon as that is there; None for a method that answers with a
-        stream. ended: told once the leg is over. Raises OverQuota if the tool or the caller has as many legs as it may.
+        holds: whether so many bytes more of the answer may be held. ended: told once the leg is over. Raises OverQuota
+        if the tool or the caller has as many legs as it may.
         """
-        tool = path.rpartition("/")[0][1:]
-        self.room.enter(caller, tool)
-        line = self.lines.take(caller)
-        # Without types: what is sent and given are bytes.
-        channel: Untyped = line.channel
-        method = channel.unary_unary(path, response_deserializer=kept) if kept else channel.unary_stream(path)
-        call = method(request, metadata=metadata, wait_for_ready=True)
-        leg = Leg(call, line, caller, asyncio.get_running_loop().time())
-        self._open.add(leg)
+        leg = self._begin(path, caller, streams=False)
 
-        def end(_: object) -> None:
-            self.room.end(caller, tool)
+        def end(answer: Answer) -> None:
             self._end(leg)
-            ended(leg)
+            ended(answer)
 
-        leg.call.add_done_callback(end)
+        call = Call(request_block(path) + metadata.block, request.body, Reply(RESPONSE_MAX_BYTES), holds, end)
+        leg.cancel = partial(leg.line.wire.cancel, call)
+        leg.line.wire.start(call)
         return leg
 
-    def keep(self, reader: asyncio.Task[None]) -> None:
-        """Hold a task that reads a leg's stream; it ends with the leg."""
+    def read(
+        self,
+        path: str,
+        request: Request,
+        metadata: Metadata,
+        *,
+        caller: Hashable,
+        reading: Callable[[Leg, Stream], Coroutine[None, None, None]],
+    ) -> Leg:
+        """Call a method that gives a stream. reading: reads it to its end, in a task of its own. Raises OverQuota."""
+        leg = self._begin(path, caller, streams=True)
+        # Without types: what is sent and given are bytes.
+        channel: Untyped = leg.line.channel
+        call = channel.unary_stream(path)(request.message, metadata=metadata.pairs, wait_for_ready=True)
+        leg.cancel = partial(_cancel, call)
+
+        def end(_: object) -> None:
+            self._end(leg)
+
+        call.add_done_callback(end)
+        reader = asyncio.create_task(reading(leg, call))
         self._readers.add(reader)
         reader.add_done_callback(self._readers.discard)
+        return leg
+
+    def _begin(self, path: str, caller: Hashable, *, streams: bool) -> Leg:
+        tool = path[1 : path.rindex("/")]
+        self.room.enter(caller, tool)
+        self.count += 1
+        line = self.lines.take(caller)
+        resets = line.channel_resets if streams else line.wire_resets
+        return Leg(line, resets, caller, tool, asyncio.get_running_loop().time())
 
     def _end(self, leg: Leg) -> None:
-        self._open.discard(leg)
+        leg.over = True
+        # It holds on to what holds the leg.
+        leg.cancel = _nothing
+        self.count -= 1
+        self.room.end(leg.caller, leg.tool)
         self.lines.give_back(leg.caller, leg.line)
         if leg.released:
             self.room.leave(leg.caller)
         if leg.cancelling is not None:
             leg.cancelling.cancel()
-        if not leg.call.cancelled():
-            leg.line.resets.earn()
+        if not leg.cancelled:
+            leg.resets.earn()
 
     def release(self, leg: Leg, *, expired: bool = False) -> None:
         """Give a leg up: it is cancelled now, or once that harms no other. expired: its time is up."""
-        ended = leg not in self._open
-        if ended and not leg.released:
-            self.room.leave(leg.caller)
+        if leg.over:
+            if not leg.released:
+                self.room.leave(leg.caller)
+            leg.released = True
+            return
         leg.released = True
-        if ended or leg.call.done():
+        if leg.cancelled:
             return
         loop = asyncio.get_running_loop()
         age_s = loop.time() - leg.began_s
         if expired:
             leg.cancelling = loop.call_later(EXPIRY_S, self.release, leg)
-        elif leg.answered or age_s > YOUNG_S or leg.line.resets.use():
-            _cancel(leg.call)
+        elif leg.answered or age_s > YOUNG_S or leg.resets.use():
+            self._break_off(leg)
         else:
-            leg.cancelling = loop.call_later(YOUNG_S - age_s, _cancel, leg.call)
+            leg.cancelling = loop.call_later(YOUNG_S - age_s, self._break_off, leg)
+
+    def _break_off(self, leg: Leg) -> None:
+        leg.cancelled = True
+        leg.cancel()
 
 
-def _cancel(call: Call) -> None:
+def _cancel(call: Stream) -> None:
     # `call.cancel()` also cancels the task that waits for the answer, and gRPC then keeps 0.9 KB of each call for ever
     # (grpc/grpc#43360, 1.85).
     untyped: Untyped = call

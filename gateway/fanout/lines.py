@@ -1,6 +1,6 @@
 """Callers' connections to Envoy, by which their branches go.
 
-Each caller has one, so that Envoy and gRPC write much at once. None is shared:
+Each caller has their own, so that much is written at once. None is shared:
 what ends a connection, to Envoy or from Envoy to a tool, ends every call on
 it (docs/adr/014).
 """
@@ -16,6 +16,7 @@ import grpc
 import grpc.aio
 
 from gateway.fanout.allowances import Allowance, resets
+from gateway.http2.wire import Wire
 
 __all__ = ["RESPONSE_MAX_BYTES", "Line", "Lines"]
 
@@ -42,25 +43,35 @@ _OPTIONS = (
     # gRPC would have channels that are alike share a connection.
     ("grpc.use_local_subchannel_pool", 1),
 )
-# How long a connection stays that has no calls.
+# How long connections stay that have no calls.
 IDLE_S = 10.0
 
 
 @dataclass(eq=False, slots=True)
 class Line:
-    """One caller's connection. resets: of young legs on it that are broken off."""
+    """One caller's connections. wire: for one answer to a call. channel: for streams.
 
+    wire_resets, channel_resets: of young legs on each that are broken off.
+    """
+
+    wire: Wire
     channel: grpc.aio.Channel
-    resets: Allowance
+    wire_resets: Allowance
+    channel_resets: Allowance
     # Calls that have not ended.
     open: int = 0
     # Set while it has none.
     closing: asyncio.TimerHandle | None = None
 
+    async def close(self) -> None:
+        """End every call, and the connections."""
+        await self.wire.close()
+        await self.channel.close(None)
+
 
 @dataclass(eq=False, slots=True)
 class Lines:
-    """All lines of this process. socket: the private listener's. resets: what each line may have broken off."""
+    """All lines of this process. socket: the private listener's. resets: what each connection may have broken off."""
 
     socket: Path
     resets: Callable[[], Allowance] = resets
@@ -77,7 +88,7 @@ class Lines:
         line = self._lines.get(caller)
         if line is None:
             channel = grpc.aio.insecure_channel(f"unix:{self.socket}", options=_OPTIONS)
-            line = self._lines[caller] = Line(channel, self.resets())
+            line = self._lines[caller] = Line(Wire(self.socket), channel, self.resets(), self.resets())
         if line.closing is not None:
             line.closing.cancel()
             line.closing = None
@@ -91,11 +102,11 @@ class Lines:
             line.closing = asyncio.get_running_loop().call_later(IDLE_S, self._close, caller)
 
     def _close(self, caller: Hashable) -> None:
-        closing = asyncio.create_task(self._lines.pop(caller).channel.close(None))
+        closing = asyncio.create_task(self._lines.pop(caller).close())
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 
     async def close(self) -> None:
         """End every call, and the connections."""
         for line in list(self._lines.values()):
-            await line.channel.close(None)
+            await line.close()

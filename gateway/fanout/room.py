@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
@@ -20,20 +19,23 @@ HELD_OF_A_CALLER_BYTES = 64 << 20
 HELD_BYTES = 256 << 20
 RETRY_AFTER_S = 1.0
 
+# A key is there for as long as it counts something.
+_Counts = dict[Hashable, int]
+
 
 @dataclass(eq=False, slots=True)
 class Room:
     """What fan-outs of this process take up."""
 
     held_bytes: int = 0
-    _of_callers: Counter[Hashable] = field(default_factory=Counter[Hashable])
-    _of_tools: Counter[Hashable] = field(default_factory=Counter[Hashable])
-    _of_both: Counter[Hashable] = field(default_factory=Counter[Hashable])
-    _held: Counter[Hashable] = field(default_factory=Counter[Hashable])
+    _of_callers: _Counts = field(default_factory=_Counts)
+    _of_tools: _Counts = field(default_factory=_Counts)
+    _of_both: _Counts = field(default_factory=_Counts)
+    _held: _Counts = field(default_factory=_Counts)
 
     def check(self, caller: Hashable, count: int) -> None:
         """Raise OverQuota if so many branches more would be more than a caller may have under way."""
-        if self._of_callers[caller] + count > OF_A_CALLER:
+        if self._of_callers.get(caller, 0) + count > OF_A_CALLER:
             raise _over(
                 f"more than {OF_A_CALLER} branches of your fan-outs would be under way: wait until some have ended",
                 "branches of a caller",
@@ -42,13 +44,14 @@ class Room:
     def enter(self, caller: Hashable, tool: str) -> None:
         """One branch more. Raises OverQuota if the caller, or the tool, has as many as it may."""
         self.check(caller, 1)
-        if self._of_both[caller, tool] >= OF_BOTH:
+        both = caller, tool
+        of_both, of_tool = self._of_both.get(both, 0), self._of_tools.get(tool, 0)
+        if of_both >= OF_BOTH:
             raise _over(f"{OF_BOTH} branches of your fan-outs to `{tool}` are under way", "branches of a tool")
-        if self._of_tools[tool] >= OF_A_TOOL:
+        if of_tool >= OF_A_TOOL:
             raise _over(f"{OF_A_TOOL} branches of fan-outs to `{tool}` are under way", "branches of a tool")
-        self._of_callers[caller] += 1
-        self._of_tools[tool] += 1
-        self._of_both[caller, tool] += 1
+        self._of_callers[caller] = self._of_callers.get(caller, 0) + 1
+        self._of_tools[tool], self._of_both[both] = of_tool + 1, of_both + 1
 
     def end(self, caller: Hashable, tool: str) -> None:
         """A branch has ended: the tool is rid of it."""
@@ -64,10 +67,10 @@ class Room:
 
         Nobody holds more than is left then for everybody else: however few read nothing, some room stays.
         """
-        most = min(HELD_OF_A_CALLER_BYTES, HELD_BYTES - self.held_bytes - size)
-        if self._held[caller] + size > most:
+        held = self._held.get(caller, 0) + size
+        if held > min(HELD_OF_A_CALLER_BYTES, HELD_BYTES - self.held_bytes - size):
             return False
-        self._held[caller] += size
+        self._held[caller] = held
         self.held_bytes += size
         return True
 
@@ -86,7 +89,9 @@ def _over(message: str, quota: str) -> OverQuota:
     return OverQuota(message, retry_after_s=RETRY_AFTER_S, quota=quota)
 
 
-def _decrease(counter: Counter[Hashable], key: Hashable, by: int = 1) -> None:
-    counter[key] -= by
-    if not counter[key]:
-        del counter[key]
+def _decrease(counts: _Counts, key: Hashable, by: int = 1) -> None:
+    left = counts.get(key, 0) - by
+    if left:
+        counts[key] = left
+    else:
+        counts.pop(key, None)

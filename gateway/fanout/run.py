@@ -6,18 +6,20 @@ import asyncio
 from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import partial
-from typing import cast
+from typing import Any as Untyped
 
 import grpc
 import grpc.aio
 
 from gateway.fanout.allowances import Allowance
-from gateway.fanout.branch import CANCELLED, EXPIRED, Outcome, Respondent, outcome_of
+from gateway.fanout.branch import CANCELLED, EXPIRED, Outcome, Respondent, outcome_of, outcome_of_stream
 from gateway.fanout.completion import Ends, Progress
-from gateway.fanout.legs import Leg, Legs, Metadata
+from gateway.fanout.legs import Leg, Legs, Metadata, Request, Stream
 from gateway.fanout.merge import Gathered
 from gateway.fanout.room import crowded
+from gateway.http2.reply import Answer
 from llmesh.api.mesh.v1 import mesh_pb2 as pb
 from llmesh.errors import MeshError
 from llmesh.status import status_from_error
@@ -30,6 +32,8 @@ SENT_MOST = 2
 MESSAGE_BYTES = 1 << 20
 # What a stream may be ahead of the reader, beside the response that goes beyond it.
 AHEAD_BYTES = 1 << 16
+# How long news waits for more, which it is told with: each message costs as much as a branch.
+GATHER_S = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,7 @@ class Order:
     """What a fan-out sends. metadata: what goes with a call of each path. deadline_s: by the loop's clock."""
 
     respondents: Sequence[Respondent]
-    request: bytes
+    request: Request
     metadata: Mapping[str, Metadata]
     caller: Hashable
     deadline_s: float
@@ -54,9 +58,11 @@ class _Branch:
     # Responses that nobody was told yet, and what they come to.
     held: list[bytes] = field(default_factory=list[bytes])
     held_bytes: int = 0
+    # Of an answer that is coming, what is held.
+    coming_bytes: int = 0
     room: asyncio.Event = field(default_factory=asyncio.Event)
-    # Whether there is no more to come of its leg.
-    over: bool = False
+    # How its leg ended; None until it has.
+    came: Outcome | None = None
     # Whether there was no room for what came.
     crowded: bool = False
     # Set once it has ended.
@@ -108,34 +114,46 @@ class Run:
         # Those of which there is something to tell, in that order.
         self._news: dict[_Branch, None] = {}
         self._wake = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        # Wakes it later.
+        self._gathering: asyncio.TimerHandle | None = None
+        # Legs that have not ended, and those that were never sent.
+        self._under_way = len(self._branches)
         # Of answers that the caller may yet be told, and of those that the message under way tells.
         self._held_bytes = self._telling_bytes = 0
         # What comes then is not held.
         self._closed = False
 
-    async def messages(self) -> AsyncGenerator[list[pb.Branch]]:
+    async def messages(self) -> AsyncGenerator[pb.FanOutResponse]:
         """What comes of the branches, as much at once as there is and a message holds. The last may be empty.
 
         However this ends, every leg is given up that has not ended.
         """
-        timer = asyncio.get_running_loop().call_at(self._order.deadline_s, self._expire)
+        timer = self._loop.call_at(self._order.deadline_s, self._expire)
         try:
             for branch in self._branches:
                 self._send(branch)
             while not self.over:
-                await self._wake.wait()
-                self._wake.clear()
+                await self._news_there()
                 while (self._news or self.end is not None) and not self.over:
-                    told = await self._next()
+                    response = self._next()
                     if self.end is not None:
-                        told += self._rest()
+                        self._tell_rest(response)
                         self.over = True
-                    if told or self.over:
-                        yield told
+                    if response.branches or self.over:
+                        yield response
                         self._let_go()
         finally:
             timer.cancel()
             self._close_all()
+
+    async def _news_there(self) -> None:
+        """Return when there is something to tell, and nothing more is worth waiting for."""
+        await self._wake.wait()
+        self._wake.clear()
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
 
     def _close_all(self) -> None:
         self._closed = True
@@ -170,31 +188,30 @@ class Run:
 
     def _tell(self, branch: _Branch) -> None:
         self._news[branch] = None
-        self._wake.set()
+        if not (self._under_way and self.progress.patient) or branch.held_bytes >= AHEAD_BYTES:
+            self._wake.set()
+        elif self._gathering is None:
+            self._gathering = self._loop.call_later(GATHER_S, self._wake.set)
 
     def _send(self, branch: _Branch) -> None:
-        path = f"/{branch.respondent.taker.name}"
-        branch.sent, branch.over = branch.sent + 1, False
-        branch.began_s = branch.began_s or asyncio.get_running_loop().time()
+        path = branch.respondent.path
+        branch.sent, branch.came = branch.sent + 1, None
+        branch.began_s = branch.began_s or self._loop.time()
+        sent = path, self._order.request, self._order.metadata[path]
+        caller = self._order.caller
         try:
-            branch.leg = self._legs.start(
-                path,
-                self._order.request,
-                self._order.metadata[path],
-                caller=self._order.caller,
-                kept=None if branch.streams else partial(self._keep, branch),
-                ended=lambda _: None if branch.streams else self._over(branch),
-            )
+            if branch.streams:
+                branch.leg = self._legs.read(*sent, caller=caller, reading=partial(self._read, branch))
+            else:
+                holds, ended = partial(self._holds, branch), partial(self._answered, branch)
+                branch.leg = self._legs.ask(*sent, caller=caller, holds=holds, ended=ended)
         except MeshError as err:
             branch.outcome = Outcome(status_from_error(err))
+            self._under_way -= 1
             self._tell(branch)
-            return
-        if branch.streams:
-            self._legs.keep(asyncio.create_task(self._read(branch, branch.leg)))
 
-    async def _read(self, branch: _Branch, leg: Leg) -> None:
+    async def _read(self, branch: _Branch, leg: Leg, call: Stream) -> None:
         """Read a stream, no further ahead of the reader than AHEAD_BYTES and one response."""
-        call = cast("grpc.aio.UnaryStreamCall[bytes, bytes]", leg.call)
         # Read to its end even if nobody wants it any more: to cancel this task would leak like `call.cancel()`.
         with suppress(grpc.aio.AioRpcError, asyncio.CancelledError):
             while isinstance(data := await call.read(), bytes):
@@ -209,41 +226,49 @@ class Run:
                 if branch.held_bytes >= AHEAD_BYTES:
                     branch.room.clear()
                     await branch.room.wait()
-        self._over(branch)
+        self._ended(branch, await outcome_of_stream(call))
 
-    def _keep(self, branch: _Branch, answer: bytes | None) -> bytes | None:
-        """What is kept of a branch's one answer, if there is one: nothing where there is no room."""
-        branch.crowded = answer is not None and not self._hold(len(answer))
-        return None if branch.crowded else answer
+    def _holds(self, branch: _Branch, size: int) -> bool:
+        """Whether so much more of a branch's one answer is held: where there is no room, nothing of it."""
+        branch.crowded = not self._hold(size)
+        branch.coming_bytes += 0 if branch.crowded else size
+        return not branch.crowded
 
-    def _over(self, branch: _Branch) -> None:
-        branch.over = True
+    def _answered(self, branch: _Branch, answer: Answer) -> None:
+        if answer.response is None and not self._closed:
+            self._drop(branch.coming_bytes)
+        branch.coming_bytes = 0
+        self._ended(branch, outcome_of(answer))
+
+    def _ended(self, branch: _Branch, outcome: Outcome) -> None:
+        branch.came = outcome
+        self._under_way -= 1
         self._tell(branch)
 
-    async def _next(self) -> list[pb.Branch]:
+    def _next(self) -> pb.FanOutResponse:
         """As much of the news as fits a message."""
-        told: list[pb.Branch] = []
+        response = pb.FanOutResponse()
         size = 0
         while self._news and self.end is None:
             branch = next(iter(self._news))
-            if branch.outcome is None and branch.over and branch.leg is not None:
-                await self._settle(branch, branch.leg)
-            if told and size + branch.size_bytes > MESSAGE_BYTES:
+            if branch.outcome is None and branch.came is not None and branch.leg is not None:
+                self._settle(branch, branch.leg, branch.came)
+            if size and size + branch.size_bytes > MESSAGE_BYTES:
                 break
-            size += branch.size_bytes
+            size += branch.size_bytes + 1
             del self._news[branch]
             if branch.held or branch.outcome is not None:
-                told.append(self._entry(branch))
-        return told
+                self._tell_of(branch, response)
+        return response
 
-    async def _settle(self, branch: _Branch, leg: Leg) -> None:
+    def _settle(self, branch: _Branch, leg: Leg, outcome: Outcome) -> None:
         """See how a leg ended that is over; a branch that may be is sent again."""
-        outcome = await outcome_of(leg.call)
         if branch.crowded:
             branch.outcome = replace(outcome, status=status_from_error(crowded()), response=None)
             return
         if self._is_sent_again(branch, outcome):
             self._legs.release(leg)
+            self._under_way += 1
             self._send(branch)
             return
         if outcome.status.code == 0 and not branch.streams:
@@ -269,40 +294,38 @@ class Run:
             and self._retries.use()
         )
 
-    def _entry(self, branch: _Branch) -> pb.Branch:
+    def _tell_of(self, branch: _Branch, response: pb.FanOutResponse) -> None:
         """What is told of a branch now."""
-        method = branch.respondent.taker.method.name
-        entry = pb.Branch(tool=branch.respondent.taker.tool.service, method=method)
         self._telling_bytes += branch.held_bytes
-        entry.responses.extend(branch.respondent.packed(data) for data in branch.take())
-        if branch.outcome is not None and not branch.told:
+        outcome = branch.outcome if not branch.told else None
+        entry = response.branches.add(**self._facts(branch, outcome))
+        for data in branch.take():
+            entry.responses.add(type_url=branch.respondent.type_url, value=data)
+        if outcome is not None:
             branch.told = True
             if branch.leg is not None:
                 self._legs.release(branch.leg)
                 branch.leg = None
-            ok = branch.outcome.status.code == 0
+            ok = outcome.status.code == 0
             self.progress.count(ok=ok)
             if ok:
                 self._retries.earn()
-            self._close(entry, branch, branch.outcome)
             self.end = self.end or self.progress.end()
-        return entry
 
-    def _close(self, entry: pb.Branch, branch: _Branch, outcome: Outcome) -> None:
-        entry.status.CopyFrom(outcome.status)
-        took_s = asyncio.get_running_loop().time() - branch.began_s
-        entry.latency.FromMicroseconds(round(took_s * 1e6))
-        entry.attempt_count = branch.sent
-        entry.call_id = outcome.call_id
-        entry.provenance = outcome.provenance
+    def _facts(self, branch: _Branch, outcome: Outcome | None) -> dict[str, Untyped]:
+        """The fields of an entry but for its responses. outcome: if it is the branch's last."""
+        taker = branch.respondent.taker
+        told: dict[str, Untyped] = {"tool": taker.tool.service, "method": taker.method.name}
+        if outcome is not None:
+            told["status"] = outcome.status
+            told["latency"] = timedelta(seconds=self._loop.time() - branch.began_s)
+            told["attempt_count"] = branch.sent
+            told["call_id"], told["provenance"] = outcome.call_id, outcome.provenance
+        return told
 
-    def _rest(self) -> list[pb.Branch]:
+    def _tell_rest(self, response: pb.FanOutResponse) -> None:
         """What is told of the branches that the fan-out ends."""
-        told: list[pb.Branch] = []
+        outcome = Outcome(EXPIRED if self.end == Ends.END_DEADLINE else CANCELLED)
         for branch in self._branches:
             if not branch.told:
-                taker = branch.respondent.taker
-                entry = pb.Branch(tool=taker.tool.service, method=taker.method.name)
-                self._close(entry, branch, Outcome(EXPIRED if self.end == Ends.END_DEADLINE else CANCELLED))
-                told.append(entry)
-        return told
+                response.branches.add(**self._facts(branch, outcome))

@@ -24,15 +24,11 @@ _CONTRACTS = 512
 
 @dataclass(frozen=True, slots=True)
 class Taker:
-    """A method that takes one request of a type."""
+    """A method that takes one request of a type. name: as contracts have it, "acme.support.v1.Tickets/GetTicket"."""
 
     tool: Tool
     method: Method
-
-    @property
-    def name(self) -> str:
-        """Its name in contracts: "acme.support.v1.Tickets/GetTicket"."""
-        return f"{self.tool.service}/{self.method.name}"
+    name: str
 
 
 class Takers:
@@ -57,7 +53,8 @@ def _by_type(tools: Mapping[str, Tool]) -> dict[str, list[Taker]]:
     for tool in tools.values():
         for method in tool.methods:
             if not method.client_streaming:
-                found.setdefault(method.request_type, []).append(Taker(tool, method))
+                taker = Taker(tool, method, f"{tool.service}/{method.name}")
+                found.setdefault(method.request_type, []).append(taker)
     for takers in found.values():
         takers.sort(key=lambda taker: taker.name)
     return found

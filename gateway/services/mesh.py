@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,13 +19,12 @@ from gateway.fanout.branch import TYPES, Respondent
 from gateway.fanout.budget import split
 from gateway.fanout.completion import Progress, progress
 from gateway.fanout.counts import Counts
-from gateway.fanout.legs import Legs
+from gateway.fanout.legs import Legs, Request
 from gateway.fanout.merge import Gathered, read_merge
-from gateway.fanout.plan import Plan, make_plan
+from gateway.fanout.plan import Plan
+from gateway.fanout.planned import Plans
 from gateway.fanout.run import MESSAGE_BYTES, Order, Run
-from gateway.fanout.selector import read_selector
 from gateway.fanout.sight import Sight
-from gateway.fanout.takers import Taker, Types
 from gateway.services.caller import current_caller
 from llmesh.api.mesh.v1 import mesh_pb2 as pb
 from llmesh.api.mesh.v1.mesh_pb2_grpc import MeshServiceServicer as Base
@@ -47,7 +46,7 @@ class _Asked:
     """A fan-out that has been checked whole, and of which nothing has been sent."""
 
     plan: Plan
-    respondents: list[Respondent]
+    respondents: Sequence[Respondent]
     progress: Progress
     gathered: Gathered | None
 
@@ -59,10 +58,9 @@ class MeshServicer(Base):
         """sight: what callers may see. mint: writes the tokens of branches. counts: told of each fan-out."""
         self._clock = clock
         self._counts = counts
-        self._sight = sight
+        self._plans = Plans(sight)
         self._legs = legs
         self._mint = mint
-        self._types = Types()
         self._retries: Allowance = retries()
 
     async def FanOut(self, request: pb.FanOutRequest, context: Context) -> AsyncIterator[pb.FanOutResponse]:
@@ -75,10 +73,10 @@ class MeshServicer(Base):
         if remaining_s is not None and remaining_s <= 0:
             raise DeadlineExceeded("the deadline had passed before anything was sent")
         budget = split(remaining_s)
-        paths = [f"/{taker.name}" for taker in asked.plan.takers]
+        paths = [each.path for each in asked.respondents]
         order = Order(
             asked.respondents,
-            request.request.value,
+            Request(request.request.value),
             behalf.metadata(paths, self._mint, timeout_s=budget.whole_s, now_s=self._clock.unix_s()),
             caller=behalf.key,
             deadline_s=asyncio.get_running_loop().time() + budget.branch_s,
@@ -86,48 +84,31 @@ class MeshServicer(Base):
         run = Run(self._legs, order, asked.progress, retries=self._retries, gathered=asked.gathered)
         with self._counts.of(run):
             async with aclosing(run.messages()) as messages:
-                async for branches in messages:
-                    for response in self._told(run, asked, branches):
+                async for news in messages:
+                    for response in self._told(run, asked, news):
                         yield response
 
-    def _told(self, run: Run, asked: _Asked, branches: Sequence[pb.Branch]) -> Iterator[pb.FanOutResponse]:
+    def _told(self, run: Run, asked: _Asked, news: pb.FanOutResponse) -> Iterator[pb.FanOutResponse]:
         """What is told of these branches, and at the end the summary."""
-        self._counts.told(branches)
-        response = pb.FanOutResponse(branches=branches)
+        self._counts.told(news.branches)
         if run.over:
             summary = _summary(run, asked)
             # What one answer and the message of all come to need not fit one.
-            if branches and response.ByteSize() + summary.ByteSize() > MESSAGE_BYTES:
-                yield response
-                response = pb.FanOutResponse()
-            response.summary.CopyFrom(summary)
-        yield response
+            if news.branches and news.ByteSize() + summary.ByteSize() > MESSAGE_BYTES:
+                yield news
+                news = pb.FanOutResponse()
+            news.summary.CopyFrom(summary)
+        yield news
 
     def _check(self, request: pb.FanOutRequest, behalf: Behalf) -> _Asked:
         """All that can be wrong with a fan-out. Raises InvalidCall or NotFound."""
         name = _type_name(request.request)
-        plan = make_plan(
-            name,
-            self._sight.of(behalf.caller, name),
-            read_selector(request.selector),
-            may_call=behalf.may_call,
-            allow_writes=request.allow_writes,
-        )
-        asked = self._types.of(plan.takers[0].tool.contract, name)
-        _check_request(asked, request.request)
-        respondents = list(self._respondents(plan.takers))
+        planned = self._plans.of(name, request, behalf)
+        _check_request(planned.asked, request.request)
+        respondents = planned.respondents
         begun = progress(request.completion, request.quorum, len(respondents))
-        gathered = _gathered(request.merge, asked, respondents) if request.HasField("merge") else None
-        return _Asked(plan, respondents, begun, gathered)
-
-    def _respondents(self, takers: Iterable[Taker]) -> Iterator[Respondent]:
-        # On the whole mesh, a name is one type: answers of one type are of one class, whichever contract has it.
-        types: dict[str, type[Message]] = {}
-        for taker in takers:
-            name = taker.method.response_type
-            if name not in types:
-                types[name] = self._types.of(taker.tool.contract, name)
-            yield Respondent(taker, types[name])
+        gathered = _gathered(request.merge, planned.asked, respondents) if request.HasField("merge") else None
+        return _Asked(planned.plan, respondents, begun, gathered)
 
 
 def _type_name(request: Any) -> str:
@@ -145,7 +126,7 @@ def _check_request(asked: type[Message], request: Any) -> None:
         raise InvalidCall(f"`request.value` {what}", [Violation("request.value", what)], reason="MALFORMED") from err
 
 
-def _gathered(stated: options.Merge, asked: type[Message], respondents: list[Respondent]) -> Gathered:
+def _gathered(stated: options.Merge, asked: type[Message], respondents: Sequence[Respondent]) -> Gathered:
     """What answers are merged by. Raises InvalidCall if these methods' answers cannot be."""
     first = respondents[0]
     for each in respondents:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any as Untyped
 
@@ -26,7 +27,7 @@ from gateway.reading.calls import as_sent
 from llmesh.api.mesh.v1 import mesh_pb2 as pb
 from llmesh.api.mesh.v1.mesh_pb2_grpc import MeshServiceStub
 from llmesh.supervisor import plan
-from tests.bench.fanout_tools import CHUNK_BYTES, PACKAGE, services
+from tests.bench.fanout_tools import CHUNK_BYTES, PACKAGE, SLOW_S, services
 from tests.bench.figures import Figure
 from tests.bench.processes import cpu_s, started
 from tests.e2e.mesh import OWNER, REPO, RunningMesh, running_mesh
@@ -37,6 +38,7 @@ BUDGET_S, LATE_S = 1.0, 0.02
 READ_BYTES_PER_S, READ_S = 3 << 20, 15
 REQUEST = b"\n\x3f" + b"q" * 63
 BUDGETS = 1000
+LEAKS, LEAK_FIRST, LEAK_BRANCHES = 20_000, 2000, 4
 CHAOS = 3
 
 
@@ -196,15 +198,30 @@ async def _budget(bench: Bench) -> Figure:
 
 
 async def _leak(bench: Bench) -> Figure:
-    async def one() -> None:
-        await bench.summed("Slow", completion=pb.COMPLETION_FIRST_OK, selector=pb.Selector(limit=8))
+    """Growth of the gateway over many fan-outs, of which half are broken off by their callers."""
 
-    await _load(one, 1000)
+    async def one() -> None:
+        await bench.summed("Ask", completion=pb.COMPLETION_FIRST_OK, selector=pb.Selector(limit=LEAK_BRANCHES))
+
+    async def broken_off() -> None:
+        call = bench.fan_out("Slow", selector=pb.Selector(limit=LEAK_BRANCHES))
+        # Its branches are under way by then.
+        await asyncio.sleep(SLOW_S / 2)
+        call.cancel()
+        with suppress(grpc.aio.AioRpcError, asyncio.CancelledError):
+            await call.code()
+
+    jobs = cycle((one, broken_off))
+
+    async def either() -> None:
+        await next(jobs)()
+
+    await _load(either, LEAK_FIRST)
     await _settled(bench)
     before = _resident_bytes(bench.gateway)
-    await _load(one, 3000)
+    await _load(either, LEAKS)
     await _settled(bench)
-    return Figure("fanout_leak_bytes", max(0.0, (_resident_bytes(bench.gateway) - before) / 3000), "bytes", 100)
+    return Figure("fanout_leak_bytes", max(0.0, (_resident_bytes(bench.gateway) - before) / LEAKS), "bytes", 100)
 
 
 async def _writes(bench: Bench) -> Figure:

@@ -7,8 +7,8 @@ import ctypes
 import gc
 import multiprocessing
 from collections import Counter
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any as Untyped
 
@@ -18,7 +18,7 @@ import pytest
 
 from gateway.fanout import lines, room
 from gateway.fanout.allowances import Allowance
-from gateway.fanout.legs import Leg, Legs
+from gateway.fanout.legs import Leg, Legs, Metadata, Request, Stream
 from gateway.fanout.lines import Lines
 from llmesh.errors import OverQuota
 from tests.eventually import eventually
@@ -43,6 +43,7 @@ def _mallinfo2() -> Untyped:
 
 
 ANSWERED = "/a.v1.Tool/Answered"
+NOTHING, NO_METADATA = Request(b""), Metadata(())
 
 
 class Hanging(grpc.GenericRpcHandler):
@@ -98,7 +99,15 @@ async def hanging(folder: Path) -> AsyncGenerator[tuple[Legs, Hanging]]:
 
 
 def start(legs: Legs, path: str = "/a.v1.Tool/Get", caller: str = "sam") -> Leg:
-    return legs.start(path, b"", (), caller=caller, kept=bytes, ended=lambda _: None)
+    return legs.ask(path, NOTHING, NO_METADATA, caller=caller, holds=lambda _: True, ended=lambda _: None)
+
+
+def read(legs: Legs, path: str = "/a.v1.Tool/Get", caller: str = "sam") -> Leg:
+    async def reading(_: Leg, call: Stream) -> None:
+        with suppress(grpc.aio.AioRpcError, asyncio.CancelledError):
+            await call.read()
+
+    return legs.read(path, NOTHING, NO_METADATA, caller=caller, reading=reading)
 
 
 async def nothing_is_left(legs: Legs) -> None:
@@ -208,14 +217,15 @@ async def test_each_caller_has_a_connection_that_closes_once_it_is_idle(
         await eventually(none_is_left, within_s=30)
 
 
-async def test_legs_that_are_given_up_keep_no_memory(tmp_path: Path) -> None:
+@pytest.mark.parametrize("begin", [start, read])
+async def test_legs_that_are_given_up_keep_no_memory(tmp_path: Path, begin: Callable[[Legs], Leg]) -> None:
     """gRPC keeps 0.9 KB for each call that `call.cancel()` ends, for ever: 2 MB in each round here."""
     server = multiprocessing.get_context("spawn").Process(target=serve, args=(str(tmp_path / "legs.sock"),))
     server.start()
     legs = Legs(Lines(tmp_path / "legs.sock"))
     legs.lines.resets = lambda: Allowance(1e9, 0, 1e9)
     try:
-        kept = [await _memory_after(2000, legs) for _ in range(8)]
+        kept = [await _memory_after(2000, legs, begin) for _ in range(8)]
 
         # What is taken for a while comes and goes above what is lost for good.
         assert (min(kept[4:]) - min(kept[:4])) / (4 * 2000) < 400
@@ -225,10 +235,10 @@ async def test_legs_that_are_given_up_keep_no_memory(tmp_path: Path) -> None:
         server.join()
 
 
-async def _memory_after(times: int, legs: Legs) -> int:
+async def _memory_after(times: int, legs: Legs, begin: Callable[[Legs], Leg]) -> int:
     """Bytes that this process takes once so many legs have been given up that were under way."""
     for _ in range(times // 100):
-        some = [start(legs) for _ in range(100)]
+        some = [begin(legs) for _ in range(100)]
         await _is_read(legs)
         for leg in some:
             legs.release(leg)
@@ -242,6 +252,6 @@ async def _memory_after(times: int, legs: Legs) -> int:
 async def _is_read(legs: Legs) -> None:
     """Return when the server has read what was sent to it before."""
     over = asyncio.Event()
-    leg = legs.start(ANSWERED, b"", (), caller="sam", kept=bytes, ended=lambda _: over.set())
+    leg = legs.ask(ANSWERED, NOTHING, NO_METADATA, caller="sam", holds=lambda _: True, ended=lambda _: over.set())
     await over.wait()
     legs.release(leg)

@@ -204,7 +204,7 @@ def test_what_a_branch_brings_ends_no_later_than_what_its_fan_out_came_with(time
 
     brought = behalf.metadata(["/b.v1.Tool/Get"], lambda made: str(made.expires_s), timeout_s=timeout_s, now_s=1000)
 
-    assert dict(brought["/b.v1.Tool/Get"])[DELEGATION] == str(ends_s)
+    assert dict(brought["/b.v1.Tool/Get"].pairs)[DELEGATION] == str(ends_s)
 
 
 @given(before=runs, after=runs)

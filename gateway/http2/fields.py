@@ -1,0 +1,139 @@
+"""Header fields as they are sent, without any memory of those before, and as they are read (RFC 7541). Pure.
+
+Tables and Huffman's code are hpack's. Its own decoder takes several times as long for the two blocks of an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+
+from hpack import HPACKError
+from hpack.huffman_table import decode_huffman
+from hpack.table import HeaderTable
+
+from gateway.http2.frames import PeerError, Reason
+
+__all__ = ["EMPTY_TABLE", "FIELDS_MAX_BYTES", "Fields", "Reader", "block_of", "request_block"]
+
+Fields = Mapping[bytes, bytes]
+"""Of a name that comes twice, the last."""
+
+# Those of one answer: as it is sent, and as it is read, where each counts for 32 bytes more. Envoy passes on 60 KiB.
+FIELDS_MAX_BYTES = 1 << 17
+_FIELD_BYTES = 32
+# From now on the sender's table has no room (RFC 7541, 6.3): right whatever the reader allows.
+EMPTY_TABLE = b"\x20"
+# `:method: POST` and `:scheme: http`, of the table that every reader has (RFC 7541, appendix A).
+_POST_HTTP = b"\x83\x86"
+# How a field begins: with its place in the tables; or with its name or that one's place, and then its value, which is
+# put into the table or not. Or it is no field, but the table's new size.
+_INDEXED, _KEPT, _SIZE = 0x80, 0x40, 0x20
+_LENGTH_MAX = 0x7F
+_INTEGER_MAX_BYTES = 5
+_PATHS = 4096
+
+
+def block_of(fields: Iterable[tuple[str, str | bytes]]) -> bytes:
+    """These fields, each written out. Raises ValueError for text that is not ASCII."""
+    made = bytearray()
+    for name, value in fields:
+        key, data = name.encode("ascii"), value.encode("ascii") if isinstance(value, str) else value
+        made += b"\x00" + _length(len(key)) + key + _length(len(data)) + data
+    return bytes(made)
+
+
+def _length(size: int) -> bytes:
+    """A length as HPACK has it (RFC 7541, 5.1): without Huffman's code, in seven bits and as many more as it takes."""
+    if size < _LENGTH_MAX:
+        return bytes((size,))
+    made, size = bytearray((_LENGTH_MAX,)), size - _LENGTH_MAX
+    while size > _LENGTH_MAX:
+        made.append(size & _LENGTH_MAX | 0x80)
+        size >>= 7
+    made.append(size)
+    return bytes(made)
+
+
+@lru_cache(_PATHS)
+def request_block(path: str) -> bytes:
+    """The fields with which a gRPC call of a path begins; its metadata's follow."""
+    return _POST_HTTP + block_of(
+        (
+            (":path", path),
+            (":authority", "localhost"),
+            ("te", "trailers"),
+            ("content-type", "application/grpc"),
+        )
+    )
+
+
+class Reader:
+    """What reads the header blocks of one connection, in their order."""
+
+    def __init__(self) -> None:
+        """None has come."""
+        self._table = HeaderTable()
+
+    def read(self, block: bytes) -> Fields:
+        """The fields in a block. Raises PeerError: what comes after it cannot be read any more."""
+        try:
+            return self._read(block)
+        except (HPACKError, IndexError) as err:
+            raise PeerError(Reason.COMPRESSION_ERROR, f"header fields that cannot be read: {err}") from err
+
+    def _read(self, block: bytes) -> Fields:
+        table, found, at, size = self._table, dict[bytes, bytes](), 0, 0
+        while at < len(block):
+            begins = block[at]
+            if begins & _INDEXED:
+                index, at = _integer(block, at, 0x7F)
+                name, value = table.get_by_index(index)
+            elif begins & _KEPT:
+                name, value, at = self._written(block, at, 0x3F)
+                table.add(name, value)
+            elif begins & _SIZE:
+                table_bytes, at = _integer(block, at, 0x1F)
+                if found or table_bytes > HeaderTable.DEFAULT_SIZE:
+                    raise HPACKError("a new size of the table, at a wrong place or too large")
+                table.maxsize = table_bytes
+                continue
+            else:
+                name, value, at = self._written(block, at, 0x0F)
+            size += _FIELD_BYTES + len(name) + len(value)
+            if size > FIELDS_MAX_BYTES:
+                raise HPACKError(f"they have more than {FIELDS_MAX_BYTES} bytes")
+            found[name] = value
+        return found
+
+    def _written(self, block: bytes, at: int, mask: int) -> tuple[bytes, bytes, int]:
+        """Name and value of a field whose value is written out, and where it ends."""
+        index, at = _integer(block, at, mask)
+        if index:
+            name = self._table.get_by_index(index)[0]
+        else:
+            name, at = _text(block, at)
+        value, at = _text(block, at)
+        return name, value, at
+
+
+def _integer(block: bytes, at: int, mask: int) -> tuple[int, int]:
+    """The number that begins in the low bits of a byte, and where it ends. Raises IndexError, HPACKError."""
+    value, at = block[at] & mask, at + 1
+    if value < mask:
+        return value, at
+    for shift in range(0, 7 * _INTEGER_MAX_BYTES, 7):
+        byte = block[at]
+        value, at = value + ((byte & 0x7F) << shift), at + 1
+        if byte < 0x80:  # noqa: PLR2004 the bit that says that there is more
+            return value, at
+    raise HPACKError("a number without an end")
+
+
+def _text(block: bytes, at: int) -> tuple[bytes, int]:
+    coded = block[at] & 0x80
+    size, at = _integer(block, at, 0x7F)
+    text, at = block[at : at + size], at + size
+    if len(text) != size:
+        raise HPACKError("a text without an end")
+    return decode_huffman(text) if coded else text, at
