@@ -64,6 +64,7 @@ def request_block(path: str) -> bytes:
             (":authority", "localhost"),
             ("te", "trailers"),
             ("content-type", "application/grpc"),
+            ("user-agent", "llmesh"),
         )
     )
 

@@ -47,6 +47,7 @@ async def test_what_is_sent_is_a_grpc_call(tmp_path: Path) -> None:
             (":authority", "localhost"),
             ("te", "trailers"),
             ("content-type", "application/grpc"),
+            ("user-agent", "llmesh"),
             ("x-test", "yes"),
         ]
         assert (body.data, "END_STREAM" in body.flags) == (framed(b"hi"), True)
