@@ -56,9 +56,10 @@ async def start_vllm(source: ModelSource, settings: Settings) -> VllmEngine:
     try:
         return VllmEngine(await asyncio.shield(running))
     except asyncio.CancelledError:
-        begun.give_up()
-        await asyncio.wait([running])
-        if not running.cancelled() and running.exception() is None:
+        while not running.done():
+            begun.give_up()
+            await asyncio.wait([running], timeout=LOOK_EVERY_S)
+        if running.exception() is None:
             running.result().shutdown()
         raise
 
@@ -99,7 +100,7 @@ class _Start:
         return AsyncLLM.from_engine_args(arguments)
 
     def give_up(self) -> None:
-        """Have it fail soon: it waits for its process."""
+        """Have it fail soon, if this is said until it has: it waits for its processes."""
         self._given_up = True
         for process in multiprocessing.active_children():
             process.kill()

@@ -27,7 +27,8 @@ WRITTEN = (":8700", ":8701", ":8702", ":8743")
 OWN = ("mesh.yaml", "governance")
 # What the mesh file says of models; their figures are by default at the port that is written.
 MODELS = "environment: .venv-model"
-COMMAND_TIMEOUT_S = 120
+# The longest wait is for an engine, on a machine that does much else.
+COMMAND_TIMEOUT_S = 400
 READY_TIMEOUT_S = 120
 HIDDEN_NAMES = ("LLMESH_", "PYTHONPATH", "TOKEN")
 

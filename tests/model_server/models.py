@@ -25,7 +25,7 @@ PYTHON = REPO / ".venv-model/bin/python"
 NAME = "model_server"
 SERVICE = "llmesh.api.model.v1.ModelService"
 # An engine is three processes, each of which imports for seconds on a machine that has time for it.
-START_S = 300.0
+START_S = 600.0
 CALL_S = 120.0
 
 

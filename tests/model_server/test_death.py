@@ -99,6 +99,20 @@ async def it_drains(models: ModelServer) -> None:
     await eventually(lambda: all_are_gone(everything))
 
 
+async def test_a_server_that_is_told_to_end_while_its_engine_starts_leaves_nothing() -> None:
+    with running_mesh(start=False) as mesh:
+        models = start_models(mesh)
+
+        async def starts() -> None:
+            assert len(processes_below(models.process.pid)) > 1, models.process.said()[-3000:]
+
+        await eventually(starts, within_s=START_S)
+        everything = processes_below(models.process.pid)
+        models.process.signal(signal.SIGTERM)
+        assert await asyncio.to_thread(models.process.wait) == 0, models.process.said()[-3000:]
+        await eventually(lambda: all_are_gone(everything))
+
+
 async def test_a_worker_that_is_killed_takes_its_engine_along_and_a_server_that_is_killed_everything(
     models: ModelServer,
 ) -> None:
@@ -112,4 +126,5 @@ async def test_a_worker_that_is_killed_takes_its_engine_along_and_a_server_that_
     await eventually(starts_again, within_s=START_S)
     everything = processes_below(models.process.pid)
     models.process.kill()
-    await eventually(lambda: all_are_gone(everything))
+    # One that is just being started finds out when it has loaded what ties it to the others.
+    await eventually(lambda: all_are_gone(everything), within_s=START_S)
