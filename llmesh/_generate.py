@@ -14,14 +14,16 @@ from google.protobuf.message import DecodeError, Message
 from llmesh.api.model.v1 import model_pb2 as pb
 from llmesh.api.model.v1.model_pb2_grpc import ModelServiceStub
 from llmesh.call import Call
-from llmesh.errors import FailedPrecondition, InvalidCall, NotFound, ToolFailed, Unavailable, Unimplemented
+from llmesh.errors import Denied, FailedPrecondition, InvalidCall, NotFound, ToolFailed, Unavailable, Unimplemented
 
 R = TypeVar("R", bound=Message)
 
 _INPUT = "conversation"
+# What the mesh says of a method that the contract lists, and that is not there now, or not for this tool.
+_NOT_DELEGATED = "NOT_DELEGATED"
 _NO_MODEL = (
-    "no model server is on this mesh: `make model` installs one and `llmesh up` starts it; where others run the mesh, "
-    "ask the platform team"
+    "no model server is on this mesh, or its rules permit none to this tool: `make model` installs one and `llmesh up` "
+    "starts it; where others run the mesh, ask the platform team"
 )
 
 
@@ -38,6 +40,10 @@ async def generate(call: Call, prompt: str, response_type: type[R]) -> R:
     try:
         answer = await ModelServiceStub(call.mesh.channel).GenerateMessage(request)
     except (Unimplemented, NotFound) as err:
+        raise Unavailable(_NO_MODEL, reason="NO_MODEL_SERVER") from err
+    except Denied as err:
+        if err.reason != _NOT_DELEGATED:
+            raise
         raise Unavailable(_NO_MODEL, reason="NO_MODEL_SERVER") from err
     except InvalidCall as err:
         raise _refused(err) from err

@@ -1,15 +1,23 @@
-"""A model server that answers what a test says, behind the real interface."""
+"""A model server that answers what a test says, behind the real interface; `python -m tests.models` fills in forms."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 
+import llmesh
 from llmesh.api.model.v1 import model_pb2 as pb
 from llmesh.api.model.v1.model_pb2_grpc import ModelServiceServicer
 
-__all__ = ["Models", "models"]
+__all__ = ["MODELS", "WARNING", "Models", "models"]
+
+MODELS = "llmesh.api.model.v1.ModelService"
+WARNING = "this model fills in forms, and reads nothing"
 
 PROVENANCE = pb.Provenance(model="tests/tiny", revision="r1", weights_digest="sha256:77", prompt_digest="sha256:11")
 
@@ -45,3 +53,37 @@ def models(
         return answer if isinstance(answer, Message) else answer(request)
 
     return Models(given, warning=warning)  # pyright: ignore[reportAbstractUsage] no other method is called
+
+
+def filled_in(request: pb.GenerateMessageRequest) -> Message:
+    """A message of the type that is asked for, by the files that came with it: each field the least that says much."""
+    pool = DescriptorPool()
+    for file in request.descriptors.file:
+        pool.Add(file)
+    message = GetMessageClass(pool.FindMessageTypeByName(request.type))()
+    _fill(message)
+    return message
+
+
+def _fill(message: Message) -> None:
+    for field in cast("Descriptor", message.DESCRIPTOR).fields:
+        if field.message_type is not None:
+            _fill(getattr(message, field.name).add() if field.is_repeated else getattr(message, field.name))
+        elif field.is_repeated:
+            getattr(message, field.name).append(_value(field))
+        else:
+            setattr(message, field.name, _value(field))
+
+
+def _value(field: FieldDescriptor) -> object:
+    match field.cpp_type:
+        case FieldDescriptor.CPPTYPE_STRING:
+            return f"Some {field.name}."
+        case FieldDescriptor.CPPTYPE_DOUBLE:
+            return 0.5
+        case _:
+            return 1
+
+
+if __name__ == "__main__":
+    llmesh.serve(models(filled_in, warning=WARNING))

@@ -175,13 +175,14 @@ FAILURES: Sequence[tuple[Exception, type[MeshError], str]] = [
     (LONG, InvalidCall, "PROMPT_TOO_LONG"),
     (BAD_TYPE, ToolFailed, "MODEL_REFUSED"),
     (NotFound("no such model"), Unavailable, "NO_MODEL_SERVER"),
+    (Denied("not there, or not for you", reason="NOT_DELEGATED"), Unavailable, "NO_MODEL_SERVER"),
     (Unavailable("the engine ended", retry_after_s=5, reason="ENGINE_ENDED"), Unavailable, "ENGINE_ENDED"),
     (OverQuota("48 calls wait", retry_after_s=1), OverQuota, "OVER_QUOTA"),
     (Denied("not you", rule="mesh/x"), Denied, "DENIED"),
 ]
 
 
-@pytest.mark.parametrize(("failure", "kind", "reason"), FAILURES, ids=[reason for _, _, reason in FAILURES])
+@pytest.mark.parametrize(("failure", "kind", "reason"), FAILURES, ids=range(len(FAILURES)))
 async def test_what_fails_at_the_model_is_told_as_what_it_is_to_the_caller(
     judge: Prompt, failure: Exception, kind: type[MeshError], reason: str
 ) -> None:
@@ -192,7 +193,7 @@ async def test_what_fails_at_the_model_is_told_as_what_it_is_to_the_caller(
 
 
 async def test_where_there_is_no_model_server_the_caller_is_told_what_to_do(judge: Prompt) -> None:
-    with pytest.raises(Unavailable, match=r"no model server is on this mesh: `make model`.*`llmesh up`") as caught:
+    with pytest.raises(Unavailable, match=r"no model server is on this mesh.*`make model`.*`llmesh up`") as caught:
         await judged(judge, Empty())  # pyright: ignore[reportAbstractUsage] a mesh with another tool
 
     assert caught.value.reason == "NO_MODEL_SERVER"
