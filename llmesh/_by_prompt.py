@@ -57,7 +57,7 @@ class ByPrompt:
         response_type = message_factory.GetMessageClass(method.output_type)
 
         async def answer(request: Message, _: object) -> Message:
-            return await prompt.ask(request, response_type)
+            return (await prompt.ask(request, response_type)).message
 
         return answer
 

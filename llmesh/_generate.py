@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["generate"]
+__all__ = ["Written", "generate"]
 
+from dataclasses import dataclass
 from functools import cache
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
@@ -27,7 +28,15 @@ _NO_MODEL = (
 )
 
 
-async def generate(call: Call, prompt: str, response_type: type[R]) -> R:
+@dataclass(frozen=True)
+class Written(Generic[R]):
+    """What a model answers. warning: what its reader must be told, such as that the model has random weights."""
+
+    message: R
+    warning: str = ""
+
+
+async def generate(call: Call, prompt: str, response_type: type[R]) -> Written[R]:
     """What a model answers to a prompt, as a message of the type, which its rules hold for. The model is cited.
 
     Raises Unavailable if no model is there now, InvalidCall for a prompt that the model cannot take, and ToolFailed
@@ -50,7 +59,7 @@ async def generate(call: Call, prompt: str, response_type: type[R]) -> R:
     except FailedPrecondition as err:
         raise ToolFailed(f"the model gives no `{name}`: {err.message}", reason=err.reason) from err
     _cite(call, answer)
-    return _checked(answer, response_type)
+    return Written(_checked(answer, response_type), answer.warning)
 
 
 def _refused(err: InvalidCall) -> InvalidCall | ToolFailed:

@@ -109,6 +109,9 @@ class ProcessEntry(Entry):
     command: tuple[str, ...] = Field(
         (), strict=False, description="what to run; none means the folder's own module: python -m <folder's name>"
     )
+    background: bool = Field(
+        default=False, description="whether the mesh is up without it; it runs at a lower priority than the others"
+    )
 
     @property
     def module(self) -> str:

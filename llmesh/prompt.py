@@ -7,7 +7,7 @@ Needs the extra `ll-mesh[prompts]`.
 
 from __future__ import annotations
 
-__all__ = ["FILE_MAX_BYTES", "Prompt", "PromptError"]
+__all__ = ["FILE_MAX_BYTES", "Prompt", "PromptError", "Written"]
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ except ImportError as missing:
 
 from llmesh import _prompt_check as checks
 from llmesh import _prompt_view as views
-from llmesh._generate import generate
+from llmesh._generate import Written, generate
 from llmesh._prompt_check import PromptError
 from llmesh.call import current_call
 
@@ -96,7 +96,7 @@ class Prompt:
             whole.append(piece)
         return "".join(whole)
 
-    async def ask(self, request: Message, response_type: type[R]) -> R:
+    async def ask(self, request: Message, response_type: type[R]) -> Written[R]:
         """What a model on the mesh answers to the prompt for a request, as a message of the type.
 
         Asked for the caller of the current call; prompt and model are cited.

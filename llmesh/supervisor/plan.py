@@ -17,6 +17,7 @@ from llmesh.mesh_file import (
     MODEL_SERVER,
     MeshFile,
     ModelSettings,
+    ProcessEntry,
     TraceSettings,
     join_host_port,
     read_mesh_file,
@@ -63,16 +64,7 @@ def read(home: Home, mesh_file: Path) -> Plan:
         mesh = read_mesh_file(mesh_file)
     except DocumentError as err:
         raise Problem(str(err), "name another one: --mesh-file FILE") from err
-    tools = [
-        tool(
-            home,
-            entry.name,
-            argv=entry.command or (sys.executable, "-m", entry.module),
-            cwd=entry.folder,
-            traces=mesh.traces,
-        )
-        for entry in mesh.processes
-    ]
+    tools = [_entered(home, entry, traces=mesh.traces) for entry in mesh.processes]
     if mesh.model_server and has_environment(mesh.model_server):
         tools.append(model_server(home, mesh.model_server, cwd=mesh_file.absolute().parent, traces=mesh.traces))
     planned = Plan(mesh.host, mesh.port, mesh, ())
@@ -92,6 +84,15 @@ def tracing_environment(name: str, traces: TraceSettings | None) -> dict[str, st
         return {}
     stated = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{traces.otlp}", "OTEL_SERVICE_NAME": name}
     return {variable: os.environ.get(variable, value) for variable, value in stated.items()}
+
+
+def _entered(home: Home, entry: ProcessEntry, *, traces: TraceSettings | None) -> Program:
+    """A process of the mesh file."""
+    argv = entry.command or (sys.executable, "-m", entry.module)
+    if entry.background:
+        argv = ("nice", *argv)
+    started = tool(home, entry.name, argv=argv, cwd=entry.folder, traces=traces)
+    return replace(started, background=entry.background)
 
 
 def tool(home: Home, name: str, *, argv: tuple[str, ...], cwd: Path, traces: TraceSettings | None = None) -> Program:

@@ -271,9 +271,11 @@ async def test_the_gateway_alone_reads_a_tools_prompts_from_it(judge: Prompt, tm
 async def test_code_asks_a_model_by_a_prompt_of_its_own(judge: Prompt) -> None:
     class Asking(JudgesServicer):
         async def Judge(self, request: pb.JudgeRequest, context: object) -> pb.JudgeResponse:
-            return await judge.ask(request, pb.JudgeResponse)
+            written = await judge.ask(request, pb.JudgeResponse)
+            assert written.warning == "random"
+            return written.message
 
-    answer, cited = await judged(judge, models(GOOD), servicer=Asking())  # pyright: ignore[reportAbstractUsage]
+    answer, cited = await judged(judge, models(GOOD, warning="random"), servicer=Asking())  # pyright: ignore[reportAbstractUsage]
 
     assert (answer, cited[0]["prompt"]) == (GOOD, "judge")
 

@@ -2,12 +2,13 @@
 
 import llmesh
 
+from .reply import PROMPT
 from .service import AnswersService
 
 
 def main() -> None:
     """Serve until stopped."""
-    llmesh.serve(AnswersService())
+    llmesh.serve(AnswersService(), prompts=[PROMPT])
 
 
 if __name__ == "__main__":

@@ -10,12 +10,14 @@ from llmesh.api.retrieval.v1 import retrieval_pb2 as retrieval
 
 from .ticket import METHOD, SERVICE
 
-__all__ = ["RETRIEVERS", "gather"]
+__all__ = ["RETRIEVERS", "cite", "gather"]
 
 Answered = llmesh.Branch[retrieval.RetrieveResponse]
 
 # Of the time that the call has left: the rest is for the answer, without those that are slow.
 _SHARE = 0.8
+# However long the call may take: a reply takes its time, and passages don't.
+_MOST_S = 8.0
 # What a RetrieveRequest takes: a title is of another tool, and may be longer.
 _QUERY_CHARS = 4096
 
@@ -33,10 +35,10 @@ RETRIEVERS = _retrievers()
 async def gather(call: llmesh.Call, question: str, *, limit: int) -> pb.AnswerTicketResponse:
     """The passages that bear on a question best, of all who were asked, and who gave no answer.
 
-    What is given is cited. Raises Unavailable if nobody answered.
+    Raises Unavailable if nobody answered.
     """
     request = retrieval.RetrieveRequest(query=question[:_QUERY_CHARS], limit=limit)
-    timeout_s = None if call.remaining_s is None else call.remaining_s * _SHARE
+    timeout_s = _MOST_S if call.remaining_s is None else min(_MOST_S, call.remaining_s * _SHARE)
     try:
         told = await call.mesh.fan_out_all(request, retrieval.RetrieveResponse, merge=None, timeout_s=timeout_s)
     except llmesh.NotFound as err:
@@ -45,11 +47,14 @@ async def gather(call: llmesh.Call, question: str, *, limit: int) -> pb.AnswerTi
     if not any(branch.error is None for branch in told.branches):
         why = "; ".join(f"{each.method}: {each.reason}" for each in unanswered)
         raise llmesh.Unavailable(f"nobody who was asked answered: {why}", reason="NO_ANSWERS")
-    sources = _best(told.branches, limit=limit)
+    return pb.AnswerTicketResponse(sources=_best(told.branches, limit=limit), unanswered=unanswered)
+
+
+def cite(call: llmesh.Call, sources: Iterable[pb.Source]) -> None:
+    """Cite what is given."""
     for each in sources:
         citation = each.passage.citation
         call.cite(tool=each.tool, title=citation.title, location=citation.location, digest=citation.digest)
-    return pb.AnswerTicketResponse(sources=sources, unanswered=unanswered)
 
 
 def _best(branches: Iterable[Answered], *, limit: int) -> list[pb.Source]:

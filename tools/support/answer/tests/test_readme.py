@@ -22,7 +22,8 @@ class Answering(AnswersServicer):
         source.passage.score = 0.5
         source.passage.citation.title = request.text
         gone = pb.Unanswered(method="acme.handbook.v1.HandbookSearch/Retrieve", reason="it is not on the mesh")
-        return pb.AnswerTicketResponse(sources=[source], unanswered=[gone])
+        reply = pb.Reply(found=True, sentences=[pb.Sentence(text="So it is.", passages=[1])])
+        return pb.AnswerTicketResponse(sources=[source], unanswered=[gone], reply=reply, note="a test wrote it")
 
 
 async def test_python_snippet_runs() -> None:
@@ -36,13 +37,17 @@ async def test_python_snippet_runs() -> None:
     assert printed.decode().splitlines() == [
         "0.50 group of tasks, by acme.engineering.v1.DocSearch",
         "no answer of acme.handbook.v1.HandbookSearch/Retrieve: it is not on the mesh",
+        "So it is. [1]",
+        "a test wrote it",
     ]
 
 
-def test_call_on_the_command_line_is_one_the_method_takes() -> None:
-    (request,) = re.findall(r"llmesh call acme.support.v1.Answers/AnswerTicket '(.*?)'", README)
+def test_calls_on_the_command_line_are_ones_the_method_takes() -> None:
+    requests = re.findall(r"llmesh call acme.support.v1.Answers/AnswerTicket '(.*?)'", README)
 
-    assert json_format.Parse(request, pb.AnswerTicketRequest()).text
+    assert len(requests) == 2
+    for each in requests:
+        assert json_format.Parse(each, pb.AnswerTicketRequest()).text
 
 
 def test_readme_says_where_every_module_is() -> None:

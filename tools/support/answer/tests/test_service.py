@@ -17,6 +17,7 @@ from acme.support.v1 import answer_pb2 as pb
 from acme.support.v1 import tickets_pb2
 from acme.support.v1.answer_pb2_grpc import AnswersStub
 from acme.support.v1.tickets_pb2_grpc import TicketsServicer
+from answer.reply import PROMPT
 from answer.service import AnswersService
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
@@ -223,7 +224,7 @@ async def test_where_nobody_is_there_the_call_fails_and_says_why() -> None:
 
 
 async def test_where_nothing_bears_on_the_ticket_there_is_nothing() -> None:
-    assert await answered(Docs(), Packages(), Handbook()) == pb.AnswerTicketResponse()
+    assert await answered(Docs(), Packages(), Handbook()) == pb.AnswerTicketResponse(reply=pb.Reply(found=False))
 
 
 REFUSED = [
@@ -252,7 +253,8 @@ async def test_what_is_given_is_cited() -> None:
         await call
         trailers = dict(await call.trailing_metadata() or ())
 
-    (cited,) = json.loads(str(trailers["x-llmesh-provenance"]))
+    prompt, cited = json.loads(str(trailers["x-llmesh-provenance"]))
+    assert prompt["prompt"] == PROMPT.name
     assert (cited["tool"], cited["title"]) == (DOCS, "page of a")
 
 
@@ -266,6 +268,7 @@ def test_contract_is_a_whole_product_sheet() -> None:
     method = ANSWER.GetOptions().Extensions[options.method]
 
     empty = {field.name for field in sheet.DESCRIPTOR.fields} - {field.name for field, _ in sheet.ListFields()}
-    assert empty == {"models", "prompts", "hidden"}
+    assert empty == {"hidden"}
+    assert list(sheet.prompts) == [PROMPT.name]
     assert method.effect == options.EFFECT_READ
     assert ANSWER.GetOptions().idempotency_level == ANSWER.GetOptions().NO_SIDE_EFFECTS

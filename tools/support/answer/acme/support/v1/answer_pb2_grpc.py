@@ -27,7 +27,7 @@ if _version_not_supported:
 
 class AnswersStub(object):
     """Gathers what answers a ticket: passages from all over the organisation, each
-    with its source.
+    with its source, and a reply whose every sentence names those it rests on.
     """
 
     def __init__(self, channel):
@@ -45,7 +45,7 @@ class AnswersStub(object):
 
 class AnswersServicer(object):
     """Gathers what answers a ticket: passages from all over the organisation, each
-    with its source.
+    with its source, and a reply whose every sentence names those it rests on.
     """
 
     def AnswerTicket(self, request, context):
@@ -55,7 +55,9 @@ class AnswersServicer(object):
         given by its id is read in the caller's name too, and others are asked with
         its title alone, which names nobody: what was said in confidence stays
         there. A tool that does not answer in time, or refuses, is told of; the
-        others' passages come all the same.
+        others' passages come all the same. From the passages, and from nothing
+        else, a model of the mesh writes a reply, unless the caller wants none;
+        where no model can, the passages come alone, with a note that says why.
         INVALID_ARGUMENT with BadRequest: a field breaks its rule.
         NOT_FOUND: there is no such ticket, or no longer.
         PERMISSION_DENIED: the caller may not read the ticket.
@@ -83,7 +85,7 @@ def add_AnswersServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class Answers(object):
     """Gathers what answers a ticket: passages from all over the organisation, each
-    with its source.
+    with its source, and a reply whose every sentence names those it rests on.
     """
 
     @staticmethod
