@@ -131,7 +131,16 @@ async def test_a_question_is_answered_from_every_domain_with_sources(mesh: Runni
     assert all(each.passage.citation.digest for each in answer.sources)
     scores = [each.passage.score for each in answer.sources]
     assert scores == sorted(scores, reverse=True)
-    assert [each["tool"] for each in cited] == [each.tool for each in answer.sources]
+    prompt, *sources = cited
+    assert prompt["prompt"] == "reply"
+    assert [each["tool"] for each in sources] == [each.tool for each in answer.sources]
+
+
+async def test_without_a_model_server_the_passages_come_alone_and_say_why(mesh: RunningMesh) -> None:
+    answer, _ = await answered(mesh, READER, text="how to call a tool with a timeout")
+
+    assert not answer.HasField("reply")
+    assert answer.note.startswith("there is no reply: no model server is on this mesh")
 
 
 async def test_a_ticket_is_read_and_answered_in_the_callers_name(mesh: RunningMesh) -> None:
