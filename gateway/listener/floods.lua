@@ -1,8 +1,9 @@
 -- A token that is not believed costs more to refuse than a call to serve, so an
 -- address may show only so many in a second. Beyond that, its connections that
 -- showed one are refused without a look at their tokens; those that did not,
--- such as another caller's behind the same address, go on. LIMIT is generated
--- before this text. Each of Envoy's workers counts by itself.
+-- such as another caller's behind the same address, go on. Each of Envoy's
+-- workers counts by itself. LIMIT is generated before this text, and where the
+-- filter of the blocks writes: BLOCKS and BLOCKS_RESULT.
 
 local second, refused, guilty, over = 0, {}, {}, false
 
@@ -36,8 +37,9 @@ end
 function envoy_on_response(handle)
   if handle:headers():get("grpc-status") ~= "16" then return end
   local stream = handle:streamInfo()
-  -- A tool's own answer: the token was believed.
-  if stream:dynamicMetadata():get("llmesh.caller") then return end
+  -- A tool's own answer: the token was believed, so that it was looked up what is blocked.
+  local looked_up = stream:dynamicMetadata():get(BLOCKS)
+  if looked_up and looked_up[BLOCKS_RESULT] then return end
   local now = os.time()
   if now ~= second then
     second, refused, guilty, over = now, {}, {}, false

@@ -13,7 +13,7 @@ from typing import Any as Untyped
 
 from google.protobuf.message import Message
 
-from gateway.snapshot.predicate import predicate
+from gateway.snapshot.predicate import is_typed, predicate
 from gateway.xds.messages import make, pack
 from governance.expression import FALSE, Expression
 from governance.residue import Residue
@@ -30,6 +30,11 @@ _RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC"
 def rules(residue: Residue) -> dict[str, Untyped]:
     """The per-route RBAC that decides, as an Any."""
     return _rules(residue.expression, residue.forbids)
+
+
+def are_typed(residue: Residue) -> bool:
+    """Whether the RBAC reads the caller with its types."""
+    return is_typed(residue.expression) or any(is_typed(clause.when) for clause in residue.forbids)
 
 
 @lru_cache(maxsize=KEPT_RULES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from importlib import resources
 from typing import Any as Untyped
 from typing import cast
@@ -11,7 +12,7 @@ from google.protobuf.message import Message
 
 from gateway.snapshot import refusals
 from gateway.snapshot.fanout import DELEGATED
-from gateway.xds.messages import make
+from gateway.xds.messages import make, pack
 from governance import delegation
 from governance.issuers import Issuer, Issuers
 
@@ -101,6 +102,13 @@ def derive(issuers: Issuers) -> Message:
         # No route asks for what it writes: without this, Envoy would look for the call's route twice.
         clear_route_cache={"value": False},
     )
+
+
+@cache
+def typed() -> dict[str, Untyped]:
+    """What a route says of filters, to be given the caller with its types beside the headers."""
+    asks = make("envoy.extensions.filters.http.lua.v3.LuaPerRoute", filter_context={"typed": True})
+    return {CALLER: pack(asks)}
 
 
 def _bindings(issuer: Issuer) -> dict[str, Untyped]:

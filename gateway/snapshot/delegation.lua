@@ -42,16 +42,16 @@ local function field(number, value)
   return string.char(number * 8 + 2) .. length .. string.char(rest) .. value
 end
 
--- Answers with a google.rpc.Status that holds an ErrorInfo. code: gRPC's, and http: that of HTTP.
-local function refuse(handle, http, code, reason, message)
+-- An answer's headers and body, with a google.rpc.Status that holds an ErrorInfo. code: gRPC's, and http: that of HTTP.
+local function refusal(handle, http, code, reason, message)
   message = message:gsub("[^ -~]", "?"):sub(1, MAX_TEXT_BYTES)
   local info = field(1, reason) .. field(2, "llmesh")
   local detail = field(1, "type.googleapis.com/google.rpc.ErrorInfo") .. field(2, info)
   local status = string.char(8, code) .. field(2, message) .. field(3, detail)
-  handle:respond({
+  return {
     [":status"] = http, ["grpc-status"] = tostring(code),
     ["grpc-status-details-bin"] = handle:base64Escape(status),
-  }, message)
+  }, message
 end
 
 -- The caller, and why the call is refused, if it is; nil if no tool makes the call.

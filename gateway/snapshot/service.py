@@ -10,7 +10,7 @@ from typing import Any as Untyped
 from google.protobuf.message import Message
 
 from gateway.catalog import Endpoint, Method, Tool
-from gateway.snapshot import access, fanout, refusals, tls
+from gateway.snapshot import access, caller, fanout, refusals, tls
 from gateway.snapshot.ads import ADS
 from gateway.snapshot.delegate import delegated
 from gateway.snapshot.parts import Part, concurrency_of, parts
@@ -225,6 +225,8 @@ def _route(tool: Tool, method: Method, residue: Residue, cluster: str, quotas: C
         "route": _action(method, cluster),
         "typed_per_filter_config": {
             "llmesh.rules": access.rules(residue),
+            # The tool's delegation is made of it, too.
+            **(caller.typed() if access.are_typed(residue) or method.options.uses else {}),
             **turned_on(method, quotas),
             **bounded(method, residue.tool.path),
             **delegated(tool, method),

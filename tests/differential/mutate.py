@@ -17,8 +17,9 @@ from governance import bundle, residue
 from tests.differential.mutants import Mutant
 
 REPO = Path(__file__).parents[2]
+PREDICATES = (predicate._comparison, predicate._typed_caller, predicate.is_typed)  # pyright: ignore[reportPrivateUsage]
 # What rules were made into, which is kept from bundle to bundle.
-KEPT = (bundle._rule, residue._total, access._rules, predicate._comparison)  # pyright: ignore[reportPrivateUsage]
+KEPT = (bundle._rule, residue._total, access._rules, *PREDICATES)  # pyright: ignore[reportPrivateUsage]
 
 
 @contextmanager

@@ -41,7 +41,7 @@ def without(resources: Resources, name: str) -> Resources:
 def with_script(resources: Resources, script: str) -> Resources:
     lua = make("envoy.extensions.filters.http.lua.v3.Lua", default_source_code={"inline_string": script})
     config = make("envoy.config.core.v3.TypedExtensionConfig", name=CALLER, typed_config=pack(lua))
-    changed = {**resources[EXTENSION], CALLER: Resource("changed", serialize(config))}
+    changed = {**resources[EXTENSION], CALLER: Resource(script, serialize(config))}
     return {**resources, EXTENSION: changed}
 
 
@@ -91,6 +91,11 @@ async def test_the_port_stays_shut_while_one_of_the_filters_is_not_there(name: s
             "handle:streamInfo():dynamicMetadata():set('llmesh.caller', 'v', {subject = 7, roles = 'editor'}) end",
             id="a caller of other types",
         ),
+        pytest.param(
+            "function envoy_on_request(handle) handle:headers():replace('x-llmesh-issuer', 'corp') "
+            "handle:headers():replace('x-llmesh-roles', 'editor') end",
+            id="a caller without a subject",
+        ),
     ],
 )
 async def test_where_no_caller_was_derived_nobody_is_let_in(script: str) -> None:
@@ -110,6 +115,34 @@ async def test_where_no_caller_was_derived_nobody_is_let_in(script: str) -> None
 
         assert (await running.call(GET)).code is grpc.StatusCode.PERMISSION_DENIED
         assert sum(running.backend.calls.values()) == 1
+
+
+def caller_with(roles: str) -> str:
+    """A script that derives a caller with these roles, as they travel."""
+    told = {"issuer": "corp", "roles": roles, "subject": "sam"}
+    lines = (f"handle:headers():replace('x-llmesh-{name}', '{value}')" for name, value in told.items())
+    return f"function envoy_on_request(handle) {' '.join(lines)} end"
+
+
+async def test_a_role_is_no_part_of_another_and_no_pattern() -> None:
+    editors = rule("editors", "permit", "'support.editor' in caller.roles")
+    async with mesh() as running:
+        resources = resources_of(running, parse_bundle(mesh_file(editors), {}))
+        for roles in ("supportXeditor", "support.editors", "a.support.editor", "support,editor", ""):
+            await running.publish_resources(with_script(resources, caller_with(roles)))
+            assert (await running.call(GET)).code is grpc.StatusCode.PERMISSION_DENIED, roles
+        for roles in ("support.editor", "support.editor,b", "a,support.editor", "a,support.editor,b"):
+            await running.publish_resources(with_script(resources, caller_with(roles)))
+            assert (await running.call(GET)).code is grpc.StatusCode.OK, roles
+
+
+async def test_a_role_that_nobody_can_have_lets_nobody_in() -> None:
+    rules = [rule("both", "permit", "'a,b' in caller.roles"), rule("none", "permit", "'' in caller.roles")]
+    async with mesh() as running:
+        resources = resources_of(running, parse_bundle(mesh_file(*rules), {}))
+        for roles in ("a,b", ""):
+            await running.publish_resources(with_script(resources, caller_with(roles)))
+            assert (await running.call(GET)).code is grpc.StatusCode.PERMISSION_DENIED, roles
 
 
 async def test_deleting_a_domains_last_permit_widens_nothing() -> None:
