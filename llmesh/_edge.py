@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import json
 import logging
 import secrets
 import time
@@ -29,13 +28,13 @@ from llmesh._sizes import Sizes
 from llmesh._tracing import answering as answering_span
 from llmesh.call import PROVENANCE_MAX_BYTES, Call, answer
 from llmesh.caller import CALL_ID_KEY, PROVENANCE_KEY, Caller, read_metadata
-from llmesh.errors import InvalidCall, MeshError, ToolFailed, Unimplemented, Violation
+from llmesh.errors import InvalidCall, MeshError, ToolFailed, Unimplemented
 from llmesh.log import call_facts
+from llmesh.rules import violations
 from llmesh.status import CODES, STATUS_KEY, status_from_error
 
 if TYPE_CHECKING:
     import protovalidate
-    from protovalidate import ViolationPb as _Violation
 
     # What gRPC itself declares as Any: the messages, whose types only a contract knows.
     Handler = grpc.RpcMethodHandler[Any, Any]
@@ -48,8 +47,6 @@ T = TypeVar("T")
 
 # An error's details need the rest of gRPC's 8 KiB.
 _PROVENANCE_OF_ERROR_MAX_BYTES = 2048
-_VIOLATIONS_MAX = 32
-_ALL_VIOLATIONS_BYTES = 16 << 10
 
 
 def wrap_handler(
@@ -116,12 +113,8 @@ class _Messages:
             message = self.deserialize(data)
         except DecodeError as err:
             raise InvalidCall("the request is not a message of this method's type", reason="MALFORMED") from err
-        # One tells that there are some. A large request may break so many rules that to find them all takes minutes.
-        violations = self.validator.collect_violations(message, fail_fast=True)
-        if violations:
-            if len(data) <= _ALL_VIOLATIONS_BYTES:
-                violations = self.validator.collect_violations(message)
-            found = tuple(_violation(violation.proto) for violation in violations[:_VIOLATIONS_MAX])
+        found = violations(self.validator, message)
+        if found:
             first = found[0]
             raise InvalidCall(f"`{first.field}` {first.description}" if first.field else first.description, found)
         return message
@@ -334,14 +327,3 @@ def _send_provenance(context: Context, call: Call) -> None:
 
 def _trailing(own: Iterable[Metadatum], *, provenance: str) -> tuple[Metadatum, ...]:
     return (*own, (PROVENANCE_KEY, provenance)) if provenance else tuple(own)
-
-
-def _violation(found: _Violation) -> Violation:
-    """What the caller is told of one violation: path, words, rule."""
-    path = ""
-    for element in found.field.elements if found.field else ():
-        path += f".{element.field_name}" if path else element.field_name
-        if element.subscript is not None:
-            key = element.subscript.value
-            path += f"[{json.dumps(key)}]"
-    return Violation(path, found.message or f"breaks the rule {found.rule_id}", found.rule_id)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+
+from google.protobuf import any_pb2
 
 from llmesh.api.model.v1 import model_pb2 as pb
 from llmesh.api.model.v1.model_pb2_grpc import ModelServiceServicer
 from llmesh.call import current_call
-from llmesh.errors import InvalidCall, Unimplemented, Violation
+from llmesh.errors import InvalidCall, Violation
+from model_server.candidates import find_candidates
 from model_server.engine import Embedding
 from model_server.models import Models
 from model_server.source import ModelSource
+from model_server.turns import choose_from, request_for
+from model_server.typed import Answer, Answering, TypedType
+from model_server.types import Types
 from model_server.writing import Writing
 
 __all__ = ["ModelServicer"]
@@ -44,12 +51,40 @@ class ModelServicer(ModelServiceServicer):
                 yield answer
 
     async def GenerateMessage(self, request: pb.GenerateMessageRequest, context: object) -> pb.GenerateMessageResponse:
-        """Not yet."""
-        raise Unimplemented("GenerateMessage is not served yet")
+        """A message of the type that is asked for."""
+        source, engine = self._models.writer(request.model)
+        answering = Answering(source, engine, request.sampling)
+        types = Types(request.descriptors if request.HasField("descriptors") else None)
+        found = await types.message(request.type)
+        wanted = await asyncio.to_thread(TypedType, found, field="type")
+        asked = request.conversation if request.HasField("conversation") else request.prompt
+        answer = await answering.answer(asked, wanted)
+        return pb.GenerateMessageResponse(
+            message=_packed(answer),
+            repair_count=answer.repair_count,
+            warning=answer.warning,
+            provenance=answer.provenance,
+            usage=answering.usage,
+        )
 
     async def ChooseCall(self, request: pb.ChooseCallRequest, context: object) -> pb.ChooseCallResponse:
-        """Not yet."""
-        raise Unimplemented("ChooseCall is not served yet")
+        """One of the methods, and its request."""
+        source, engine = self._models.writer(request.model)
+        answering = Answering(source, engine, request.sampling)
+        types = Types(request.descriptors if request.HasField("descriptors") else None)
+        candidates = await find_candidates(request.candidates, types)
+        summaries = {path: each.summary for path, each in candidates.items()}
+        path = await answering.choice(choose_from(request.conversation, summaries), list(candidates))
+        chosen = candidates[path]
+        answer = await answering.answer(request_for(request.conversation, path, chosen.summary), chosen.request)
+        return pb.ChooseCallResponse(
+            method=path,
+            request=_packed(answer),
+            repair_count=answer.repair_count,
+            warning=answer.warning,
+            provenance=answer.provenance,
+            usage=answering.usage,
+        )
 
     async def Embed(self, request: pb.EmbedRequest, context: object) -> pb.EmbedResponse:
         """A vector for each text."""
@@ -87,6 +122,12 @@ class ModelServicer(ModelServiceServicer):
         source, engine = self._models.writer(request.model)
         asked = request.conversation if request.HasField("conversation") else request.prompt
         return await Writing.begin(source, engine, asked, request.sampling)
+
+
+def _packed(answer: Answer) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(answer.message)
+    return packed
 
 
 def _vector(found: Embedding) -> pb.Vector:

@@ -8,7 +8,7 @@ character that JSON would escape. All that it matches, the contract's matches to
 
 from __future__ import annotations
 
-__all__ = ["ANY", "ASCII", "Bounded", "bounded"]
+__all__ = ["ANY", "ASCII", "Bounded", "bounded", "repeated"]
 
 import bisect
 from collections.abc import Iterable
@@ -28,6 +28,8 @@ PATTERN_MAX_CHARS = 1000
 TEXT_MAX_CHARS = 4096
 GROUPS_MAX_DEPTH = 20
 UNBOUNDED = 1 << 30
+# More repeats at once are more than a decoder's grammar can hold (xgrammar 0.2.8).
+REPEATS_MAX = 128
 # Bytes of a character in UTF-8, at most.
 WIDEST = 4
 
@@ -76,6 +78,21 @@ def bounded(pattern: str, *, low: int, high: int, most: int | None, allowed: Ran
     cap = floor + bisect.bisect_right(range(floor, high + 1), high, key=lambda cap: tree.width(floor, cap)[1]) - 1
     widest = 1 if tree.last() <= DELETE else WIDEST
     return Bounded(tree.text(floor, cap), tree.width(floor, cap)[1] * widest)
+
+
+def repeated(part: str, least: int, most: int) -> str:
+    """An expression, so many times: in pieces that decoders take."""
+    pieces: list[str] = []
+    while most > REPEATS_MAX:
+        fewest = min(least, REPEATS_MAX)
+        pieces.append(_some(part, fewest, REPEATS_MAX))
+        least, most = least - fewest, most - REPEATS_MAX
+    return "".join([*pieces, _some(part, least, most)])
+
+
+def _some(part: str, least: int, most: int) -> str:
+    # Never `?`: of a group that ends with a repeat, a decoder then takes the repeat alone (xgrammar 0.2.8).
+    return f"{part}{{{most}}}" if least == most else f"{part}{{{least},{most}}}"
 
 
 class _Node:
@@ -164,11 +181,7 @@ class _Repeat(_Node):
         inner = self.part.text(floor, cap)
         if isinstance(self.part, _Sequence | _Repeat):
             inner = f"({inner})"
-        match self.times(floor, cap):
-            case 0, 1:
-                return f"{inner}?"
-            case least, most:
-                return f"{inner}{{{most}}}" if least == most else f"{inner}{{{least},{most}}}"
+        return repeated(inner, *self.times(floor, cap))
 
     def last(self) -> int:
         return self.part.last()

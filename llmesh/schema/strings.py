@@ -10,7 +10,7 @@ import re
 from buf.validate import validate_pb2 as validate
 from llmesh.schema.errors import LeftOutError
 from llmesh.schema.limits import Limits
-from llmesh.schema.pattern import ANY, ASCII, bounded
+from llmesh.schema.pattern import ANY, ASCII, bounded, repeated
 from llmesh.schema.rules import Asked, span
 from llmesh.schema.shape import Shape, choice, text
 
@@ -43,7 +43,8 @@ FORMATS = {
 }
 # Bytes in formats -> how many there are.
 BYTES_FORMATS = {"ip": 4, "ipv4": 4, "ipv6": 16, "uuid": 16}
-# Base64: what the last character before the padding can be, where one or two bytes are left over.
+# Base64: three bytes; and what the last character before the padding can be, where one or two bytes are left over.
+THREE = "([A-Za-z0-9+/]{4})"
 TAILS = {0: "", 1: "[A-Za-z0-9+/][AQgw]==", 2: "[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]="}
 
 
@@ -116,5 +117,5 @@ def base64_text(limits: Limits, asked: Asked) -> Shape:
     low, high = span(least, min(most, default=None), limit=limits.data_bytes, limits=limits)
     fewest, groups = -(-low // 3), high // 3
     if fewest > groups:
-        return text(f"([A-Za-z0-9+/]{{4}}){{{groups}}}{TAILS[high % 3]}", 4 * groups + 4)
-    return text(f"([A-Za-z0-9+/]{{4}}){{{fewest},{groups}}}", 4 * groups)
+        return text(f"{repeated(THREE, groups, groups)}{TAILS[high % 3]}", 4 * groups + 4)
+    return text(repeated(THREE, fewest, groups), 4 * groups)

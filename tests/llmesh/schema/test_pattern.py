@@ -21,7 +21,7 @@ CUT = {
     "an exact repeat": ("^a{3}$", "a{3}"),
     "an open repeat": ("^a{2,}$", "a{2,9}"),
     "lazy": ("^a+?$", "a{1,9}"),
-    "maybe": ("^ab?$", "ab?"),
+    "maybe": ("^ab?$", "ab{0,1}"),
     "classes": (r"^\d\w$", "[0-9][0-9A-Z_a-z]"),
     "space of a line only": (r"^a\sb$", "a b"),
     "not a class": (r"^\D$", r'[^\x00-\x1f"0-9\\\x7f]'),

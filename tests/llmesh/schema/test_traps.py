@@ -1,5 +1,6 @@
 """What was once seen to go wrong between a schema and a decoder, and what keeps it from going wrong."""
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any as Untyped
@@ -41,6 +42,23 @@ def test_strings_are_bounded_by_a_pattern_never_by_a_length_which_a_decoder_gets
         assert set(part) <= {"type", "pattern", "description"}
         # No `*`, no `+`, no open range: the longest match has an end.
         assert not re.search(r"(?<!\\)[*+](?![^\[]*\])|\{\d+,\}", part["pattern"]), part["pattern"]
+
+
+def test_a_group_that_may_be_missing_is_never_marked_so_by_a_question_mark_which_a_decoder_gets_wrong() -> None:
+    patterns = [part["pattern"] for part in of_type("string")]
+    assert any("{0,1}" in pattern for pattern in patterns)
+    assert not any(re.search(r"[)\]]\?", pattern) for pattern in patterns)
+
+
+def test_nothing_is_repeated_more_often_at_once_than_a_decoder_can_hold() -> None:
+    schema = schema_of(message("message M { string s = 1 [(buf.validate.field).string.min_len = 300]; }"))
+    character = r'[^\x00-\x1f"\\\x7f]'
+    assert (
+        character + "{128}" + character + "{128}" + character + "{44}"
+        in json.loads(schema.text)["properties"]["s"]["pattern"]
+    )
+    for part in of_type("string"):
+        assert all(int(most) <= 128 for most in re.findall(r"(\d+)\}", part["pattern"]))
 
 
 @pytest.mark.parametrize("bad", ['"', "\\", "\n", "\t", "\x00", "\x1f", "\x7f"])

@@ -1,0 +1,220 @@
+"""Text as a message: written within the type's schema, read, checked by its rules, and mended once.
+
+A message passes so: its type's schema, made to fit what the model can write;
+the text, which a grammar holds to it; the message that the text says; the
+type's own rules, of which a grammar can't say all. What breaks them goes back to
+the model once, with what was wrong. In the end there is a whole, valid message, or an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import protovalidate
+from google.protobuf import message_factory
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2  # pyright: ignore[reportMissingTypeStubs]: it has stubs, but no py.typed
+
+from llmesh.api.model.v1 import model_pb2 as pb
+from llmesh.errors import FailedPrecondition, InvalidCall, Violation
+from llmesh.rules import violations
+from llmesh.schema import BadJson, Limits, Schema, SchemaError, read_text, schema_of
+from model_server.engine import Engine
+from model_server.sampling import fill_in
+from model_server.source import ModelSource
+from model_server.turns import answer_as, mend
+from model_server.writing import Writing
+
+__all__ = ["Answer", "Answering", "TypedType"]
+
+# From the widest: a type is asked for within the first whose longest message the model has room for.
+LIMITS = (
+    Limits(),
+    Limits(string_chars=128, data_bytes=96, items=6, entries=6),
+    Limits(string_chars=64, data_bytes=48, items=4, entries=4),
+    Limits(string_chars=32, data_bytes=24, key_chars=16, items=3, entries=3, depth=6),
+    Limits(string_chars=16, data_bytes=12, key_chars=12, items=2, entries=2, depth=4),
+)
+
+
+class TypedType:
+    """A type that can be answered as: the schemas of its messages, and its rules."""
+
+    def __init__(self, descriptor: Descriptor, *, field: str) -> None:
+        """field: of the request, for errors. Raises InvalidCall if the type has no schema, or rules that are none."""
+        self.descriptor = descriptor
+        self._field = field
+        # One of its own: another type of the same name, which another caller has sent, would stand in its way.
+        self._validator = protovalidate.Validator()
+        self._schemas: dict[Limits, Schema] = {}
+        self.schema(LIMITS[0])
+        self._compile()
+
+    def schema(self, limits: Limits) -> Schema:
+        """The schema within some limits."""
+        if limits not in self._schemas:
+            try:
+                self._schemas[limits] = schema_of(self.descriptor, limits)
+            except SchemaError as err:
+                raise self._wrong(str(err), reason="NO_SCHEMA") from err
+        return self._schemas[limits]
+
+    def broken(self, message: Message) -> tuple[Violation, ...]:
+        """What of a message breaks the type's rules."""
+        try:
+            return violations(self._validator, message)
+        except protovalidate.EvaluationError as err:
+            raise self._wrong(f"a rule of `{self.descriptor.full_name}` fails: {err}", reason="BAD_RULES") from err
+
+    def _compile(self) -> None:
+        try:
+            violations(self._validator, message_factory.GetMessageClass(self.descriptor)())
+        except protovalidate.EvaluationError:
+            # Of an empty message that need not mean anything.
+            return
+        except (protovalidate.CompilationError, ValueError) as err:
+            words = f"the rules of `{self.descriptor.full_name}` do not compile: {err}"
+            raise self._wrong(words, reason="BAD_RULES") from err
+
+    def _wrong(self, words: str, *, reason: str) -> InvalidCall:
+        return InvalidCall(f"`{self._field}`: {words}", [Violation(self._field, words)], reason=reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A message that keeps its type's rules, and what it is from."""
+
+    message: Message
+    repair_count: int
+    warning: str
+    provenance: pb.Provenance
+
+
+class Answering:
+    """What one call asks of a model. usage: of all that was written so far."""
+
+    def __init__(self, source: ModelSource, engine: Engine, sampling: pb.Sampling) -> None:
+        """Raises InvalidCall for sampling that only free text can have."""
+        for name, is_set in (("stop", bool(sampling.stop)), ("logprobs", sampling.HasField("logprobs"))):
+            if is_set:
+                words = "is for free text: here a message ends when it is whole"
+                raise InvalidCall(f"`sampling.{name}` {words}", [Violation(f"sampling.{name}", words)])
+        self.usage = pb.Usage()
+        self._source = source
+        self._engine = engine
+        self._sampling = sampling
+
+    async def choice(self, asked: pb.Conversation, values: Sequence[str]) -> str:
+        """One of some values: at least one."""
+        if len(values) == 1:
+            return values[0]
+        schema = json.dumps({"enum": list(values)})
+        most = max(len(json.dumps(value)) for value in values)
+        text, _ = await self._write(asked, await self._engine.read(asked), schema, most)
+        return str(json.loads(text))
+
+    async def answer(self, asked: pb.Conversation | str, wanted: TypedType) -> Answer:
+        """A message of the type. Raises FailedPrecondition if it was cut, or breaks the rules even when mended."""
+        told, tokens, schema = await self._fit(asked, wanted)
+        text, writing = await self._write(told, tokens, schema.text, schema.max_bytes)
+        message, broken = _read(text, wanted)
+        repairs = 0
+        if broken:
+            repairs = 1
+            again = mend(told, text, broken)
+            text, writing = await self._write(again, await self._engine.read(again), schema.text, schema.max_bytes)
+            message, broken = _read(text, wanted)
+        if message is None or broken:
+            raise _rules_broken(wanted.descriptor.full_name, broken)
+        return Answer(message, repairs, writing.warning, writing.provenance)
+
+    async def _fit(
+        self, asked: pb.Conversation | str, wanted: TypedType
+    ) -> tuple[pb.Conversation | str, Sequence[int], Schema]:
+        """What to ask, its tokens, and the widest schema whose longest message there is room for.
+
+        The model is told the schema if there is room for that too. If there is none even for the narrowest, that one is
+        taken: most messages are shorter than the longest.
+        """
+        tokens = await self._engine.read(asked)
+        room = self._engine.context_length - len(tokens)
+        if self._sampling.max_tokens:
+            room = min(room, self._sampling.max_tokens)
+        schema = await asyncio.to_thread(_widest, wanted, room)
+        if isinstance(asked, str):
+            return asked, tokens, schema
+        told = answer_as(asked, wanted.descriptor.full_name, schema.text)
+        try:
+            longer = await self._engine.read(told)
+        except InvalidCall:
+            # What was asked alone, it takes.
+            return asked, tokens, schema
+        if len(longer) + schema.max_bytes < self._engine.context_length:
+            return told, longer, schema
+        return asked, tokens, schema
+
+    async def _write(
+        self, asked: pb.Conversation | str, tokens: Sequence[int], schema: str, max_bytes: int
+    ) -> tuple[str, Writing]:
+        """The whole text. Raises FailedPrecondition if it was cut."""
+        sampling = pb.Sampling()
+        sampling.CopyFrom(self._sampling)
+        # A token is a byte at least, and one more ends the text.
+        room = self._engine.context_length - len(tokens)
+        sampling.max_tokens = sampling.max_tokens or max(1, min(max_bytes + 1, room))
+        used = fill_in(
+            sampling,
+            self._engine.defaults,
+            field="prompt" if isinstance(asked, str) else "conversation",
+            input_tokens=len(tokens),
+            context=self._engine.context_length,
+        )
+        writing = Writing(self._source, self._engine, tokens, used)
+        text, finish = await writing.text(schema=schema)
+        self.usage.input_token_count += writing.usage.input_token_count
+        self.usage.output_token_count += writing.usage.output_token_count
+        self.usage.cached_token_count += writing.usage.cached_token_count
+        if finish == pb.FINISH_REASON_LENGTH:
+            raise FailedPrecondition(
+                f"the answer was cut after {used.max_tokens} tokens, before it was whole: raise `sampling.max_tokens`, "
+                "ask for less, or use a model with a longer context",
+                reason="OUTPUT_CUT",
+                metadata={"max_tokens": str(used.max_tokens)},
+            )
+        return text, writing
+
+
+def _widest(wanted: TypedType, room: int) -> Schema:
+    """The schema within the widest limits whose longest message fits the room, in tokens; else the narrowest."""
+    schema = wanted.schema(LIMITS[0])
+    for limits in LIMITS:
+        schema = wanted.schema(limits)
+        if schema.max_bytes < room:
+            break
+    return schema
+
+
+def _read(text: str, wanted: TypedType) -> tuple[Message | None, tuple[Violation, ...]]:
+    """The message, if the text says one; and what is wrong with it."""
+    try:
+        message = read_text(text, wanted.descriptor, last_of_repeated=True)
+    except BadJson as err:
+        return None, (Violation("", str(err)),)
+    return message, wanted.broken(message)
+
+
+def _rules_broken(name: str, broken: Sequence[Violation]) -> FailedPrecondition:
+    first = broken[0]
+    fields = [
+        error_details_pb2.BadRequest.FieldViolation(field=each.field, description=each.description, reason=each.rule)
+        for each in broken
+    ]
+    return FailedPrecondition(
+        f"the model's `{name}` breaks its rules, even when mended: `{first.field}` {first.description}",
+        reason="RULES_BROKEN",
+        details=[error_details_pb2.BadRequest(field_violations=fields)],
+    )
