@@ -8,6 +8,7 @@ here.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any as Untyped
 
 from gateway.catalog import Method, Tool
@@ -17,8 +18,8 @@ from governance.delegation import FAN_OUT
 ADDRESS = "x-llmesh-address"
 # What a tool that calls for its caller was given: the payload of its token, base64url. Not there for other callers.
 DELEGATED = "x-llmesh-delegated"
-# For a caller that states no deadline, as for any call that answers once. The gateway ends the call then: what it holds
-# for somebody who does not read is held no longer.
+# For a caller that states no deadline, as for any call that answers once. Envoy ends the call then: what the gateway
+# holds for somebody who does not read is held no longer.
 DEFAULT_S = 30
 
 
@@ -27,5 +28,8 @@ def told(tool: Tool, method: Method) -> Iterator[dict[str, Untyped]]:
     if f"/{tool.service}/{method.name}" == FAN_OUT:
         address = {"key": ADDRESS, "value": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"}
         yield {"header": address, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
-        timeout = {"key": "grpc-timeout", "value": f"{DEFAULT_S}S"}
-        yield {"header": timeout, "append_action": "ADD_IF_ABSENT"}
+
+
+def unstated(tool: Tool, method: Method) -> timedelta:
+    """How long a call of a method may take whose caller states no deadline; the gateway is told it too."""
+    return timedelta(seconds=DEFAULT_S) if f"/{tool.service}/{method.name}" == FAN_OUT else method.deadline

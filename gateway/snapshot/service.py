@@ -222,7 +222,7 @@ def _route(tool: Tool, method: Method, residue: Residue, cluster: str, quotas: C
         # The call log tells it; for a field of the metadata, Envoy would copy all of that for each call.
         "name": tool.contract.digest,
         "match": {"path": residue.tool.path},
-        "route": _action(method, cluster),
+        "route": _action(method, cluster, unstated=fanout.unstated(tool, method)),
         "typed_per_filter_config": {
             "llmesh.rules": access.rules(residue),
             # The tool's delegation is made of it, too.
@@ -249,13 +249,14 @@ def _added(method: Method) -> Iterator[dict[str, Untyped]]:
         yield {"header": {"key": STARTS, "value": "1"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
 
 
-def _action(method: Method, cluster: str) -> dict[str, Untyped]:
-    deadline = _duration(method.deadline)
+def _action(method: Method, cluster: str, *, unstated: timedelta) -> dict[str, Untyped]:
+    """unstated: how long a call may take whose caller states no deadline."""
+    longest = {"max_stream_duration": _duration(unstated), "grpc_timeout_header_max": _duration(method.deadline)}
     action: dict[str, Untyped] = {
         "cluster": cluster,
         # The default of 15 s would cut long calls.
         "timeout": {"seconds": 0},
-        "max_stream_duration": {"max_stream_duration": deadline, "grpc_timeout_header_max": deadline},
+        "max_stream_duration": longest,
     }
     if method.idle is not None:
         action["idle_timeout"] = _duration(method.idle)

@@ -15,6 +15,7 @@ from tests.gateway.fanout.behaviours import answer_late, fails
 from tests.gateway.fanout.world import (
     EIGHT,
     OPEN,
+    any_of,
     eight,
     hang,
     passages,
@@ -73,6 +74,26 @@ async def test_best_effort_gives_what_has_come_by_the_deadline(monkeypatch: pyte
         assert told.summary.merged.Unpack(merged)
         assert [each.text for each in merged.passages] == [f"/{name}/Retrieve" for name in EIGHT[:6]]
         await running.released()
+
+
+async def test_who_states_no_deadline_has_half_a_minute_and_who_does_has_it() -> None:
+    async with world() as running:
+        await running.publish(running.tool(EIGHT[0], rpc(options="deadline { seconds: 600 }")))
+        left: list[float] = []
+
+        async def looks(_data: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+            left.append(context.time_remaining())
+            return passages(("one", 1))
+
+        running.tools.behaviours[f"/{EIGHT[0]}/Retrieve"] = looks
+        asked = pb.FanOutRequest(request=any_of(RetrieveRequest(query="a")))
+        for timeout_s in (None, 300):
+            async for _ in running.send(asked, timeout_s=timeout_s):
+                pass
+
+        # gRPC rounds what it says of a deadline up.
+        assert 15 < left[0] <= 31
+        assert 200 < left[1] <= 302
 
 
 async def test_where_all_must_answer_a_slow_one_leaves_the_answers_of_the_others_but_no_merged_one(
