@@ -42,7 +42,7 @@ class Program:
     the process before it is ended by it, not by us. needs: the name of the
     program without which no new process becomes ready. prepare: to be done
     before another process succeeds the one that runs; returns what undoes it.
-    background: the mesh is up without it, and nobody waits for it.
+    background: the mesh is up without it; it begins once the others answer.
     """
 
     name: str

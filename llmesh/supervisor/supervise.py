@@ -35,6 +35,9 @@ LOCK_PAUSE_S = 0.01
 BASE_IDS = 200_000_000
 # How long a program that takes another's place has to become ready.
 READY_WITHIN_S = 60.0
+# What runs in the background waits so long for the rest of the mesh.
+BACKGROUND_AFTER_S = 15.0
+BACKGROUND_POLL_S = 0.1
 
 
 @contextmanager
@@ -171,7 +174,8 @@ class Supervisor:
         try:
             async with serve_control(self._home, self.restart), asyncio.TaskGroup() as group:
                 for child in self._children:
-                    group.create_task(child.run(), name=child.program.name)
+                    begun = self._run_later(child) if child.program.background else child.run()
+                    group.create_task(begun, name=child.program.name)
                 rotation = rotate_calls(self._home, rotate_bytes=self._rotation.rotate_bytes, keep=self._rotation.keep)
                 beside_all = [
                     group.create_task(self._write_state(), name="state"),
@@ -216,6 +220,17 @@ class Supervisor:
                     raise Problem(f"not restarted, as {name} was not: {', '.join(waiting)}", again) from problem
                 return
             yield Restarted(name)
+
+    async def _run_later(self, child: Child) -> None:
+        """Run a program once those that the mesh is not up without answer, or have had long enough."""
+        first = [each for each in self._children if not each.program.background and each.program.probe]
+        deadline = time.monotonic() + BACKGROUND_AFTER_S
+        while time.monotonic() < deadline and not all(each.state.answers for each in first):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), BACKGROUND_POLL_S)
+            if self._stop.is_set():
+                break
+        await child.run()
 
     def _on_signal(self) -> None:
         if self._stop.is_set():

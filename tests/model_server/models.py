@@ -68,7 +68,8 @@ class ModelServer:
         """Return once all its models answer."""
 
         async def is_ready() -> None:
-            assert self.process.alive, self.process.said()[-3000:]
+            if not self.process.alive:
+                raise RuntimeError(f"it has ended (`make model` makes its environment): {self.process.said()[-3000:]}")
             assert await self.health() == health_pb2.HealthCheckResponse.SERVING, self.process.said()[-3000:]
 
         await eventually(is_ready, within_s=START_S, pause_s=0.1)

@@ -169,19 +169,17 @@ async def test_what_a_model_cannot_do_and_who_is_not_there_is_said(models: Model
 
 
 async def test_beyond_the_queue_a_call_is_told_to_come_again(models: ModelServer) -> None:
-    async with models.direct() as channel, llmesh.Mesh(f"unix:{models.socket}") as mesh:
-        opened = [ModelServiceStub(channel).Generate(asked(max_tokens=4000)) for _ in range(AT_ONCE + WAITING)]
-
-        async def is_refused() -> llmesh.OverQuota:
-            error = await refusal(ModelServiceStub(mesh.channel).Generate(asked(max_tokens=4000), timeout=2))
-            assert isinstance(error, llmesh.OverQuota)
-            return error
-
-        error = await eventually(is_refused)
-        for call in opened:
+    async with llmesh.Mesh(f"unix:{models.socket}") as mesh:
+        stub = ModelServiceStub(mesh.channel)
+        calls = [stub.Generate(asked(max_tokens=4000), timeout=CALL_S) for _ in range(AT_ONCE + WAITING + 1)]
+        reads = [asyncio.ensure_future(call.read()) for call in calls]
+        with pytest.raises(llmesh.OverQuota) as told:
+            await asyncio.gather(*reads)
+        for call in calls:
             call.cancel()
-    assert error.retry_after_s is not None
-    assert error.retry_after_s > 0
+        await asyncio.gather(*reads, return_exceptions=True)
+    assert told.value.retry_after_s is not None
+    assert told.value.retry_after_s > 0
 
 
 async def test_nobody_learns_what_others_have_asked_by_what_the_engine_still_knows(models: ModelServer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import signal
@@ -13,7 +14,10 @@ import pytest
 from llmesh import home as homes
 from llmesh.home import Home
 from llmesh.supervisor import child as children
+from llmesh.supervisor import supervise
 from llmesh.supervisor.processes import cpu_ticks
+from llmesh.supervisor.state import Condition
+from llmesh.supervisor.supervise import Supervisor
 from tests.eventually import eventually
 from tests.llmesh.supervisor.programs import SLEEPER, Told, child, program, running, runs
 
@@ -127,3 +131,26 @@ async def test_a_disk_that_hangs_keeps_no_program_from_coming_back(home: Home, m
             assert (await runs(home)).pid != killed
 
         await eventually(is_told)
+
+
+async def test_what_runs_in_the_background_begins_once_the_others_answer(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervise, "BACKGROUND_AFTER_S", 3600)
+    probe = Told()
+    probe.alive = None
+    second = replace(program(home, None, name="second"), background=True)
+    boss = Supervisor(home, [program(home, probe), second], address="", mesh_file=home.path, sink=lambda _name, _line: None)
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        group.create_task(boss.run())
+        await eventually(lambda: runs(home, "one"))
+        asked = probe.asked
+
+        async def was_asked_again() -> None:
+            assert probe.asked > asked
+
+        await eventually(was_asked_again)
+        assert child(home, "second").state is Condition.STOPPED
+        probe.alive = True
+        await eventually(lambda: runs(home, "second"))
+        boss.stop()
