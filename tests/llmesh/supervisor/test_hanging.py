@@ -140,7 +140,9 @@ async def test_what_runs_in_the_background_begins_once_the_others_answer(
     probe = Told()
     probe.alive = None
     second = replace(program(home, None, name="second"), background=True)
-    boss = Supervisor(home, [program(home, probe), second], address="", mesh_file=home.path, sink=lambda _name, _line: None)
+    boss = Supervisor(
+        home, [program(home, probe), second], address="", mesh_file=home.path, sink=lambda _name, _line: None
+    )
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         group.create_task(boss.run())
         await eventually(lambda: runs(home, "one"))
