@@ -60,7 +60,8 @@ class _Branch:
     held_bytes: int = 0
     # Of an answer that is coming, what is held.
     coming_bytes: int = 0
-    room: asyncio.Event = field(default_factory=asyncio.Event)
+    # Of a stream, set while it may be read on.
+    room: asyncio.Event | None = None
     # How its leg ended; None until it has.
     came: Outcome | None = None
     # Whether there was no room for what came.
@@ -85,7 +86,8 @@ class _Branch:
 
     def take(self) -> list[bytes]:
         taken, self.held, self.held_bytes = self.held, [], 0
-        self.room.set()
+        if self.room is not None:
+            self.room.set()
         return taken
 
 
@@ -159,7 +161,8 @@ class Run:
         self._closed = True
         expired = self.end == Ends.END_DEADLINE
         for branch in self._branches:
-            branch.room.set()
+            if branch.room is not None:
+                branch.room.set()
             if branch.leg is not None:
                 self._legs.release(branch.leg, expired=expired)
         self._drop(self._held_bytes)
@@ -212,6 +215,7 @@ class Run:
 
     async def _read(self, branch: _Branch, leg: Leg, call: Stream) -> None:
         """Read a stream, no further ahead of the reader than AHEAD_BYTES and one response."""
+        branch.room = asyncio.Event()
         # Read to its end even if nobody wants it any more: to cancel this task would leak like `call.cancel()`.
         with suppress(grpc.aio.AioRpcError, asyncio.CancelledError):
             while isinstance(data := await call.read(), bytes):
@@ -253,9 +257,10 @@ class Run:
             branch = next(iter(self._news))
             if branch.outcome is None and branch.came is not None and branch.leg is not None:
                 self._settle(branch, branch.leg, branch.came)
-            if size and size + branch.size_bytes > MESSAGE_BYTES:
+            told_bytes = branch.size_bytes
+            if size and size + told_bytes > MESSAGE_BYTES:
                 break
-            size += branch.size_bytes + 1
+            size += told_bytes + 1
             del self._news[branch]
             if branch.held or branch.outcome is not None:
                 self._tell_of(branch, response)

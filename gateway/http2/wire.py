@@ -35,6 +35,10 @@ class Wire:
 
     def start(self, call: Call) -> None:
         """Send a call, now or once that is possible."""
+        connection = self._connection
+        if connection is not None and not self._waiting and connection.is_open:
+            connection.send(call)
+            return
         self._waiting[call] = None
         self._go_on()
 
@@ -88,7 +92,7 @@ class Wire:
 
     def has_room(self, connection: Connection) -> None:
         """Send more by it."""
-        if connection is self._connection:
+        if self._waiting and connection is self._connection:
             self._go_on()
 
     def refused(self, call: Call) -> None:

@@ -198,7 +198,7 @@ async def _budget(bench: Bench) -> Figure:
 
 
 async def _leak(bench: Bench) -> Figure:
-    """Growth of the gateway over many fan-outs, of which half are broken off by their callers."""
+    """Growth of the gateway over many fan-outs: of half, the first answer ends the others; half are broken off whole."""
 
     async def one() -> None:
         await bench.summed("Ask", completion=pb.COMPLETION_FIRST_OK, selector=pb.Selector(limit=LEAK_BRANCHES))
@@ -211,7 +211,8 @@ async def _leak(bench: Bench) -> Figure:
         with suppress(grpc.aio.AioRpcError, asyncio.CancelledError):
             await call.code()
 
-    jobs = cycle((one, broken_off))
+    # Nine of twenty: Envoy ends a client's connection on which more than half are broken off.
+    jobs = cycle((one, broken_off) * 9 + (one, one))
 
     async def either() -> None:
         await next(jobs)()
