@@ -78,7 +78,8 @@ class Behalf:
 def behalf_of(caller: Caller, call_id: str, metadata: Iterable[tuple[str, str | bytes]]) -> Behalf:
     """Whom a call is made for, by what Envoy says of it."""
     told = read_metadata(metadata)
-    trace = tuple((key, told[key]) for key in _TRACE if key in told)
+    # Others are no trace's, and nothing that a header may hold.
+    trace = tuple((key, told[key]) for key in _TRACE if key in told and told[key].isascii())
     made = Behalf(caller, call_id, told.get(ADDRESS, ""), trace)
     payload = told.get(DELEGATED, "")
     if not payload:

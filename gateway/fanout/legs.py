@@ -111,13 +111,14 @@ class Legs:
         holds: whether so many bytes more of the answer may be held. ended: told once the leg is over. Raises OverQuota
         if the tool or the caller has as many legs as it may.
         """
+        head = request_block(path) + metadata.block
         leg = self._begin(path, caller, streams=False)
 
         def end(answer: Answer) -> None:
             self._end(leg)
             ended(answer)
 
-        call = Call(request_block(path) + metadata.block, request.body, Reply(RESPONSE_MAX_BYTES), holds, end)
+        call = Call(head, request.body, Reply(RESPONSE_MAX_BYTES), holds, end)
         leg.cancel = partial(leg.line.wire.cancel, call)
         leg.line.wire.start(call)
         return leg

@@ -14,8 +14,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from itertools import cycle
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any as Untyped
 
@@ -38,7 +37,9 @@ BUDGET_S, LATE_S = 1.0, 0.02
 READ_BYTES_PER_S, READ_S = 3 << 20, 15
 REQUEST = b"\n\x3f" + b"q" * 63
 BUDGETS = 1000
-LEAKS, LEAK_FIRST, LEAK_BRANCHES = 20_000, 2000, 4
+LEAKS, LEAK_FIRST, LEAKS_A_CONNECTION, LEAK_BRANCHES = 20_000, 2000, 400, 4
+# Channels that are alike would share a connection.
+LOCAL = (("grpc.use_local_subchannel_pool", 1),)
 CHAOS = 3
 
 
@@ -198,31 +199,32 @@ async def _budget(bench: Bench) -> Figure:
 
 
 async def _leak(bench: Bench) -> Figure:
-    """Growth of the gateway over many fan-outs: of half, the first answer ends the others; half are broken off whole."""
-
-    async def one() -> None:
-        await bench.summed("Ask", completion=pb.COMPLETION_FIRST_OK, selector=pb.Selector(limit=LEAK_BRANCHES))
-
-    async def broken_off() -> None:
-        call = bench.fan_out("Slow", selector=pb.Selector(limit=LEAK_BRANCHES))
-        # Its branches are under way by then.
-        await asyncio.sleep(SLOW_S / 2)
-        call.cancel()
-        with suppress(grpc.aio.AioRpcError, asyncio.CancelledError):
-            await call.code()
-
-    # Nine of twenty: Envoy ends a client's connection on which more than half are broken off.
-    jobs = cycle((one, broken_off) * 9 + (one, one))
-
-    async def either() -> None:
-        await next(jobs)()
-
-    await _load(either, LEAK_FIRST)
+    """Growth of the gateway over fan-outs of which half are broken off; the first answer ends the others'."""
+    await _break_off_half(bench, LEAK_FIRST)
     await _settled(bench)
     before = _resident_bytes(bench.gateway)
-    await _load(either, LEAKS)
+    await _break_off_half(bench, LEAKS)
     await _settled(bench)
     return Figure("fanout_leak_bytes", max(0.0, (_resident_bytes(bench.gateway) - before) / LEAKS), "bytes", 100)
+
+
+async def _break_off_half(bench: Bench, times: int) -> None:
+    """So many fan-outs, by connections of their own: Envoy ends one on which too much is broken off."""
+    some = pb.Selector(limit=LEAK_BRANCHES)
+    for _ in range(times // LEAKS_A_CONNECTION):
+        async with grpc.aio.insecure_channel(bench.mesh.address, options=LOCAL) as channel:
+            own = replace(bench, channel=channel)
+
+            async def half(own: Bench = own) -> None:
+                await own.summed("Ask", completion=pb.COMPLETION_FIRST_OK, selector=some)
+                call = own.fan_out("Slow", selector=some)
+                # Its branches are under way by then.
+                await asyncio.sleep(SLOW_S / 2)
+                call.cancel()
+                with suppress(grpc.aio.AioRpcError, asyncio.CancelledError):
+                    await call.code()
+
+            await _load(half, LEAKS_A_CONNECTION // 2)
 
 
 async def _writes(bench: Bench) -> Figure:
