@@ -37,7 +37,7 @@ BUDGET_S, LATE_S = 1.0, 0.02
 READ_BYTES_PER_S, READ_S = 3 << 20, 15
 REQUEST = b"\n\x3f" + b"q" * 63
 BUDGETS = 1000
-LEAKS, LEAK_FIRST, LEAKS_A_CONNECTION, LEAK_BRANCHES = 20_000, 2000, 400, 4
+LEAKS, LEAK_FIRST, LEAKS_A_CONNECTION, LEAK_BRANCHES = 20_000, 6000, 400, 4
 # Channels that are alike would share a connection.
 LOCAL = (("grpc.use_local_subchannel_pool", 1),)
 CHAOS = 3
