@@ -51,11 +51,13 @@ from gateway.records.ingest import Ingest
 from gateway.records.judgement import Judge
 from gateway.records.store import TABLES as RECORD_TABLES
 from gateway.records.store import Records
+from gateway.search.embedding import OwnCalls
+from gateway.search.learner import Learner
 from gateway.services.blocks import Blocking
 from gateway.services.mesh import MeshServicer
 from gateway.services.platform import platform_tools
 from gateway.services.records import RecordServicer
-from gateway.services.serve import Permissions, serve
+from gateway.services.serve import Permissions, Served, serve
 from gateway.services.tokens import Tokens, mint
 from gateway.services.visible import View
 from gateway.snapshot.blocks import BLOCKS
@@ -66,6 +68,7 @@ from gateway.sources.lease import Leases
 from gateway.state import Store
 from gateway.xds.delta import MAX_MESSAGE_BYTES, DeltaDiscovery
 from gateway.xds.publish import Publisher
+from governance.delegation import Delegation
 from governance.words import Caller
 from llmesh.home import SUCCEEDS, Home
 from llmesh.log import configure_logging
@@ -208,9 +211,9 @@ async def run(config: Config) -> None:
     stopping, fan_outs = _told_to_stop(), Counts()
     async with (
         _legs(parts.home) as legs,
-        _services(parts, legs, fan_outs) as view,
+        _services(parts, legs, fan_outs) as served,
         _operations(config, parts, legs, fan_outs),
-        serve_envoy(parts.home, parts.publisher, _tokens(config, parts, view)),
+        serve_envoy(parts.home, parts.publisher, _tokens(config, parts, served.view)),
         asyncio.TaskGroup() as tasks,
     ):
         opening = tasks.create_task(doors.open(parts.shown, succeeds=succeeds))
@@ -218,7 +221,7 @@ async def run(config: Config) -> None:
             tasks.create_task(_without_end(part))
             for part in (
                 *(parts.leases.run(), parts.discovery.run(), parts.control.run(parts.clock)),
-                *(parts.blocks.run(), parts.ingest.run()),
+                *(parts.blocks.run(), parts.ingest.run(), served.searcher.run(served.view.changes())),
             )
         ]
         log.info("gateway started", extra={"home": str(parts.home.path)})
@@ -247,7 +250,7 @@ async def _legs(home: Home) -> AsyncGenerator[Legs]:
         await legs.close()
 
 
-def _services(parts: Parts, legs: Legs, fan_outs: Counts) -> AbstractAsyncContextManager[View]:
+def _services(parts: Parts, legs: Legs, fan_outs: Counts) -> AbstractAsyncContextManager[Served]:
     """The mesh's own services, and what they answer from."""
     control = parts.control
     blocking = Blocking(
@@ -264,19 +267,22 @@ def _services(parts: Parts, legs: Legs, fan_outs: Counts) -> AbstractAsyncContex
     )
     takers = Takers(lambda: parts.shown.current.tools)
 
+    def minted(delegation: Delegation) -> str:
+        return mint(delegation, parts.keys.signing())
+
     def others(view: View) -> tuple[object, ...]:
         sight = Sight(takers, view.permitted, rules=lambda: control.loaded)
-        servicer = MeshServicer(
-            *(sight, legs), lambda delegation: mint(delegation, parts.keys.signing()), fan_outs, clock=parts.clock
-        )
+        servicer = MeshServicer(*(sight, legs), minted, fan_outs, clock=parts.clock)
         return RecordServicer(parts.ingest, view, clock=parts.clock), servicer
 
     return serve(
         *(parts.home, parts.shown, parts.leases),
         own=parts.platform,
-        permissions=Permissions(control.permitted, control.foreseen, parts.owner_of),
+        permissions=Permissions(control.permitted, control.foreseen, parts.owner_of, lambda: control.loaded),
         blocking=blocking,
         prompts_of=Prompts(credentials=parts.certificates.credentials).of,
+        learner=Learner(OwnCalls(parts.home.branches_socket, minted, clock=parts.clock).embed, parts.home.tool_vectors),
+        clock=parts.clock,
         others=others,
     )
 

@@ -34,11 +34,10 @@ async def get_tool(channel: grpc.aio.Channel, *, service: str) -> pb.Tool:
     return (await CatalogServiceStub(channel).GetTool(request, timeout=TIMEOUT_S)).tool
 
 
-async def search(channel: grpc.aio.Channel, *, query: str, limit: int) -> list[pb.SearchResult]:
-    """The tools found, best first."""
+async def search(channel: grpc.aio.Channel, *, query: str, limit: int) -> pb.SearchToolsResponse:
+    """The tools found, best first, and how they were."""
     request = pb.SearchToolsRequest(query=query, limit=limit)
-    response = await CatalogServiceStub(channel).SearchTools(request, timeout=TIMEOUT_S)
-    return list(response.results)
+    return await CatalogServiceStub(channel).SearchTools(request, timeout=TIMEOUT_S)
 
 
 async def may_call(channel: grpc.aio.Channel, *, service: str, method: str) -> pb.MayICallResponse:

@@ -223,6 +223,11 @@ class Home:
         return self.path / "cache"
 
     @property
+    def tool_vectors(self) -> Path:
+        """What tools mean, as a model's vectors."""
+        return self.cache / "tools.vectors"
+
+    @property
     def logs(self) -> Path:
         """One log per process, and the call log."""
         return self.path / "logs"

@@ -9,17 +9,19 @@ from itertools import islice
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from gateway.catalog import Report, Tool
+from gateway.search.embedding import embed_query
+from gateway.search.searcher import Searcher
 from gateway.services.caller import current_caller
 from gateway.services.contracts import Contracts
 from gateway.services.messages import endpoint_message, tool_message
 from gateway.services.paging import batches, last_of, page_token
-from gateway.services.search import Searcher
 from gateway.services.unmet import unmet
 from gateway.services.visible import Seen, View
 from gateway.services.watches import Told, Watches
 from governance.words import Caller, Decision, Outcome
 from llmesh.api.catalog.v1 import catalog_pb2 as pb
 from llmesh.api.catalog.v1.catalog_pb2_grpc import CatalogServiceServicer
+from llmesh.call import current_call
 from llmesh.errors import Denied, NotFound
 
 _PAGE_SIZE = 100
@@ -49,6 +51,7 @@ class CatalogServicer(CatalogServiceServicer):
         self,
         view: View,
         contracts: Contracts,
+        searcher: Searcher,
         *,
         foreseen: Foreseen,
         owner_of: Callable[[str], str | None],
@@ -60,9 +63,8 @@ class CatalogServicer(CatalogServiceServicer):
         self._foreseen = foreseen
         self._owner_of = owner_of
         self._prompts_of = prompts_of
+        self._searcher = searcher
         self._watches = Watches()
-        # Every caller has the mesh's own services; who searches looks for something else.
-        self._searcher = Searcher(unsearched=view.own)
 
     async def ListTools(self, request: pb.ListToolsRequest, context: object) -> pb.ListToolsResponse:
         """A page of tools, in order of their names."""
@@ -82,16 +84,18 @@ class CatalogServicer(CatalogServiceServicer):
         return pb.GetToolResponse(tool=tool_message(self._find(request.service, current_caller())))
 
     async def SearchTools(self, request: pb.SearchToolsRequest, context: object) -> pb.SearchToolsResponse:
-        """The tools that fit the words best."""
+        """The tools that fit best what is asked."""
         caller = current_caller()
-        hits = await self._searcher.search(
-            self._view.catalog,
-            request.query,
-            see=lambda tool: self._view.see(tool, caller),
-            limit=request.limit or _SEARCH_LIMIT,
+        found = await self._searcher.search(caller, request.query, embed_query)
+        if found.model:
+            current_call().cite(model=found.model)
+        # What has gone in the meantime, or is seen no more, is left out.
+        seen = ((self._view.tool(service, caller), score) for service, score in found.hits)
+        results = (pb.SearchResult(tool=tool_message(tool), score=score) for tool, score in seen if tool)
+        best = islice(results, request.limit or _SEARCH_LIMIT)
+        return pb.SearchToolsResponse(
+            results=next(batches(best), list[pb.SearchResult]()), words_alone=found.words_alone
         )
-        results = (pb.SearchResult(tool=tool_message(hit.seen), score=hit.score) for hit in hits)
-        return pb.SearchToolsResponse(results=next(batches(results), list[pb.SearchResult]()))
 
     async def GetContract(self, request: pb.GetContractRequest, context: object) -> pb.GetContractResponse:
         """The tool's files, without services in them that the caller may not see, and what only those use."""

@@ -7,6 +7,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from gateway.catalog import CatalogBoard, Tool
+from gateway.clock import Clock
+from gateway.search.learner import Learner
+from gateway.search.searcher import Searcher
 from gateway.services.blocks import Blocking, BlockServicer
 from gateway.services.catalog import CatalogServicer, Foreseen, PromptsOf
 from gateway.services.contracts import Contracts
@@ -28,12 +31,22 @@ class Permissions:
 
     permitted: methods of a tool that some request of a caller could be
     permitted. foreseen: what would become of a call. owner_of: the domain that
-    owns a service's package, None if none does.
+    owns a service's package, None if none does. rules: the same object for as
+    long as these answers stay the same of the same tools.
     """
 
     permitted: Permitted
     foreseen: Foreseen
     owner_of: Callable[[str], str | None]
+    rules: Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What the services answer from. searcher: whoever serves runs it, for meanings to be learnt."""
+
+    view: View
+    searcher: Searcher
 
 
 @asynccontextmanager
@@ -46,22 +59,26 @@ async def serve(
     permissions: Permissions,
     blocking: Blocking,
     prompts_of: PromptsOf,
+    learner: Learner,
+    clock: Clock,
     others: Callable[[View], Sequence[object]] = lambda _: (),
-) -> AsyncGenerator[View]:
+) -> AsyncGenerator[Served]:
     """Serve services and registry, at this process's own sockets, for as long as the block lasts.
 
-    own: the platform's tools, which are these services. prompts_of: asks a tool for its prompts. others: further
-    servicers, of what callers may see.
-
-    The view is what the services answer from. The platform's own tools are in
-    it whether or not the board has them.
+    own: the platform's tools, which are these services; they are in the view
+    whether or not the board has them. prompts_of: asks a tool for its prompts.
+    learner: learns what tools mean. others: further servicers, of what callers
+    may see.
     """
     view = View(board, permissions.permitted, own=own, blocked=blocking.blocks.of_tool)
     contracts = Contracts(view)
+    # Every caller has the mesh's own services; who searches looks for something else.
+    searcher = Searcher(
+        *(lambda: view.catalog, view.permitted, learner), rules=permissions.rules, clock=clock, unsearched=view.own
+    )
     async with AsyncExitStack() as running:
         catalog = CatalogServicer(
-            view,
-            contracts,
+            *(view, contracts, searcher),
             foreseen=permissions.foreseen,
             owner_of=permissions.owner_of,
             prompts_of=prompts_of,
@@ -82,4 +99,4 @@ async def serve(
             drain_limit_s=_DRAIN_LIMIT_S,
         )
         await running.enter_async_context(registry)
-        yield view
+        yield Served(view, searcher)

@@ -62,6 +62,13 @@ def results_table(results: Sequence[pb.SearchResult]) -> Table:
     return rows
 
 
+def print_found(console: Console, found: pb.SearchToolsResponse, query: str) -> None:
+    """The tools that a search found, and why only words were compared, if so."""
+    console.print(results_table(found.results) if found.results else f"nothing that you may see fits `{escape(query)}`")
+    if found.words_alone:
+        console.print(f"[dim]by words alone: {escape(found.words_alone)}[/]")
+
+
 def print_tool(console: Console, tool: pb.Tool) -> None:
     """A tool's product sheet, then its methods."""
     console.print(f"[bold]{tool.service}[/]  {escape(tool.name)}")

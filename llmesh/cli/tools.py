@@ -102,7 +102,7 @@ def search(
     address: AddressOption = "",
     json: JsonOption = False,
 ) -> None:
-    """Find tools by words."""
+    """Find tools by what you need: by its words and, where the mesh has a model server, by what it means."""
     from llmesh import catalog
     from llmesh.cli import show
     from llmesh.cli.session import open_session
@@ -111,9 +111,9 @@ def search(
     query = " ".join(words)
     found = session.run(lambda channel: catalog.search(channel, query=query, limit=limit))
     if json:
-        print_json({"results": [catalog.as_json(result) for result in found]})
+        print_json(catalog.as_json(found))
     else:
-        console().print(show.results_table(found) if found else f"nothing that you may see fits `{query}`")
+        show.print_found(console(), found, query)
 
 
 @app.command("why")

@@ -91,8 +91,8 @@ async def _show_search(console: Console, channel: grpc.aio.Channel) -> None:
     console.print("\n[bold]a search[/]")
     console.print(Text(f"  $ llmesh tools search {SEARCH}", style="cyan"))
     try:
-        results = await catalog.search(channel, query=SEARCH, limit=3)
+        found = await catalog.search(channel, query=SEARCH, limit=3)
     except MeshError as err:
         console.print(Text(f"  {problem_of(err).message}", style="red"))
         return
-    console.print(show.results_table(results))
+    show.print_found(console, found, SEARCH)

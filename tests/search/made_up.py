@@ -80,7 +80,10 @@ def _contract(subject: Subject, task: str, says: Sequence[str], methods: Mapping
     sheet = options.Tool(name=title, summary=summary, domain=subject.domain, owner_team=f"{subject.domain}-tools")
     service.options.Extensions[options.tool].CopyFrom(sheet)
     for method, text in methods.items():
-        asked, given = file.message_type.add(name=f"{method}{name}Request"), file.message_type.add(name=f"{method}{name}Response")
+        asked, given = (
+            file.message_type.add(name=f"{method}{name}Request"),
+            file.message_type.add(name=f"{method}{name}Response"),
+        )
         asked.field.add(**_field("query"))
         given.field.add(**_field("result"))
         made = service.method.add(

@@ -169,6 +169,7 @@ async def test_search_finds_only_what_the_caller_sees() -> None:
             request = pb.SearchToolsRequest(query="escalations of tickets", limit=5)
             response = await catalog_of(running).SearchTools(request, metadata=by(caller))
             assert all(result.score > 0 for result in response.results)
+            assert response.words_alone == "no model server is on the mesh"
             found.append([result.tool.service for result in response.results])
     assert found == [[ESCALATIONS, TICKET_TOOL], [TICKET_TOOL]]
 

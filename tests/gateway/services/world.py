@@ -20,6 +20,8 @@ from gateway.clock import SystemClock
 from gateway.cuts import Cuts
 from gateway.database import open_database
 from gateway.prompts import Prompts
+from gateway.search.embedding import Embedded, NotEmbeddedError
+from gateway.search.learner import Learner
 from gateway.services.blocks import Blocking
 from gateway.services.platform import platform_tools
 from gateway.services.serve import Permissions, serve
@@ -164,7 +166,14 @@ def files_of(*texts: str) -> list[FileDescriptorProto]:
 
 def tool_of(service: str, *texts: str, ready: bool = True, address: str = "unix:/run/tool.sock") -> Tool:
     """The tool that the texts define, at one address."""
-    files = normalise(files_of(*texts))
+    return tool_from(service, files_of(*texts), ready=ready, address=address)
+
+
+def tool_from(
+    service: str, given: Iterable[FileDescriptorProto], *, ready: bool = True, address: str = "unix:/run/tool.sock"
+) -> Tool:
+    """The tool that the files define, at one address."""
+    files = normalise(given)
     found = service_in(files, service)
     assert found
     classes = sheet.DataClasses(messages(files))
@@ -217,7 +226,7 @@ async def mesh(
     """Serve these tools, and others beside the services, for as long as the block lasts."""
     with TemporaryDirectory(prefix="mesh") as folder:
         home, board = Home(Path(folder)).create(), CatalogBoard()
-        permissions, clock = Permissions(permitted, foreseen, owner_of), SystemClock()
+        permissions, clock = Permissions(permitted, foreseen, owner_of, lambda: None), SystemClock()
         blocks = Blocks(
             Store(cache(lambda: open_database(f"sqlite:///{home.database}", TABLES)), home.blocks), clock=clock
         )
@@ -231,6 +240,8 @@ async def mesh(
                 permissions=permissions,
                 blocking=blocking,
                 prompts_of=Prompts().of,
+                learner=Learner(_embed_nothing, home.tool_vectors),
+                clock=clock,
                 others=others,
             ),
             grpc.aio.insecure_channel(f"unix:{home.own(home.services_socket)}") as services,
@@ -239,6 +250,10 @@ async def mesh(
             made = Mesh(home, board, services, registry, blocks)
             await made.post(*tools, reports=reports)
             yield made
+
+
+async def _embed_nothing(_: Sequence[str]) -> Embedded:
+    raise NotEmbeddedError("nothing is embedded here")
 
 
 async def _enforced() -> bool:

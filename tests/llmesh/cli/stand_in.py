@@ -82,7 +82,8 @@ class Catalog(CatalogServiceServicer):
 
     async def SearchTools(self, request: pb.SearchToolsRequest, context: Context) -> pb.SearchToolsResponse:
         found = [tool for tool in TOOLS if request.query in tool.summary][: request.limit]
-        return pb.SearchToolsResponse(results=[pb.SearchResult(tool=tool, score=1.5) for tool in found])
+        results = [pb.SearchResult(tool=tool, score=1.5) for tool in found]
+        return pb.SearchToolsResponse(results=results, words_alone="the model server is [away]")
 
     async def GetContract(self, request: pb.GetContractRequest, context: Context) -> pb.GetContractResponse:
         if _tool(request.service).service == ESCAPE:

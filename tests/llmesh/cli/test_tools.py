@@ -71,6 +71,11 @@ def test_a_search_shows_scores(signed_in: Command) -> None:
     assert "nothing that you may see fits `x y`" in signed_in("tools", "search", "x", "y").out
 
 
+def test_a_search_says_why_only_words_were_compared(signed_in: Command) -> None:
+    assert signed_in("tools", "search", "what").out.endswith("by words alone: the model server is [away]\n")
+    assert signed_in("tools", "search", "what", "--json").json["wordsAlone"] == "the model server is [away]"
+
+
 def test_why_names_the_step_that_failed(signed_in: Command) -> None:
     answer = signed_in("tools", "why", "50051")
     assert "127.0.0.1:50051  refused  (from file)" in answer.out

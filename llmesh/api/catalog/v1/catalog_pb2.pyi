@@ -131,14 +131,14 @@ Global___GetToolResponse: _TypeAlias = GetToolResponse  # noqa: Y015
 
 @_typing.final
 class SearchToolsRequest(_message.Message):
-    """Asks for tools by words."""
+    """Asks for tools."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     QUERY_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     query: _builtins.str
-    """Words to look for."""
+    """What is needed, in words."""
     limit: _builtins.int
     """At most this many, 1 to 100. 0 means 10."""
     def __init__(
@@ -162,6 +162,11 @@ class SearchToolsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RESULTS_FIELD_NUMBER: _builtins.int
+    WORDS_ALONE_FIELD_NUMBER: _builtins.int
+    words_alone: _builtins.str
+    """Why only words were compared, of some tools or of all, for people: "no model
+    server is on the mesh". Empty where meanings were compared too.
+    """
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___SearchResult]:
         """Best first."""
@@ -170,10 +175,11 @@ class SearchToolsResponse(_message.Message):
         self,
         *,
         results: _abc.Iterable[Global___SearchResult] | None = ...,
+        words_alone: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results", "words_alone", b"words_alone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -97,8 +97,10 @@ class CatalogServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def SearchTools(self, request, context):
-        """Finds tools by words: over names, summaries, meanings of fields, domains,
-        types and examples. Best first.
+        """Finds tools by what is said: by its words, over names, summaries, meanings
+        of fields, domains, types and examples; and by what it means, where the mesh
+        has a model server that the caller may ask (ModelService/Embed). Only tools
+        that the caller sees take part, in the scores too. Best first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,8 +42,10 @@ class CatalogServiceStub:
     NOT_FOUND: no such tool, or none that the caller may see.
     """
     SearchTools: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.SearchToolsRequest, _catalog_pb2.SearchToolsResponse]
-    """Finds tools by words: over names, summaries, meanings of fields, domains,
-    types and examples. Best first.
+    """Finds tools by what is said: by its words, over names, summaries, meanings
+    of fields, domains, types and examples; and by what it means, where the mesh
+    has a model server that the caller may ask (ModelService/Embed). Only tools
+    that the caller sees take part, in the scores too. Best first.
     """
     GetContract: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.GetContractRequest, _catalog_pb2.GetContractResponse]
     """The descriptors of a tool and of all that it imports, in an order in which
@@ -85,8 +87,10 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     NOT_FOUND: no such tool, or none that the caller may see.
     """
     SearchTools: _aio.UnaryUnaryMultiCallable[_catalog_pb2.SearchToolsRequest, _catalog_pb2.SearchToolsResponse]  # type: ignore[assignment]
-    """Finds tools by words: over names, summaries, meanings of fields, domains,
-    types and examples. Best first.
+    """Finds tools by what is said: by its words, over names, summaries, meanings
+    of fields, domains, types and examples; and by what it means, where the mesh
+    has a model server that the caller may ask (ModelService/Embed). Only tools
+    that the caller sees take part, in the scores too. Best first.
     """
     GetContract: _aio.UnaryUnaryMultiCallable[_catalog_pb2.GetContractRequest, _catalog_pb2.GetContractResponse]  # type: ignore[assignment]
     """The descriptors of a tool and of all that it imports, in an order in which
@@ -143,8 +147,10 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_pb2.SearchToolsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_pb2.SearchToolsResponse, _abc.Awaitable[_catalog_pb2.SearchToolsResponse]]:
-        """Finds tools by words: over names, summaries, meanings of fields, domains,
-        types and examples. Best first.
+        """Finds tools by what is said: by its words, over names, summaries, meanings
+        of fields, domains, types and examples; and by what it means, where the mesh
+        has a model server that the caller may ask (ModelService/Embed). Only tools
+        that the caller sees take part, in the scores too. Best first.
         """
 
     @_abc_1.abstractmethod

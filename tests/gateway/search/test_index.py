@@ -1,0 +1,141 @@
+"""What is asked in, tools out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.catalog import Tool
+from gateway.search.index import Entry, Index, missing
+from gateway.search.ranking import Ranking
+from gateway.search.texts import meaning_of, words_of
+from gateway.search.vectors import NONE, Vectors, key_of
+from llmesh.api.options.v1 import options_pb2
+from tests.gateway.services.world import DOC_SEARCH, ESCALATIONS, TICKET_TOOL, small_mesh
+
+WORDS = st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 5), max_size=6)
+
+
+@pytest.mark.parametrize(
+    ("query", "first"),
+    [
+        pytest.param("documentation", DOC_SEARCH, id="name of the sheet"),
+        pytest.param("docsearch", DOC_SEARCH, id="name of the service"),
+        pytest.param("delete ticket", TICKET_TOOL, id="name of a method"),
+        pytest.param("customers", TICKET_TOOL, id="summary"),
+        pytest.param("passage", DOC_SEARCH, id="summary of a method, singular"),
+        pytest.param("handbook", DOC_SEARCH, id="meaning of a field"),
+        pytest.param("laptop", DOC_SEARCH, id="example"),
+        pytest.param("FindRequest", DOC_SEARCH, id="type"),
+        pytest.param("KIND_GUIDE", DOC_SEARCH, id="value of an enum"),
+        pytest.param("engineering", DOC_SEARCH, id="domain"),
+        pytest.param("English language", TICKET_TOOL, id="label"),
+        pytest.param("escalate", ESCALATIONS, id="method"),
+    ],
+)
+def test_tool_is_found_by(query: str, first: str) -> None:
+    assert _rank(_index(small_mesh().values()), query)[0][0] == first
+
+
+@pytest.mark.parametrize("query", ["zebra", "", "..", "\0"])
+def test_words_of_no_tool_find_nothing(query: str) -> None:
+    assert _rank(_index(small_mesh().values()), query) == []
+
+
+def test_empty_mesh_finds_nothing() -> None:
+    assert _rank(_index([]), "ticket") == []
+
+
+def test_equal_scores_come_in_order_of_names() -> None:
+    tool = small_mesh()[TICKET_TOOL]
+    twins = [replace(tool, service=f"acme.support.v1.{name}") for name in ("B", "C", "A")]
+    assert [service[-1] for service, _ in _rank(_index(twins), "ticket")] == ["A", "B", "C"]
+
+
+@given(st.lists(st.tuples(WORDS, st.booleans()), max_size=8), st.lists(st.sampled_from("abcdefg"), unique=True))
+def test_scores_are_those_of_a_mesh_of_the_tools_that_take_part(
+    documents: list[tuple[dict[str, int], bool]], asked: list[str]
+) -> None:
+    among = np.array([part for _, part in documents], dtype=np.bool_)
+    alone = Ranking([words for words, part in documents if part])
+    scores = Ranking([words for words, _ in documents]).shares(asked, among)
+    expected = alone.shares(asked, np.ones(int(among.sum()), dtype=np.bool_))
+    np.testing.assert_allclose(scores[among], expected, rtol=1e-5)
+    assert not scores[~among].any()
+
+
+@given(st.lists(WORDS, min_size=1, max_size=8), st.lists(st.sampled_from("abcdefg"), unique=True))
+def test_words_score_between_nothing_and_all_that_is_asked(documents: list[dict[str, int]], asked: list[str]) -> None:
+    scores = Ranking(documents).shares(asked, np.ones(len(documents), dtype=np.bool_))
+    assert ((scores >= 0) & (scores <= 1)).all()
+
+
+def test_tool_is_found_by_what_it_means() -> None:
+    index = _meaning({"a": "north", "b": "south"}, north=(0, 1), south=(0, -1))
+    assert index.rank("?", _all(index), _vector(0, 1)) == [("a", pytest.approx(1))]
+
+
+def test_tool_without_a_vector_is_found_by_words_beside_those_with_one() -> None:
+    index = _meaning({"a": "north", "b": "unknown"}, north=(0, 1))
+    assert index.lacks(_all(index))
+    assert not index.lacks(np.array([True, False]))
+    assert [name for name, _ in index.rank("b", _all(index), _vector(0, 1))] == ["a", "b"]
+
+
+def test_name_that_is_asked_for_comes_before_what_means_as_much() -> None:
+    index = _meaning({"a": "north", "b": "north"}, north=(0, 1))
+    assert [name for name, _ in index.rank("b", _all(index), _vector(0, 1))] == ["b", "a"]
+
+
+def test_nothing_is_told_of_meanings_of_tools_that_do_not_take_part() -> None:
+    index = _meaning({"a": "north", "b": "south"}, north=(0, 1), south=(0, 1))
+    assert index.rank("?", np.array([False, True]), _vector(0, 1)) == [("b", pytest.approx(1))]
+
+
+def test_only_meanings_without_a_vector_are_missing() -> None:
+    entries = [_entry("a", "north"), _entry("b", "east")]
+    vectors = Vectors("m", {key_of("north"): _vector(0, 1)})
+    assert missing(entries, vectors) == {key_of("east"): "east"}
+
+
+def test_tool_says_what_it_is_for() -> None:
+    assert meaning_of(small_mesh()[TICKET_TOOL]) == "Tickets: Keeps the customers' tickets."
+
+
+def test_tool_that_says_nothing_is_known_by_its_name() -> None:
+    assert meaning_of(replace(small_mesh()[DOC_SEARCH], sheet=options_pb2.Tool())) == "doc search: doc search"
+
+
+def test_what_a_hostile_tool_says_is_cut() -> None:
+    sheet = options_pb2.Tool(name="x", summary="y" * 100_000)
+    assert len(meaning_of(replace(small_mesh()[DOC_SEARCH], sheet=sheet))) == 2000
+
+
+def _rank(index: Index, query: str) -> list[tuple[str, float]]:
+    return index.rank(query, _all(index), None)
+
+
+def _all(index: Index) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    return np.ones(len(index.services), dtype=np.bool_)
+
+
+def _index(tools: Iterable[Tool]) -> Index:
+    return Index({tool.service: Entry(words_of(tool), tool.service, b"") for tool in tools}, NONE)
+
+
+def _meaning(meanings: dict[str, str], **vectors: tuple[float, float]) -> Index:
+    known = {key_of(text): _vector(*numbers) for text, numbers in vectors.items()}
+    return Index({name: _entry(name, meaning) for name, meaning in meanings.items()}, Vectors("m", known))
+
+
+def _entry(name: str, meaning: str) -> Entry:
+    return Entry({name: 1}, meaning, key_of(meaning))
+
+
+def _vector(*numbers: float) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    return np.array(numbers, dtype=np.float32)
