@@ -18,6 +18,8 @@ CHECK = "/grpc.health.v1.Health/Check"
 WATCH = "/grpc.health.v1.Health/Watch"
 # A server that has health answers at once.
 FIRST_ANSWER_S = 1.0
+# How many of its services a server is asked about at once: each answer may be as large as a contract.
+ASKED_AT_ONCE = 16
 # What a server says next is not heard sooner: who keeps changing its mind costs the mesh no more than this.
 PAUSE_S = 0.5
 KNOWN = (HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING)
@@ -62,8 +64,13 @@ async def watch_health(channel: grpc.aio.Channel) -> Health | None:
 
 async def health_checked(channel: grpc.aio.Channel, services: Iterable[str]) -> frozenset[str]:
     """Those of the services that the server has an opinion on, asked as Envoy asks: by their own names."""
-    names = list(services)
-    checked = await asyncio.gather(*(_knows(channel, name) for name in names))
+    names, turns = list(services), asyncio.Semaphore(ASKED_AT_ONCE)
+
+    async def knows(name: str) -> bool:
+        async with turns:
+            return await _knows(channel, name)
+
+    checked = await asyncio.gather(*map(knows, names))
     return frozenset(name for name, knows in zip(names, checked, strict=True) if knows)
 
 

@@ -15,15 +15,19 @@ import grpc
 import grpc.aio
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
 from gateway.catalog import Grant, State, Step
+from gateway.reading import health
 from gateway.reading.descriptors import Linked, link
+from gateway.reading.health import ASKED_AT_ONCE
 from gateway.reading.pinned import pinned
 from gateway.reading.reflect import CONTRACTS, Limits
 from tests.gateway.discovery.world import (
     V1,
     Answer,
+    Health,
     World,
     at,
     contract,
@@ -321,3 +325,42 @@ async def test_a_server_whose_contract_keeps_changing_is_left_alone_for_a_while(
                 )
         await world.until(lambda each: each.reports[endpoint.address].steps[0].reason == "UNSTABLE_CONTRACT")
         assert not world.board.current.tools[TICKETS].ready
+
+
+# Of the loop, in which whatever was sent arrives.
+TURNS = 200
+
+
+class Crowded(Health):
+    """Answers nobody before so many ask at once, and all who could have asked as well. most: how many ever did."""
+
+    def __init__(self, *services: str) -> None:
+        super().__init__(HealthCheckResponse.SERVING, *services)
+        self.asking = self.most = 0
+        self.full = asyncio.Event()
+
+    async def check(
+        self, request: HealthCheckRequest, context: grpc.aio.ServicerContext[HealthCheckRequest, HealthCheckResponse]
+    ) -> HealthCheckResponse:
+        self.asking += 1
+        self.most = max(self.most, self.asking)
+        if self.asking == ASKED_AT_ONCE:
+            self.full.set()
+        await self.full.wait()
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+        self.asking -= 1
+        return await super().check(request, context)
+
+
+async def test_a_server_of_many_services_is_asked_about_few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "FIRST_ANSWER_S", 60)
+    files = [contract(service=f"S{number}") for number in range(4 * ASKED_AT_ONCE)]
+    said = Crowded(*(f"acme.support.v1.S{number}" for number in range(len(files))))
+    async with small_world() as world:
+        endpoint = at(world.folder)
+        async with serving(endpoint.address, honest(*files), health=said):
+            world.source.name(endpoint)
+            tools = (await world.until(lambda each: len(each.tools) == len(files))).tools
+    assert all(tool.health_checked for tool in tools.values())
+    assert said.most == ASKED_AT_ONCE
