@@ -110,7 +110,7 @@ class ProcessEntry(Entry):
         (), strict=False, description="what to run; none means the folder's own module: python -m <folder's name>"
     )
     background: bool = Field(
-        default=False, description="whether the mesh is up without it; it runs at a lower priority than the others"
+        default=False, description="whether the mesh is up without it; it begins once the others answer"
     )
 
     @property

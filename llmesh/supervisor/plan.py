@@ -89,8 +89,6 @@ def tracing_environment(name: str, traces: TraceSettings | None) -> dict[str, st
 def _entered(home: Home, entry: ProcessEntry, *, traces: TraceSettings | None) -> Program:
     """A process of the mesh file."""
     argv = entry.command or (sys.executable, "-m", entry.module)
-    if entry.background:
-        argv = ("nice", *argv)
     started = tool(home, entry.name, argv=argv, cwd=entry.folder, traces=traces)
     return replace(started, background=entry.background)
 
