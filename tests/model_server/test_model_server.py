@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from typing import Any as Untyped
 
 import grpc.aio
+import protovalidate
 import pytest
+from google.protobuf import message_factory
 from grpc_health.v1 import health_pb2  # pyright: ignore[reportMissingTypeStubs]: it ships none
 
 import llmesh
@@ -22,6 +24,7 @@ from llmesh.identity import DevCaller
 from tests.e2e.mesh import OWNER, READER, free_port, running_mesh
 from tests.e2e.recorded import AUDITOR
 from tests.eventually import eventually
+from tests.llmesh.schema.shapes import files, shapes
 from tests.model_server.models import CALL_S, SERVICE, START_S, ModelServer, asked, chat, start_models
 
 if TYPE_CHECKING:
@@ -276,3 +279,26 @@ async def test_figures_of_ours_and_of_vllm_are_at_one_port() -> None:
     told = (await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=CALL_S).read())).decode()
     assert f'llmesh_model_ready{{model="{WRITER}"}} 1.0' in told
     assert "vllm:num_requests_running" in told
+
+
+async def test_every_shape_of_message_is_written_whole_and_read_at_any_temperature(models: ModelServer) -> None:
+    at_once = asyncio.Semaphore(AT_ONCE)
+
+    async def answer(name: str) -> pb.GenerateMessageResponse:
+        request = pb.GenerateMessageRequest(
+            conversation=chat("Say something.").conversation,
+            sampling=pb.Sampling(temperature=2),
+            type=f"acme.shapes.v1.{name}",
+            descriptors=files(),
+        )
+        async with at_once:
+            return await stub.GenerateMessage(request, timeout=CALL_S)
+
+    async with models.stub() as stub:
+        answers = await asyncio.gather(*(answer(name) for name in shapes()))
+    assert len(answers) >= 20
+    for each, descriptor in zip(answers, shapes().values(), strict=True):
+        assert each.message.TypeName() == descriptor.full_name
+        message = message_factory.GetMessageClass(descriptor).FromString(each.message.value)
+        assert not protovalidate.Validator().collect_violations(message)
+        assert each.provenance.is_placeholder
