@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import urllib.request
 from collections.abc import Generator, Sequence
 from itertools import islice
@@ -21,7 +22,7 @@ from llmesh.api.model.v1.model_pb2_grpc import ModelServiceStub
 from llmesh.api.records.v1 import records_pb2 as records
 from llmesh.api.records.v1.records_pb2_grpc import RecordServiceStub
 from llmesh.identity import DevCaller
-from tests.e2e.mesh import OWNER, READER, free_port, running_mesh
+from tests.e2e.mesh import OWNER, READER, REPO, free_port, running_mesh
 from tests.e2e.recorded import AUDITOR
 from tests.eventually import eventually
 from tests.llmesh.schema.shapes import files, shapes
@@ -302,3 +303,33 @@ async def test_every_shape_of_message_is_written_whole_and_read_at_any_temperatu
         message = message_factory.GetMessageClass(descriptor).FromString(each.message.value)
         assert not protovalidate.Validator().collect_violations(message)
         assert each.provenance.is_placeholder
+
+
+@pytest.fixture
+def with_triage(models: ModelServer) -> ModelServer:
+    """The same, beside a tool that a prompt alone implements."""
+    models.mesh.start_tool("support/triage")
+    models.mesh.wait_ready("acme.support.v1.Triage", within_s=START_S)
+    return models
+
+
+async def test_a_prompt_alone_answers_as_its_methods_type(with_triage: ModelServer) -> None:
+    # For its stubs: last, as they hide nothing there.
+    sys.path.append(str(REPO / "tools/support/triage"))
+    from acme.support.v1.triage_pb2 import Category, TriageTicketRequest, Urgency
+    from acme.support.v1.triage_pb2_grpc import TriageStub
+
+    mesh = with_triage.mesh
+    async with llmesh.Mesh(mesh.address, mesh.token(DevCaller("sam", domain="support"))) as client:
+        request = TriageTicketRequest(title="Cannot sign in", text="The page says that my password is wrong.")
+        call = TriageStub(client.channel).TriageTicket(request, timeout=CALL_S)
+        answer = await call
+        provenance = str(dict(await call.trailing_metadata() or ())["x-llmesh-provenance"])
+
+    # What it says is random; that it is one of the words, and within its bounds, is not.
+    assert answer.category in Category.values()[1:]
+    assert answer.urgency in Urgency.values()[1:]
+    assert 1 <= len(answer.summary) <= 240
+    assert 0 <= answer.confidence <= 1
+    for fact in ('"prompt":"triage"', WRITER, "sha256:", "random weights"):
+        assert fact in provenance
