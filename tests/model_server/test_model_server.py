@@ -22,7 +22,7 @@ from llmesh.api.model.v1.model_pb2_grpc import ModelServiceStub
 from llmesh.api.records.v1 import records_pb2 as records
 from llmesh.api.records.v1.records_pb2_grpc import RecordServiceStub
 from llmesh.identity import DevCaller
-from tests.e2e.mesh import OWNER, READER, REPO, free_port, running_mesh
+from tests.e2e.mesh import ECHO, OUTSIDER, OWNER, READER, REPO, free_port, running_mesh
 from tests.e2e.recorded import AUDITOR
 from tests.eventually import eventually
 from tests.llmesh.schema.shapes import files, shapes
@@ -333,3 +333,35 @@ async def test_a_prompt_alone_answers_as_its_methods_type(with_triage: ModelServ
     assert 0 <= answer.confidence <= 1
     for fact in ('"prompt":"triage"', WRITER, "sha256:", "random weights"):
         assert fact in provenance
+
+
+async def test_a_type_on_the_mesh_is_found_in_the_callers_own_sight(models: ModelServer) -> None:
+    models.mesh.start_echo()
+    await asyncio.to_thread(models.mesh.wait_ready, ECHO)
+
+    def asked_for(name: str) -> pb.GenerateMessageRequest:
+        return pb.GenerateMessageRequest(prompt="An item: ", type=name)
+
+    async with llmesh.Mesh(models.mesh.address, models.mesh.token()) as mesh:
+        seen = await ModelServiceStub(mesh.channel).GenerateMessage(asked_for("acme.testing.v1.Item"), timeout=CALL_S)
+    assert seen.message.TypeName() == "acme.testing.v1.Item"
+    async with llmesh.Mesh(models.mesh.address, models.mesh.token(OUTSIDER)) as mesh:
+        stub = ModelServiceStub(mesh.channel)
+        told: list[str] = []
+        for name in ("acme.testing.v1.Item", "acme.testing.v1.Nope"):
+            with pytest.raises(llmesh.NotFound) as refused:
+                await stub.GenerateMessage(asked_for(name), timeout=CALL_S)
+            told.append(refused.value.message.replace(name, ""))
+    assert told[0] == told[1]
+
+
+async def test_a_call_is_chosen_from_the_candidates_with_a_request_that_keeps_its_rules(models: ModelServer) -> None:
+    models.mesh.start_echo("echo-2")
+    await asyncio.to_thread(models.mesh.wait_ready, ECHO)
+    candidates = {f"{ECHO}/Unary": "UnaryRequest", f"{ECHO}/WhoAmI": "WhoAmIRequest"}
+    request = pb.ChooseCallRequest(
+        conversation=chat("Who am I?").conversation, candidates=[pb.Candidate(method=each) for each in candidates]
+    )
+    async with llmesh.Mesh(models.mesh.address, models.mesh.token()) as mesh:
+        chosen = await ModelServiceStub(mesh.channel).ChooseCall(request, timeout=CALL_S)
+    assert chosen.request.TypeName() == f"acme.testing.v1.{candidates[chosen.method]}"
