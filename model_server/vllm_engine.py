@@ -87,6 +87,9 @@ class _Start:
             served_model_name=self._source.id,
             dtype="float32" if on_cpu else "auto",
             enforce_eager=on_cpu,
+            # Whoever reads an input in parts sets its generator back, and a CPU's cannot be: one long input with a seed
+            # would end the engine.
+            enable_chunked_prefill=False if on_cpu else None,
             max_model_len=self._settings.context_length or None,
             max_num_seqs=self._settings.concurrency,
             # vLLM counts those that are written, too.

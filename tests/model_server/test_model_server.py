@@ -115,6 +115,19 @@ async def test_a_seed_gives_the_same_text_again_and_temperature_nought_the_likel
         assert token.likeliest[0].logprob >= token.likeliest[1].logprob
 
 
+async def test_long_inputs_at_once_with_a_seed_each_harm_no_engine(models: ModelServer) -> None:
+    """A CPU's generator cannot be set back, as vLLM does once it has read a part of such an input."""
+    long = "What is a mesh? " * 350
+    async with models.stub() as stub:
+        told = await asyncio.gather(
+            *(pieces(stub, asked(f"{number} {long}", max_tokens=8, seed=number)) for number in range(AT_ONCE + WAITING))
+        )
+        listed = await stub.ListModels(pb.ListModelsRequest(), timeout=CALL_S)
+    assert [answer[-1].finish_reason for answer in told] == [pb.FINISH_REASON_LENGTH] * len(told)
+    assert min(answer[-1].usage.input_token_count for answer in told) > 2000
+    assert all(model.ready for model in listed.models)
+
+
 async def test_a_stop_text_ends_the_text_and_is_no_part_of_it(models: ModelServer) -> None:
     async with models.stub() as stub:
         whole = "".join(piece.text for piece in await pieces(stub, asked(max_tokens=60, seed=3)))

@@ -8,6 +8,7 @@ class AsyncEngineArgs:
         served_model_name: str,
         dtype: str,
         enforce_eager: bool,
+        enable_chunked_prefill: bool | None,
         max_model_len: int | None,
         max_num_seqs: int,
         max_num_queued_reqs: int,
