@@ -93,6 +93,11 @@ class Catalog(CatalogServiceServicer):
         _collect(echo_pb2.DESCRIPTOR, files)
         return pb.GetContractResponse(files=FileDescriptorSet(file=files.values()))
 
+    async def ListPrompts(self, request: pb.ListPromptsRequest, context: Context) -> pb.ListPromptsResponse:
+        of = _tool(request.service).service
+        prompt = pb.ToolPrompt(name="greet", digest="ab" * 32, text="Greet [them].", methods=[f"{of}/Unary"])
+        return pb.ListPromptsResponse(prompts=[prompt] if of == ECHO else [])
+
     async def MayICall(self, request: pb.MayICallRequest, context: Context) -> pb.MayICallResponse:
         allowed = request.method == "Echo"
         outcome = pb.MayICallResponse.OUTCOME_ALLOWED if allowed else pb.MayICallResponse.OUTCOME_DENIED

@@ -48,6 +48,13 @@ def test_a_tool_is_shown_to_programs(signed_in: Command) -> None:
     assert signed_in("tools", "show", "acme.testing.v1.Echo", "--json").json["ownerTeam"] == "Test Bench"
 
 
+def test_prompts_of_a_tool_are_shown_as_they_are(signed_in: Command) -> None:
+    told = signed_in("tools", "prompts", "acme.testing.v1.Echo").out
+    for part in ("greet", "ab" * 32, "acme.testing.v1.Echo/Unary", "Greet [them]."):
+        assert part in told
+    assert "answers by no prompt" in signed_in("tools", "prompts", "llmesh.api.catalog.v1.CatalogService").out
+
+
 def test_an_unknown_tool_is_a_sentence(signed_in: Command) -> None:
     answer = signed_in("tools", "show", "acme.X")
     assert (answer.code, answer.out) == (1, "")
