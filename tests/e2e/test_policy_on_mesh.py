@@ -94,6 +94,7 @@ async def test_rules_are_shown_and_explained_for_contracts_that_the_mesh_has(mes
 
     def explain(caller: DevCaller) -> tuple[int, str]:
         told = llmesh(mesh, "policy", "explain", ERASE, "--caller", mesh.token(caller), *policies, "--json")
+        assert told.stdout, (told.returncode, told.stderr)
         return told.returncode, json.loads(told.stdout)["outcome"]
 
     assert await asyncio.to_thread(explain, OWNER) == (0, "allow")
