@@ -35,6 +35,7 @@ from llmesh.problem import Problem
 
 TIMEOUT_S = 30.0
 TOKEN_PARTS = 3
+FILE_ENDS = frozenset({".json", ".yaml", ".yml"})
 _OUTCOMES = {records_pb2.OUTCOME_ALLOWED: Outcome.ALLOW, records_pb2.OUTCOME_DENIED: Outcome.DENY}
 
 
@@ -98,7 +99,8 @@ def method_path(method: str) -> str:
 def read_caller(who: str, folder: Path) -> Caller:
     """The caller that a file states, or that a token would be by the folder's issuers. Raises Problem."""
     path = Path(who)
-    if who.count(".") == TOKEN_PARTS - 1 and not path.suffix.startswith((".y", ".j")):
+    # A signature may begin like such a name, and is longer.
+    if who.count(".") == TOKEN_PARTS - 1 and path.suffix not in FILE_ENDS:
         return _caller_of_token(who, folder)
     try:
         return parse_document(CallerEntry, _text(path), file=who).caller()

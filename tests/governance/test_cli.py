@@ -140,7 +140,8 @@ def test_explain_takes_a_token_as_the_issuers_bindings_do(policies: Path, comman
         result = command("policy", "explain", DELETE, "--caller", token, *arguments)
         return result.code, result.json["rule"] if result.code == 0 else "", result.err
 
-    assert explained(f"e30.{payload}.c2ln")[:2] == (0, "mesh/destructive")
+    for signature in ("c2ln", "yamlc2ln", "jsonc2ln"):
+        assert explained(f"e30.{payload}.{signature}")[:2] == (0, "mesh/destructive")
     stranger = base64.urlsafe_b64encode(b'{"iss": "https://evil.example", "sub": "ada"}').decode().rstrip("=")
     assert "no issuer of" in explained(f"e30.{stranger}.c2ln")[2]
     assert "cannot be read" in explained("a.b.c")[2]
