@@ -139,7 +139,7 @@ class Run:
                 await self._news_there()
                 while (self._news or self.end is not None) and not self.over:
                     response = self._next()
-                    if self.end is not None:
+                    if self.end is not None and not self._news:
                         self._tell_rest(response)
                         self.over = True
                     if response.branches or self.over:
@@ -190,6 +190,8 @@ class Run:
         self._wake.set()
 
     def _tell(self, branch: _Branch) -> None:
+        if self.end is not None:
+            return
         self._news[branch] = None
         if not (self._under_way and self.progress.patient) or branch.held_bytes >= AHEAD_BYTES:
             self._wake.set()
@@ -245,15 +247,17 @@ class Run:
         self._ended(branch, outcome_of(answer))
 
     def _ended(self, branch: _Branch, outcome: Outcome) -> None:
-        branch.came = outcome
         self._under_way -= 1
-        self._tell(branch)
+        # What comes once the fan-out has ended is too late, however long it takes to tell what came before.
+        if self.end is None:
+            branch.came = outcome
+            self._tell(branch)
 
     def _next(self) -> pb.FanOutResponse:
         """As much of the news as fits a message."""
         response = pb.FanOutResponse()
         size = 0
-        while self._news and self.end is None:
+        while self._news:
             branch = next(iter(self._news))
             if branch.outcome is None and branch.came is not None and branch.leg is not None:
                 self._settle(branch, branch.leg, branch.came)
@@ -291,7 +295,8 @@ class Run:
     def _is_sent_again(self, branch: _Branch, outcome: Outcome) -> bool:
         """Whether a call that Envoy did not answer, and that may be made twice, is made once more."""
         return (
-            outcome.status.code == _UNAVAILABLE
+            self.end is None
+            and outcome.status.code == _UNAVAILABLE
             and not outcome.call_id
             and branch.respondent.taker.method.idempotent
             and branch.sent < SENT_MOST
@@ -329,7 +334,7 @@ class Run:
         return told
 
     def _tell_rest(self, response: pb.FanOutResponse) -> None:
-        """What is told of the branches that the fan-out ends."""
+        """What is told of the branches that had not ended when the fan-out did."""
         outcome = Outcome(EXPIRED if self.end == Ends.END_DEADLINE else CANCELLED)
         for branch in self._branches:
             if not branch.told:
