@@ -49,10 +49,15 @@ class Order:
 
 @dataclass(eq=False, slots=True)
 class _Branch:
-    """One method's part. leg: the last one; None where none could be sent, and once all has been told."""
+    """One method's part.
+
+    began_s, ended_s: by the loop's clock, 0 until then. leg: the last one; None where none could be sent, and once all
+    has been told.
+    """
 
     respondent: Respondent
     began_s: float = 0.0
+    ended_s: float = 0.0
     leg: Leg | None = None
     sent: int = 0
     # Responses that nobody was told yet, and what they come to.
@@ -211,7 +216,7 @@ class Run:
                 holds, ended = partial(self._holds, branch), partial(self._answered, branch)
                 branch.leg = self._legs.ask(*sent, caller=caller, holds=holds, ended=ended)
         except MeshError as err:
-            branch.outcome = Outcome(status_from_error(err))
+            branch.outcome, branch.ended_s = Outcome(status_from_error(err)), self._loop.time()
             self._under_way -= 1
             self._tell(branch)
 
@@ -250,7 +255,7 @@ class Run:
         self._under_way -= 1
         # What comes once the fan-out has ended is too late, however long it takes to tell what came before.
         if self.end is None:
-            branch.came = outcome
+            branch.came, branch.ended_s = outcome, self._loop.time()
             self._tell(branch)
 
     def _next(self) -> pb.FanOutResponse:
@@ -328,7 +333,7 @@ class Run:
         told: dict[str, Untyped] = {"tool": taker.tool.service, "method": taker.method.name}
         if outcome is not None:
             told["status"] = outcome.status
-            told["latency"] = timedelta(seconds=self._loop.time() - branch.began_s)
+            told["latency"] = timedelta(seconds=branch.ended_s - branch.began_s)
             told["attempt_count"] = branch.sent
             told["call_id"], told["provenance"] = outcome.call_id, outcome.provenance
         return told
@@ -338,4 +343,5 @@ class Run:
         outcome = Outcome(EXPIRED if self.end == Ends.END_DEADLINE else CANCELLED)
         for branch in self._branches:
             if not branch.told:
+                branch.ended_s = self._loop.time()
                 response.branches.add(**self._facts(branch, outcome))
