@@ -139,7 +139,7 @@ class Run:
         timer = self._loop.call_at(self._order.deadline_s, self._expire)
         try:
             for branch in self._branches:
-                self._send(branch)
+                self._start(branch)
             while not self.over:
                 await self._news_there()
                 while (self._news or self.end is not None) and not self.over:
@@ -203,22 +203,26 @@ class Run:
         elif self._gathering is None:
             self._gathering = self._loop.call_later(GATHER_S, self._wake.set)
 
-    def _send(self, branch: _Branch) -> None:
-        path = branch.respondent.path
-        branch.sent, branch.came = branch.sent + 1, None
-        branch.began_s = branch.began_s or self._loop.time()
-        sent = path, self._order.request, self._order.metadata[path]
-        caller = self._order.caller
+    def _start(self, branch: _Branch) -> None:
+        branch.began_s = self._loop.time()
         try:
-            if branch.streams:
-                branch.leg = self._legs.read(*sent, caller=caller, reading=partial(self._read, branch))
-            else:
-                holds, ended = partial(self._holds, branch), partial(self._answered, branch)
-                branch.leg = self._legs.ask(*sent, caller=caller, holds=holds, ended=ended)
+            self._send(branch)
         except MeshError as err:
             branch.outcome, branch.ended_s = Outcome(status_from_error(err)), self._loop.time()
             self._under_way -= 1
             self._tell(branch)
+
+    def _send(self, branch: _Branch) -> None:
+        """Begin a leg. Raises OverQuota if there may be none."""
+        path = branch.respondent.path
+        sent = path, self._order.request, self._order.metadata[path]
+        caller = self._order.caller
+        if branch.streams:
+            branch.leg = self._legs.read(*sent, caller=caller, reading=partial(self._read, branch))
+        else:
+            holds, ended = partial(self._holds, branch), partial(self._answered, branch)
+            branch.leg = self._legs.ask(*sent, caller=caller, holds=holds, ended=ended)
+        branch.sent += 1
 
     async def _read(self, branch: _Branch, leg: Leg, call: Stream) -> None:
         """Read a stream, no further ahead of the reader than AHEAD_BYTES and one response."""
@@ -280,10 +284,7 @@ class Run:
         if branch.crowded:
             branch.outcome = replace(outcome, status=status_from_error(crowded()), response=None)
             return
-        if self._is_sent_again(branch, outcome):
-            self._legs.release(leg)
-            self._under_way += 1
-            self._send(branch)
+        if self._may_be_sent_again(branch, outcome) and self._send_again(branch, leg, outcome):
             return
         if outcome.status.code == 0 and not branch.streams:
             answer = outcome.response
@@ -297,8 +298,21 @@ class Run:
                     self._gathered.add(branch.respondent.taker.name, message)
         branch.outcome = outcome
 
-    def _is_sent_again(self, branch: _Branch, outcome: Outcome) -> bool:
-        """Whether a call that Envoy did not answer, and that may be made twice, is made once more."""
+    def _send_again(self, branch: _Branch, leg: Leg, outcome: Outcome) -> bool:
+        """Whether there may be a leg more; if not, the branch has ended as it had."""
+        self._legs.release(leg)
+        self._under_way += 1
+        branch.came = None
+        try:
+            self._send(branch)
+        except MeshError:
+            self._under_way -= 1
+            branch.came = outcome
+            return False
+        return True
+
+    def _may_be_sent_again(self, branch: _Branch, outcome: Outcome) -> bool:
+        """Whether a call is one that Envoy did not answer, and that may be made twice."""
         return (
             self.end is None
             and outcome.status.code == _UNAVAILABLE
