@@ -40,10 +40,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Merging:
-    """Makes the one message of at least one answer, all of one type. field: the repeated one whose entries it takes."""
+    """Makes the one message of at least one answer, all of one type.
+
+    field: the repeated one whose entries it takes. takes_first: it looks at the answer that came first alone.
+    """
 
     make: Callable[[Sequence[Answer]], Message]
     field: str = ""
+    takes_first: bool = False
 
     def count(self, message: Message) -> int:
         """How many entries of an answer it has to look at."""
@@ -71,7 +75,9 @@ class Gathered:
         return self.size_bytes > GATHERED_MOST_BYTES or self.entry_count > GATHERED_MOST_ENTRIES
 
     def add(self, name: str, message: Message) -> None:
-        """One more. Beyond what fits, none is kept."""
+        """One more. Beyond what fits, none is kept; nor is one that the merge does not look at."""
+        if self.merging.takes_first and self.answers:
+            return
         self.size_bytes += message.ByteSize()
         self.entry_count += self.merging.count(message)
         if self.is_over:
@@ -92,7 +98,7 @@ def read_merge(stated: options.Merge, answer: type[Message]) -> Merging:
     descriptor = answer.DESCRIPTOR
     match stated.WhichOneof("how"):
         case "first":
-            return Merging(_first)
+            return Merging(_first, takes_first=True)
         case "concatenate":
             name = _repeated(descriptor, stated.concatenate.field, "merge.concatenate", messages=False)
             return Merging(lambda answers: _of_entries(answer, name, _entries(answers, name)), name)

@@ -133,6 +133,17 @@ def test_answers_that_are_too_large_together_are_not_kept() -> None:
     assert not gathered.answers
 
 
+def test_where_the_first_is_taken_no_other_counts_or_is_kept() -> None:
+    gathered = Gathered(read_merge(options.Merge(first=options.First()), RetrieveResponse))
+    first = RetrieveResponse(passages=[Passage(text="x" * (3 << 20))])
+    for name in "abcdef":
+        gathered.add(name, first if name == "a" else RetrieveResponse(passages=[Passage(text="y" * (3 << 20))]))
+
+    assert gathered.merged() == first
+    assert len(gathered.answers) == 1
+    assert gathered.size_bytes == first.ByteSize()
+
+
 @pytest.mark.parametrize("stated", MERGES.values(), ids=MERGES)
 def test_answers_of_very_many_entries_are_not_merged_however_small_they_are(stated: options.Merge) -> None:
     gathered = Gathered(read_merge(stated, RetrieveResponse))
