@@ -74,6 +74,11 @@ class Gathered:
         """Whether it is more than fits, and nothing is kept any more."""
         return self.size_bytes > GATHERED_MOST_BYTES or self.entry_count > GATHERED_MOST_ENTRIES
 
+    @property
+    def kept_bytes(self) -> int:
+        """What the answers come to that are kept."""
+        return 0 if self.is_over else self.size_bytes
+
     def add(self, name: str, message: Message) -> None:
         """One more. Beyond what fits, none is kept; nor is one that the merge does not look at."""
         if self.merging.takes_first and self.answers:

@@ -126,8 +126,8 @@ class Run:
         self._gathering: asyncio.TimerHandle | None = None
         # Legs that have not ended, and those that were never sent.
         self._under_way = len(self._branches)
-        # Of answers that the caller may yet be told, and of those that the message under way tells.
-        self._held_bytes = self._telling_bytes = 0
+        # Of answers that are held, and of those of them that have been told, or that the message under way tells.
+        self._held_bytes = self._told_bytes = 0
         # What comes then is not held.
         self._closed = False
 
@@ -181,9 +181,9 @@ class Run:
 
     def _let_go(self) -> None:
         """The caller has been told, and has made room for more; but what is to be merged is kept."""
-        if self._gathered is None or self._gathered.is_over:
-            self._drop(self._telling_bytes)
-        self._telling_bytes = 0
+        kept = min(self._told_bytes, self._gathered.kept_bytes) if self._gathered else 0
+        self._drop(self._told_bytes - kept)
+        self._told_bytes = kept
 
     def _drop(self, size: int) -> None:
         self._legs.room.let_go(self._order.caller, size)
@@ -325,7 +325,7 @@ class Run:
 
     def _tell_of(self, branch: _Branch, response: pb.FanOutResponse) -> None:
         """What is told of a branch now."""
-        self._telling_bytes += branch.held_bytes
+        self._told_bytes += branch.held_bytes
         outcome = branch.outcome if not branch.told else None
         entry = response.branches.add(**self._facts(branch, outcome))
         for data in branch.take():
