@@ -20,6 +20,7 @@ from gateway.fanout.budget import split
 from gateway.fanout.completion import Progress, progress
 from gateway.fanout.counts import Counts
 from gateway.fanout.legs import Legs, Request
+from gateway.fanout.lines import RESPONSE_MAX_BYTES
 from gateway.fanout.merge import Gathered, read_merge
 from gateway.fanout.plan import Plan
 from gateway.fanout.planned import Plans
@@ -159,6 +160,8 @@ def _summary(run: Run, asked: _Asked) -> pb.Summary:
         merged = asked.gathered.merged() if done.met else "not enough have answered"
         if isinstance(merged, str):
             summary.unmerged = merged
+        elif merged.ByteSize() > RESPONSE_MAX_BYTES:
+            summary.unmerged = f"the merged message has more than {RESPONSE_MAX_BYTES} bytes"
         else:
             summary.merged.Pack(merged)
     return summary

@@ -94,6 +94,18 @@ async def test_a_large_answer_and_the_message_of_all_come_apart() -> None:
         assert [len(message.branches) for message in told.messages] == [1, 0]
 
 
+async def test_a_merged_message_that_clients_would_not_take_is_not_sent() -> None:
+    async with eight() as running:
+        for name in EIGHT:
+            running.tools.behaviours[f"/{name}/Retrieve"] = gives(("x" * (1 << 19), 1))
+
+        told = await running.fan_out(merge=options.Merge(concatenate=options.Concatenate(field="passages")))
+
+        assert told.summary.unmerged == "the merged message has more than 3932160 bytes"
+        assert not told.summary.HasField("merged")
+        assert (told.summary.met, told.summary.answered_count) == (True, 8)
+
+
 async def test_denied_methods_are_named_only_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mesh, "DENIED_MOST", 1)
     async with world() as running:
