@@ -69,6 +69,8 @@ class Leg:
     tool: str
     began_s: float
     cancel: Callable[[], None] = _nothing
+    # None of a stream, and once it has ended.
+    call: Call | None = None
     # Whether it has given a response, whether it has ended, and whether nobody wants it any more.
     answered: bool = False
     over: bool = False
@@ -119,7 +121,7 @@ class Legs:
             ended(answer)
 
         call = Call(head, request.body, Reply(RESPONSE_MAX_BYTES), holds, end)
-        leg.cancel = partial(leg.line.wire.cancel, call)
+        leg.call, leg.cancel = call, partial(leg.line.wire.cancel, call)
         leg.line.wire.start(call)
         return leg
 
@@ -158,8 +160,8 @@ class Legs:
 
     def _end(self, leg: Leg) -> None:
         leg.over = True
-        # It holds on to what holds the leg.
-        leg.cancel = _nothing
+        # They hold on to what holds the leg.
+        leg.call, leg.cancel = None, _nothing
         self.count -= 1
         self.room.end(leg.caller, leg.tool)
         self.lines.give_back(leg.caller, leg.line)
@@ -171,7 +173,10 @@ class Legs:
             leg.resets.earn()
 
     def release(self, leg: Leg, *, expired: bool = False) -> None:
-        """Give a leg up: it is cancelled now, or once that harms no other. expired: its time is up."""
+        """Give a leg up: it is cancelled now, or once that harms no other. expired: its time is up.
+
+        From now on it is not sent any more, nor sent again.
+        """
         if leg.over:
             if not leg.released:
                 self.room.leave(leg.caller)
@@ -180,6 +185,12 @@ class Legs:
         leg.released = True
         if leg.cancelled:
             return
+        if leg.call is not None:
+            leg.call.wanted = False
+            if leg.call.bearer is None:
+                # It waits to be sent: there is no stream to reset.
+                self._break_off(leg)
+                return
         loop = asyncio.get_running_loop()
         age_s = loop.time() - leg.began_s
         if expired:

@@ -40,6 +40,8 @@ class Call:
     # Where it is sent; None before that, and once it has ended.
     bearer: Bearer | None = None
     stream: int = 0
+    # Whether it is sent again, should the other side not have looked at it.
+    wanted: bool = True
     # Whether it was refused before the other side looked at it, and so was sent again.
     again: bool = False
     # Of its body, how much has been sent, and how much more the other side takes; of its answer, how much we take.

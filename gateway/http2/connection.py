@@ -289,7 +289,7 @@ class Connection(asyncio.Protocol):
 
     def _unseen(self, call: Call, words: str) -> None:
         """The other side says that it has not looked at a call: whoever answered a part of it cannot say so."""
-        if call.again or call.reply.has_begun:
+        if call.again or not call.wanted or call.reply.has_begun:
             call.fail(StatusCode.UNAVAILABLE, words)
         else:
             call.again, call.bearer = True, None

@@ -19,8 +19,8 @@ RETRY_FIRST_S, RETRY_LAST_S = 0.05, 0.5
 class Wire:
     """Calls to the server at a Unix socket.
 
-    A call is sent once, unless the server says that it has not looked at it: then it is sent once more. While there
-    is no server, calls wait; whoever starts one cancels it when it has waited too long.
+    A call is sent once, unless the server says that it has not looked at it: then it is sent once more, if it is still
+    wanted. While there is no server, calls wait; whoever starts one cancels it when it has waited too long.
     """
 
     def __init__(self, socket: Path) -> None:

@@ -1,0 +1,78 @@
+"""Legs that were given up before a server looked at them: none of them is sent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import grpc
+import pytest
+from hyperframe.frame import Frame, GoAwayFrame, HeadersFrame, RstStreamFrame
+
+from gateway.fanout.allowances import Allowance
+from gateway.fanout.legs import Legs
+from gateway.fanout.lines import Lines
+from gateway.http2.frames import Reason
+from gateway.http2.reply import Answer
+from tests.eventually import eventually
+from tests.gateway.fanout.test_legs import NO_METADATA, NOTHING, hanging, nothing_is_left, start
+from tests.gateway.http2.peer import Peer, asking
+
+WRITE, LATER = "/a.v1.Tool/Write", "/a.v1.Tool/Later"
+
+
+async def next_path(peer: Peer) -> str:
+    """The path of the next call that comes."""
+    return dict(peer.decoder.decode((await peer.next(HeadersFrame)).data, raw=True))[b":path"].decode()
+
+
+@pytest.mark.parametrize("expired", [False, True])
+@pytest.mark.parametrize("left", [0.0, 1.0])
+async def test_a_leg_that_waits_for_a_server_is_never_sent_once_it_is_released(
+    tmp_path: Path, left: float, *, expired: bool
+) -> None:
+    waiting = Legs(Lines(tmp_path / "legs.sock"))
+    waiting.lines.resets = lambda: Allowance(1, 0.25, left)
+    leg = start(waiting, WRITE)
+
+    waiting.release(leg, expired=expired)
+
+    assert (leg.over, waiting.count) == (True, 0)
+    # Nothing was reset, and it did not end by itself.
+    assert leg.resets.left == left
+    async with hanging(tmp_path) as (_, server):
+        start(waiting, LATER)
+
+        async def has_come() -> None:
+            assert server.open[LATER] == 1
+
+        await eventually(has_come, within_s=20)
+        # Legs are sent in their order.
+        assert server.open[WRITE] == 0
+        await waiting.close()
+
+
+@pytest.mark.parametrize("expired", [False, True])
+@pytest.mark.parametrize(
+    "unseen",
+    [GoAwayFrame(last_stream_id=0), RstStreamFrame(1, error_code=Reason.REFUSED_STREAM)],
+    ids=["goaway", "reset"],
+)
+async def test_a_released_leg_is_not_sent_again_when_the_server_has_not_looked_at_it(
+    tmp_path: Path, unseen: Frame, *, expired: bool
+) -> None:
+    async with asking(tmp_path) as server:
+        legs, ends = Legs(Lines(tmp_path / "peer.sock")), list[Answer]()
+        legs.lines.resets = lambda: Allowance(1, 0.25, 0)
+        leg = legs.ask(WRITE, NOTHING, NO_METADATA, caller="sam", holds=lambda _: True, ended=ends.append)
+        peer = await server.peer()
+        assert await next_path(peer) == WRITE
+        legs.release(leg, expired=expired)
+        peer.send(unseen)
+
+        await nothing_is_left(legs)
+        assert [each.code for each in ends] == [grpc.StatusCode.UNAVAILABLE.value[0]]
+        start(legs, LATER)
+        if isinstance(unseen, GoAwayFrame):
+            peer = await server.peer()
+        assert await next_path(peer) == LATER
+        await legs.close()
