@@ -79,8 +79,7 @@ class Reply:
     limit_bytes: int
     _head: Fields | None = None
     _size: int | None = None
-    _parts: list[bytes] = field(default_factory=list[bytes])
-    _come: int = 0
+    _body: bytearray = field(default_factory=bytearray)
 
     @property
     def has_begun(self) -> bool:
@@ -90,7 +89,7 @@ class Reply:
     @property
     def response_bytes(self) -> int:
         """What has come of the response itself."""
-        return max(0, self._come - _PREFIX.size)
+        return max(0, len(self._body) - _PREFIX.size)
 
     def fields(self, found: Fields, *, last: bool) -> Answer | None:
         """Header fields have come; the answer, if there is no more to come. Raises ReplyError."""
@@ -111,9 +110,9 @@ class Reply:
         """A piece of the body has come; the answer, if there is no more to come. Raises ReplyError."""
         if self._head is None:
             raise ReplyError(StatusCode.INTERNAL, "an answer without headers")
-        self._parts.append(piece)
-        self._come += len(piece)
-        if self._size is None and self._come >= _PREFIX.size:
+        # Not kept apart: each piece would cost more than a small one holds.
+        self._body += piece
+        if self._size is None and len(self._body) >= _PREFIX.size:
             self._size = self._begin()
         if self._size is not None and self.response_bytes > self._size:
             raise ReplyError(StatusCode.INTERNAL, "more than one response")
@@ -125,8 +124,7 @@ class Reply:
 
     def _begin(self) -> int:
         """The size of the response, whose prefix has come."""
-        self._parts = [b"".join(self._parts)]
-        compressed, size = _PREFIX.unpack_from(self._parts[0])
+        compressed, size = _PREFIX.unpack_from(self._body)
         if compressed:
             raise ReplyError(StatusCode.INTERNAL, "a compressed response, though none is taken")
         if size > self.limit_bytes:
@@ -143,12 +141,11 @@ class Reply:
         if code:
             message = unquote_to_bytes(trailers.get(b"grpc-message", b"")).decode(errors="replace")
             return Answer(code, message, None, head, trailers)
-        if not self._come:
+        if not self._body:
             return Answer(0, "", None, head, trailers)
         if self._size is None or self.response_bytes < self._size:
             return Answer(StatusCode.INTERNAL.value[0], "OK with half a response", None, head, trailers)
-        (body,) = self._parts if len(self._parts) == 1 else (b"".join(self._parts),)
-        return Answer(0, "", body[_PREFIX.size :], head, trailers)
+        return Answer(0, "", bytes(memoryview(self._body)[_PREFIX.size :]), head, trailers)
 
 
 def _code_of(head: Fields) -> StatusCode:

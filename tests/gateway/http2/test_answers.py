@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from base64 import b64encode
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import grpc
 import pytest
 from hyperframe.frame import ContinuationFrame, DataFrame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame
 
-from gateway.http2.reply import framed
+from gateway.http2.reply import Reply, framed
 from tests.gateway.http2.peer import HEAD, LIMIT_BYTES, asking, end_of
 
 C = grpc.StatusCode
@@ -238,3 +239,31 @@ async def test_calls_wait_for_a_server_that_is_not_there_yet(tmp_path: Path) -> 
         peer.send(*peer.answer(1))
 
         assert (await end_of(answer)).code == 0
+
+
+async def test_an_answer_may_come_in_pieces_of_two_bytes(tmp_path: Path) -> None:
+    async with asking(tmp_path) as client:
+        peer, stream, answer = await client.asked()
+        body = framed(bytes(range(256)) * 4)
+        pieces = [DataFrame(stream, body[at : at + 2]) for at in range(0, len(body), 2)]
+        peer.send(peer.head(stream), *pieces, peer.tail(stream))
+
+        assert (await end_of(answer)).response == body[5:]
+
+
+@pytest.mark.parametrize(("piece", "most_bytes"), [(b"xx", 400_000), (b"", 10_000)], ids=["small", "empty"])
+def test_what_is_held_of_an_answer_is_its_size_however_small_its_pieces(piece: bytes, most_bytes: int) -> None:
+    reply = Reply(LIMIT_BYTES)
+    reply.fields({b":status": b"200", b"content-type": b"application/grpc"}, last=False)
+    reply.data(framed(b"x" * 200_000)[:5], last=False)
+    tracemalloc.start()
+    try:
+        for _ in range(100_000):
+            # As frames bring it: an object of its own.
+            reply.data(bytes(bytearray(piece)), last=False)
+        held_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert reply.response_bytes == 100_000 * len(piece)
+    assert held_bytes < most_bytes
