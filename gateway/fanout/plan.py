@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.fanout.selector import Selector
@@ -65,10 +65,13 @@ def make_plan(
     if not known:
         message = f"no method on the mesh that you may know of takes `{request_type}`"
         raise NotFound(message, resource=("type", request_type), reason="UNKNOWN_TYPE")
-    _check_named(selector, (taker for taker, _ in known), allow_writes=allow_writes)
+    may_be_called = {
+        taker.name for taker, may in known if may is not None and taker.method.name in may and may_call(taker.name)
+    }
+    _check_named(selector, seen, may_be_called, allow_writes=allow_writes)
     counts, denied, asked = _Counts(), list[str](), list[Taker]()
     for taker, may in known:
-        if may is None or taker.method.name not in may or not may_call(taker.name):
+        if taker.name not in may_be_called:
             counts.denied += 1
             if may is not None:
                 denied.append(taker.name)
@@ -92,14 +95,19 @@ def _is_wanted(taker: Taker, selector: Selector, counts: _Counts, *, allow_write
     return False
 
 
-def _check_named(selector: Selector, known: Iterable[Taker], *, allow_writes: bool) -> None:
-    """Raise NotFound for a method that is named and not known, InvalidCall for one that is not to be asked."""
-    by_name = {taker.name: taker for taker in known}
+def _check_named(selector: Selector, seen: Seen, may_be_called: set[str], *, allow_writes: bool) -> None:
+    """Raise NotFound for a method that is named and not seen, InvalidCall for one that is not to be asked.
+
+    may_be_called: names; of no other method is told what it does.
+    """
+    by_name = {taker.name: taker for taker, may in seen if may is not None}
     for name in sorted(selector.methods):
         taker = by_name.get(name)
         if taker is None:
             message = f"method `{name}` is not on the mesh, or takes another request"
             raise NotFound(message, resource=("method", name))
+        if name not in may_be_called:
+            continue
         if _is_destructive(taker):
             raise _bad_name(f"`{name}` cannot be undone: call it by itself")
         if _writes(taker) and not allow_writes:

@@ -286,6 +286,25 @@ async def test_writes_are_asked_only_if_allowed_and_what_cannot_be_undone_never(
             assert told_as(error) == (grpc.StatusCode.INVALID_ARGUMENT, "BAD_SELECTOR")
 
 
+async def test_naming_a_method_that_the_caller_may_not_call_tells_nothing_of_what_it_does() -> None:
+    async with world() as running:
+        methods = rpc(), rpc("Write", effect=WRITE), rpc("Erase", effect=DESTRUCTIVE)
+        await running.publish(
+            running.tool("acme.a.v1.Half", *methods, domain="a"),
+            running.tool("acme.support.v1.Closed", *methods),
+            policy=NARROW,
+        )
+        for effect in ("Retrieve", "Write", "Erase"):
+            unseen = await refused(running, selector=pb.Selector(methods=[f"acme.support.v1.Closed/{effect}"]))
+            absent = await refused(running, selector=pb.Selector(methods=[f"acme.absent.v1.Closed/{effect}"]))
+            assert told_as(unseen) == told_as(absent)
+            told = str(unseen).split(", call")[0].replace("acme.support", "acme.absent")
+            assert told == str(absent).split(", call")[0]
+        for effect in ("Write", "Erase"):
+            denied = await refused(running, selector=pb.Selector(methods=[f"acme.a.v1.Half/{effect}"]))
+            assert told_as(denied) == (grpc.StatusCode.NOT_FOUND, "NO_METHOD_LEFT")
+
+
 async def test_a_tool_with_a_type_of_its_own_by_the_same_name_is_asked_nothing() -> None:
     async with world() as running:
         own = 'message_type { name: "RetrieveRequest" field { name: "query" number: 1 type: TYPE_STRING } }'
