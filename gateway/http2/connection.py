@@ -170,14 +170,14 @@ class Connection(asyncio.Protocol):
         if call is None:
             return
         call.here -= size
-        before = call.reply.response_bytes
+        before, last = call.reply.response_bytes, bool(flags & END_STREAM)
         try:
-            answer = call.reply.data(frames.content(Kind.DATA, flags, payload), last=bool(flags & END_STREAM))
+            answer = call.reply.data(frames.content(Kind.DATA, flags, payload), last=last)
         except ReplyError as broken:
-            self._refuse(call, broken.code, str(broken))
+            self._refuse(call, broken.code, str(broken), last=last)
             return
         if not call.holds(call.reply.response_bytes - before):
-            self._refuse(call, StatusCode.RESOURCE_EXHAUSTED, "there is no room for the answer")
+            self._refuse(call, StatusCode.RESOURCE_EXHAUSTED, "there is no room for the answer", last=last)
         elif answer is not None:
             self._answered(call, answer)
         elif call.here < ANSWER_WINDOW_BYTES // 2:
@@ -211,10 +211,11 @@ class Connection(asyncio.Protocol):
         found = self._reader.read(block)
         if call is None:
             return
+        last = bool(flags & END_STREAM)
         try:
-            answer = call.reply.fields(found, last=bool(flags & END_STREAM))
+            answer = call.reply.fields(found, last=last)
         except ReplyError as broken:
-            self._refuse(call, broken.code, str(broken))
+            self._refuse(call, broken.code, str(broken), last=last)
             return
         if answer is not None:
             self._answered(call, answer)
@@ -295,9 +296,13 @@ class Connection(asyncio.Protocol):
             call.again, call.bearer = True, None
             self._owner.refused(call)
 
-    def _refuse(self, call: Call, code: StatusCode, words: str) -> None:
-        """What comes of a call is not wanted."""
-        self._break_off(call, Reason.CANCEL)
+    def _refuse(self, call: Call, code: StatusCode, words: str, *, last: bool = False) -> None:
+        """What comes of a call is not wanted. last: whether no more will come."""
+        if last and call.sent_bytes == len(call.body):
+            # Nothing is left to break off (RFC 9113, 5.1).
+            self._forget(call)
+        else:
+            self._break_off(call, Reason.CANCEL)
         call.fail(code, words)
         self._has_room()
 

@@ -267,3 +267,27 @@ def test_what_is_held_of_an_answer_is_its_size_however_small_its_pieces(piece: b
 
     assert reply.response_bytes == 100_000 * len(piece)
     assert held_bytes < most_bytes
+
+
+async def test_a_bad_answer_that_has_ended_is_not_broken_off(tmp_path: Path) -> None:
+    async with asking(tmp_path) as client:
+        peer, stream, answer = await client.asked()
+        peer.send(peer.head(stream), DataFrame(stream, framed(b"hello") + b"more", flags=("END_STREAM",)))
+        assert (await end_of(answer)).code == code(C.INTERNAL)
+        peer.send(PingFrame())
+
+        while not isinstance(frame := await peer.frame(), PingFrame):
+            assert not isinstance(frame, RstStreamFrame)
+
+
+async def test_an_answer_for_which_there_is_no_room_is_not_broken_off_once_it_has_ended(tmp_path: Path) -> None:
+    async with asking(tmp_path) as client:
+        _, answer = client.ask(holds=lambda _: False)
+        peer = await client.peer()
+        stream = (await peer.next(HeadersFrame)).stream_id
+        peer.send(peer.head(stream), DataFrame(stream, framed(b"hello"), flags=("END_STREAM",)))
+        assert (await end_of(answer)).code == code(C.RESOURCE_EXHAUSTED)
+        peer.send(PingFrame())
+
+        while not isinstance(frame := await peer.frame(), PingFrame):
+            assert not isinstance(frame, RstStreamFrame)
