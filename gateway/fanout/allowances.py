@@ -27,8 +27,8 @@ class Allowance:
         return True
 
 
-# Envoy closes a connection, and with it the branches of all other fan-outs, once more than half of the streams that it
-# has seen there, 500 or more, were broken off young: before an answer, in their first two seconds (the runtime's
+# Envoy closes a connection, and with it all branches of its caller, once more than half of the streams that it has seen
+# there, 500 or more, were broken off young: before an answer, in their first two seconds (the runtime's
 # overload.premature_reset_total_stream_count and _min_stream_lifetime_seconds, counted in whole seconds, Envoy 1.40).
 # With this allowance, of the first 500 streams at most 220 can be, whenever the connection began. Envoy's clock starts
 # a little later than ours.

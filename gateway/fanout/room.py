@@ -91,6 +91,7 @@ def _over(message: str, quota: str) -> OverQuota:
 
 def _decrease(counts: _Counts, key: Hashable, by: int = 1) -> None:
     left = counts.get(key, 0) - by
+    assert left >= 0, "what was not counted is not let go"  # noqa: S101
     if left:
         counts[key] = left
     else:

@@ -37,7 +37,7 @@ _RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC"
 
 # Of a connection: a quarter of what a tool takes at once, lest one caller take it all.
 MAX_STREAMS = 256
-# Of the gateway's one, by which the branches of all fan-outs come.
+# Of a connection of the gateway's, by which one caller's branches come.
 MAX_BRANCHES = 1 << 16
 MAX_HEADERS_KB = 60
 MAX_HEADERS = 100
