@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
 from google.protobuf.message import Message
 
@@ -19,7 +20,7 @@ __all__ = ["Planned", "Plans"]
 
 # Those kept first are forgotten first.
 _KEPT = 256
-# Caller, type, selector, whether writes are allowed, and what the call may hand on.
+# Caller, type, the selector's hash, whether writes are allowed, and what the call may hand on.
 _Key = tuple[object, str, bytes, bool, frozenset[str] | None]
 
 
@@ -43,7 +44,7 @@ class Plans:
 
     def of(self, request_type: str, request: pb.FanOutRequest, behalf: Behalf) -> Planned:
         """The plan of a fan-out of that type. Raises NotFound or InvalidCall."""
-        stated = request.selector.SerializeToString(deterministic=True)
+        stated = sha256(request.selector.SerializeToString(deterministic=True)).digest()
         key = (behalf.caller, request_type, stated, request.allow_writes, behalf.given)
         seen = self._sight.of(behalf.caller, request_type)
         kept = self._kept.get(key)

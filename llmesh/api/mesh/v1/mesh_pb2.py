@@ -29,7 +29,7 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from llmesh.api.options.v1 import options_pb2 as llmesh_dot_api_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dllmesh/api/mesh/v1/mesh.proto\x12\x12llmesh.api.mesh.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a#llmesh/api/options/v1/options.proto\"\xff\x01\n\rFanOutRequest\x12-\n\x07request\x18\x01 \x01(\x0b\x32\x14.google.protobuf.AnyB\x06\xbaH\x03\xc8\x01\x01\x12.\n\x08selector\x18\x02 \x01(\x0b\x32\x1c.llmesh.api.mesh.v1.Selector\x12<\n\ncompletion\x18\x03 \x01(\x0e\x32\x1e.llmesh.api.mesh.v1.CompletionB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x0e\n\x06quorum\x18\x04 \x01(\r\x12+\n\x05merge\x18\x05 \x01(\x0b\x32\x1c.llmesh.api.options.v1.Merge\x12\x14\n\x0c\x61llow_writes\x18\x06 \x01(\x08\"\xd2\x02\n\x08Selector\x12 \n\x07\x64omains\x18\x01 \x03(\tB\x0f\xbaH\x0c\x92\x01\t\x10\x80\x02\"\x04r\x02\x10\x01\x12\x1e\n\x05tools\x18\x02 \x03(\tB\x0f\xbaH\x0c\x92\x01\t\x10\x80\x02\"\x04r\x02\x10\x01\x12 \n\x07methods\x18\x03 \x03(\tB\x0f\xbaH\x0c\x92\x01\t\x10\x80\x02\"\x04r\x02\x10\x01\x12=\n\x06stages\x18\x04 \x03(\x0e\x32\x1c.llmesh.api.options.v1.StageB\x0f\xbaH\x0c\x92\x01\t\"\x07\x82\x01\x04\x10\x01 \x00\x12\x42\n\x06labels\x18\x05 \x03(\x0b\x32(.llmesh.api.mesh.v1.Selector.LabelsEntryB\x08\xbaH\x05\x9a\x01\x02\x10@\x12\x17\n\x05where\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12\x17\n\x05limit\x18\x07 \x01(\rB\x08\xbaH\x05*\x03\x18\x80\x02\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"l\n\x0e\x46\x61nOutResponse\x12,\n\x08\x62ranches\x18\x01 \x03(\x0b\x32\x1a.llmesh.api.mesh.v1.Branch\x12,\n\x07summary\x18\x02 \x01(\x0b\x32\x1b.llmesh.api.mesh.v1.Summary\"\xdb\x01\n\x06\x42ranch\x12\x0c\n\x04tool\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\'\n\tresponses\x18\x03 \x03(\x0b\x32\x14.google.protobuf.Any\x12\"\n\x06status\x18\x04 \x01(\x0b\x32\x12.google.rpc.Status\x12*\n\x07latency\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rattempt_count\x18\x06 \x01(\r\x12\x12\n\nprovenance\x18\x07 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x08 \x01(\t\"\xe5\x02\n\x07Summary\x12,\n\x03\x65nd\x18\x01 \x01(\x0e\x32\x1f.llmesh.api.mesh.v1.Summary.End\x12\x0b\n\x03met\x18\x02 \x01(\x08\x12\x13\n\x0b\x61sked_count\x18\x03 \x01(\r\x12\x16\n\x0e\x61nswered_count\x18\x04 \x01(\r\x12\x14\n\x0c\x66\x61iled_count\x18\x05 \x01(\r\x12\x17\n\x0f\x63\x61ncelled_count\x18\x06 \x01(\r\x12\x14\n\x0c\x64\x65nied_count\x18\x07 \x01(\r\x12\x0e\n\x06\x64\x65nied\x18\x08 \x03(\t\x12$\n\x06merged\x18\t \x01(\x0b\x32\x14.google.protobuf.Any\x12\x10\n\x08unmerged\x18\n \x01(\t\"e\n\x03\x45nd\x12\x13\n\x0f\x45ND_UNSPECIFIED\x10\x00\x12\x11\n\rEND_ALL_ENDED\x10\x01\x12\x0e\n\nEND_ENOUGH\x10\x02\x12\x14\n\x10\x45ND_OUT_OF_REACH\x10\x03\x12\x10\n\x0c\x45ND_DEADLINE\x10\x04*\x88\x01\n\nCompletion\x12\x1a\n\x16\x43OMPLETION_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x43OMPLETION_ALL\x10\x01\x12\x17\n\x13\x43OMPLETION_FIRST_OK\x10\x02\x12\x15\n\x11\x43OMPLETION_QUORUM\x10\x03\x12\x1a\n\x16\x43OMPLETION_BEST_EFFORT\x10\x04\x32\xae\x02\n\x0bMeshService\x12\x96\x01\n\x06\x46\x61nOut\x12!.llmesh.api.mesh.v1.FanOutRequest\x1a\".llmesh.api.mesh.v1.FanOutResponse\"C\xa2\x9f\x19?\n4Sends a request to every method that takes its type.\x10\x01*\x03\x08\x90\x1cP\x01\x30\x01\x1a\x85\x01\xa2\x9f\x19\x80\x01\n\x07\x46\x61n-out\x12ISends one request to every tool that takes it, and gathers their answers.\x1a\x08platform\"\x08platform*\x08platform2\x08platform:\x02\x08\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dllmesh/api/mesh/v1/mesh.proto\x12\x12llmesh.api.mesh.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a#llmesh/api/options/v1/options.proto\"\xff\x01\n\rFanOutRequest\x12-\n\x07request\x18\x01 \x01(\x0b\x32\x14.google.protobuf.AnyB\x06\xbaH\x03\xc8\x01\x01\x12.\n\x08selector\x18\x02 \x01(\x0b\x32\x1c.llmesh.api.mesh.v1.Selector\x12<\n\ncompletion\x18\x03 \x01(\x0e\x32\x1e.llmesh.api.mesh.v1.CompletionB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x0e\n\x06quorum\x18\x04 \x01(\r\x12+\n\x05merge\x18\x05 \x01(\x0b\x32\x1c.llmesh.api.options.v1.Merge\x12\x14\n\x0c\x61llow_writes\x18\x06 \x01(\x08\"\xe9\x02\n\x08Selector\x12#\n\x07\x64omains\x18\x01 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x10\x80\x02\"\x07r\x05\x10\x01\x18\xff\x01\x12!\n\x05tools\x18\x02 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x10\x80\x02\"\x07r\x05\x10\x01\x18\xff\x01\x12#\n\x07methods\x18\x03 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x10\x80\x02\"\x07r\x05\x10\x01\x18\xff\x01\x12?\n\x06stages\x18\x04 \x03(\x0e\x32\x1c.llmesh.api.options.v1.StageB\x11\xbaH\x0e\x92\x01\x0b\x10\x10\"\x07\x82\x01\x04\x10\x01 \x00\x12N\n\x06labels\x18\x05 \x03(\x0b\x32(.llmesh.api.mesh.v1.Selector.LabelsEntryB\x14\xbaH\x11\x9a\x01\x0e\x10@\"\x04r\x02\x18?*\x04r\x02\x18?\x12\x17\n\x05where\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12\x17\n\x05limit\x18\x07 \x01(\rB\x08\xbaH\x05*\x03\x18\x80\x02\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"l\n\x0e\x46\x61nOutResponse\x12,\n\x08\x62ranches\x18\x01 \x03(\x0b\x32\x1a.llmesh.api.mesh.v1.Branch\x12,\n\x07summary\x18\x02 \x01(\x0b\x32\x1b.llmesh.api.mesh.v1.Summary\"\xdb\x01\n\x06\x42ranch\x12\x0c\n\x04tool\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\'\n\tresponses\x18\x03 \x03(\x0b\x32\x14.google.protobuf.Any\x12\"\n\x06status\x18\x04 \x01(\x0b\x32\x12.google.rpc.Status\x12*\n\x07latency\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rattempt_count\x18\x06 \x01(\r\x12\x12\n\nprovenance\x18\x07 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x08 \x01(\t\"\xe5\x02\n\x07Summary\x12,\n\x03\x65nd\x18\x01 \x01(\x0e\x32\x1f.llmesh.api.mesh.v1.Summary.End\x12\x0b\n\x03met\x18\x02 \x01(\x08\x12\x13\n\x0b\x61sked_count\x18\x03 \x01(\r\x12\x16\n\x0e\x61nswered_count\x18\x04 \x01(\r\x12\x14\n\x0c\x66\x61iled_count\x18\x05 \x01(\r\x12\x17\n\x0f\x63\x61ncelled_count\x18\x06 \x01(\r\x12\x14\n\x0c\x64\x65nied_count\x18\x07 \x01(\r\x12\x0e\n\x06\x64\x65nied\x18\x08 \x03(\t\x12$\n\x06merged\x18\t \x01(\x0b\x32\x14.google.protobuf.Any\x12\x10\n\x08unmerged\x18\n \x01(\t\"e\n\x03\x45nd\x12\x13\n\x0f\x45ND_UNSPECIFIED\x10\x00\x12\x11\n\rEND_ALL_ENDED\x10\x01\x12\x0e\n\nEND_ENOUGH\x10\x02\x12\x14\n\x10\x45ND_OUT_OF_REACH\x10\x03\x12\x10\n\x0c\x45ND_DEADLINE\x10\x04*\x88\x01\n\nCompletion\x12\x1a\n\x16\x43OMPLETION_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x43OMPLETION_ALL\x10\x01\x12\x17\n\x13\x43OMPLETION_FIRST_OK\x10\x02\x12\x15\n\x11\x43OMPLETION_QUORUM\x10\x03\x12\x1a\n\x16\x43OMPLETION_BEST_EFFORT\x10\x04\x32\xae\x02\n\x0bMeshService\x12\x96\x01\n\x06\x46\x61nOut\x12!.llmesh.api.mesh.v1.FanOutRequest\x1a\".llmesh.api.mesh.v1.FanOutResponse\"C\xa2\x9f\x19?\n4Sends a request to every method that takes its type.\x10\x01*\x03\x08\x90\x1cP\x01\x30\x01\x1a\x85\x01\xa2\x9f\x19\x80\x01\n\x07\x46\x61n-out\x12ISends one request to every tool that takes it, and gathers their answers.\x1a\x08platform\"\x08platform*\x08platform2\x08platform:\x02\x08\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,15 +43,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SELECTOR_LABELSENTRY']._loaded_options = None
   _globals['_SELECTOR_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_SELECTOR'].fields_by_name['domains']._loaded_options = None
-  _globals['_SELECTOR'].fields_by_name['domains']._serialized_options = b'\272H\014\222\001\t\020\200\002\"\004r\002\020\001'
+  _globals['_SELECTOR'].fields_by_name['domains']._serialized_options = b'\272H\017\222\001\014\020\200\002\"\007r\005\020\001\030\377\001'
   _globals['_SELECTOR'].fields_by_name['tools']._loaded_options = None
-  _globals['_SELECTOR'].fields_by_name['tools']._serialized_options = b'\272H\014\222\001\t\020\200\002\"\004r\002\020\001'
+  _globals['_SELECTOR'].fields_by_name['tools']._serialized_options = b'\272H\017\222\001\014\020\200\002\"\007r\005\020\001\030\377\001'
   _globals['_SELECTOR'].fields_by_name['methods']._loaded_options = None
-  _globals['_SELECTOR'].fields_by_name['methods']._serialized_options = b'\272H\014\222\001\t\020\200\002\"\004r\002\020\001'
+  _globals['_SELECTOR'].fields_by_name['methods']._serialized_options = b'\272H\017\222\001\014\020\200\002\"\007r\005\020\001\030\377\001'
   _globals['_SELECTOR'].fields_by_name['stages']._loaded_options = None
-  _globals['_SELECTOR'].fields_by_name['stages']._serialized_options = b'\272H\014\222\001\t\"\007\202\001\004\020\001 \000'
+  _globals['_SELECTOR'].fields_by_name['stages']._serialized_options = b'\272H\016\222\001\013\020\020\"\007\202\001\004\020\001 \000'
   _globals['_SELECTOR'].fields_by_name['labels']._loaded_options = None
-  _globals['_SELECTOR'].fields_by_name['labels']._serialized_options = b'\272H\005\232\001\002\020@'
+  _globals['_SELECTOR'].fields_by_name['labels']._serialized_options = b'\272H\021\232\001\016\020@\"\004r\002\030?*\004r\002\030?'
   _globals['_SELECTOR'].fields_by_name['where']._loaded_options = None
   _globals['_SELECTOR'].fields_by_name['where']._serialized_options = b'\272H\005r\003\030\200 '
   _globals['_SELECTOR'].fields_by_name['limit']._loaded_options = None
@@ -60,22 +60,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MESHSERVICE']._serialized_options = b'\242\237\031\200\001\n\007Fan-out\022ISends one request to every tool that takes it, and gathers their answers.\032\010platform\"\010platform*\010platform2\010platform:\002\010\002'
   _globals['_MESHSERVICE'].methods_by_name['FanOut']._loaded_options = None
   _globals['_MESHSERVICE'].methods_by_name['FanOut']._serialized_options = b'\242\237\031?\n4Sends a request to every method that takes its type.\020\001*\003\010\220\034P\001'
-  _globals['_COMPLETION']._serialized_start=1495
-  _globals['_COMPLETION']._serialized_end=1631
+  _globals['_COMPLETION']._serialized_start=1518
+  _globals['_COMPLETION']._serialized_end=1654
   _globals['_FANOUTREQUEST']._serialized_start=204
   _globals['_FANOUTREQUEST']._serialized_end=459
   _globals['_SELECTOR']._serialized_start=462
-  _globals['_SELECTOR']._serialized_end=800
-  _globals['_SELECTOR_LABELSENTRY']._serialized_start=755
-  _globals['_SELECTOR_LABELSENTRY']._serialized_end=800
-  _globals['_FANOUTRESPONSE']._serialized_start=802
-  _globals['_FANOUTRESPONSE']._serialized_end=910
-  _globals['_BRANCH']._serialized_start=913
-  _globals['_BRANCH']._serialized_end=1132
-  _globals['_SUMMARY']._serialized_start=1135
-  _globals['_SUMMARY']._serialized_end=1492
-  _globals['_SUMMARY_END']._serialized_start=1391
-  _globals['_SUMMARY_END']._serialized_end=1492
-  _globals['_MESHSERVICE']._serialized_start=1634
-  _globals['_MESHSERVICE']._serialized_end=1936
+  _globals['_SELECTOR']._serialized_end=823
+  _globals['_SELECTOR_LABELSENTRY']._serialized_start=778
+  _globals['_SELECTOR_LABELSENTRY']._serialized_end=823
+  _globals['_FANOUTRESPONSE']._serialized_start=825
+  _globals['_FANOUTRESPONSE']._serialized_end=933
+  _globals['_BRANCH']._serialized_start=936
+  _globals['_BRANCH']._serialized_end=1155
+  _globals['_SUMMARY']._serialized_start=1158
+  _globals['_SUMMARY']._serialized_end=1515
+  _globals['_SUMMARY_END']._serialized_start=1414
+  _globals['_SUMMARY_END']._serialized_end=1515
+  _globals['_MESHSERVICE']._serialized_start=1657
+  _globals['_MESHSERVICE']._serialized_end=1959
 # @@protoc_insertion_point(module_scope)
