@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Generator, Hashable
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from llmesh.errors import OverQuota
@@ -14,7 +15,7 @@ OF_A_CALLER = 1024
 # Branches to one tool until they have ended, those included that were given up; and of them, those of one caller.
 OF_A_TOOL = 512
 OF_BOTH = 128
-# Answers of which their caller has not been told yet, or that are to be merged.
+# Requests of fan-outs that run, and answers of which their caller has not been told yet, or that are to be merged.
 HELD_OF_A_CALLER_BYTES = 64 << 20
 HELD_BYTES = 256 << 20
 RETRY_AFTER_S = 1.0
@@ -73,6 +74,18 @@ class Room:
         self._held[caller] = held
         self.held_bytes += size
         return True
+
+    @contextmanager
+    def holding(self, caller: Hashable, size: int) -> Generator[None]:
+        """Hold a request of so many bytes meanwhile. Raises OverQuota if it may not be held."""
+        if not self.hold(caller, size):
+            raise _over(
+                "your fan-outs that run leave no room for this request: wait until some have ended", "requests held"
+            )
+        try:
+            yield
+        finally:
+            self.let_go(caller, size)
 
     def let_go(self, caller: Hashable, size: int) -> None:
         """So many bytes are held no more."""

@@ -83,7 +83,7 @@ class MeshServicer(Base):
             deadline_s=asyncio.get_running_loop().time() + budget.branch_s,
         )
         run = Run(self._legs, order, asked.progress, retries=self._retries, gathered=asked.gathered)
-        with self._counts.of(run):
+        with self._legs.room.holding(behalf.key, request.ByteSize()), self._counts.of(run):
             async with aclosing(run.messages()) as messages:
                 async for news in messages:
                     for response in self._told(run, asked, news):

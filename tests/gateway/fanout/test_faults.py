@@ -294,7 +294,7 @@ async def test_what_one_caller_does_to_a_tools_connection_ends_no_other_callers_
 
         await eventually(waits_there, within_s=20)
 
-        told = await running.fan_out(RetrieveRequest(query="x" * (5 << 20)), allow_writes=True)
+        told = await running.fan_out(RetrieveRequest(query="x" * (3 << 20)), allow_writes=True)
 
         assert told.codes["Tool0"] != 0
         slow.set()

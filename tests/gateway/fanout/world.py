@@ -325,7 +325,9 @@ async def world(**facts: Untyped) -> AsyncGenerator[World]:
     async with mesh(**facts) as envoy:
         folder = envoy.folder
         tools = Tools(f"unix:{folder / 'tools.sock'}")
-        server = grpc.aio.server(options=(("grpc.max_concurrent_streams", 10_000),))
+        server = grpc.aio.server(
+            options=(("grpc.max_concurrent_streams", 10_000), ("grpc.max_receive_message_length", 2 << 20))
+        )
         server.add_generic_rpc_handlers((tools,))
         server.add_insecure_port(tools.address)
         await server.start()

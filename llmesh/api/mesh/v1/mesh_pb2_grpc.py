@@ -57,7 +57,8 @@ class MeshServiceServicer(object):
         NOT_FOUND with ResourceInfo: no method that the caller may know of takes
         that type, a named method is none of those that do, or none of them is
         left to be asked; nothing was sent.
-        RESOURCE_EXHAUSTED with RetryInfo: too many fan-outs of the caller's run.
+        RESOURCE_EXHAUSTED with RetryInfo: too many fan-outs of the caller's run,
+        or what they hold leaves no room for the request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -46,7 +46,8 @@ class MeshServiceStub:
     NOT_FOUND with ResourceInfo: no method that the caller may know of takes
     that type, a named method is none of those that do, or none of them is
     left to be asked; nothing was sent.
-    RESOURCE_EXHAUSTED with RetryInfo: too many fan-outs of the caller's run.
+    RESOURCE_EXHAUSTED with RetryInfo: too many fan-outs of the caller's run,
+    or what they hold leaves no room for the request.
     """
 
 @_typing.type_check_only
@@ -65,7 +66,8 @@ class MeshServiceAsyncStub(MeshServiceStub):
     NOT_FOUND with ResourceInfo: no method that the caller may know of takes
     that type, a named method is none of those that do, or none of them is
     left to be asked; nothing was sent.
-    RESOURCE_EXHAUSTED with RetryInfo: too many fan-outs of the caller's run.
+    RESOURCE_EXHAUSTED with RetryInfo: too many fan-outs of the caller's run,
+    or what they hold leaves no room for the request.
     """
 
 class MeshServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -87,7 +89,8 @@ class MeshServiceServicer(metaclass=_abc_1.ABCMeta):
         NOT_FOUND with ResourceInfo: no method that the caller may know of takes
         that type, a named method is none of those that do, or none of them is
         left to be asked; nothing was sent.
-        RESOURCE_EXHAUSTED with RetryInfo: too many fan-outs of the caller's run.
+        RESOURCE_EXHAUSTED with RetryInfo: too many fan-outs of the caller's run,
+        or what they hold leaves no room for the request.
         """
 
 def add_MeshServiceServicer_to_server(servicer: MeshServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
