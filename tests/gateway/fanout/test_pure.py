@@ -185,15 +185,13 @@ def test_a_quorum_is_met_exactly_if_enough_answer_and_ends_as_soon_as_that_is_kn
 
 
 @given(held=st.lists(st.integers(1, 64 << 20), max_size=30), wanted=st.integers(1, 64 << 20))
-def test_however_many_read_nothing_one_more_may_hold_as_much_as_any_of_them(held: list[int], wanted: int) -> None:
+def test_nobody_takes_more_room_than_is_left_then_for_everybody_else(held: list[int], wanted: int) -> None:
     room = Room()
-    most = [0]
     for number, size in enumerate(held):
         if room.hold(number, size):
-            most.append(size)
+            assert room_of.HELD_BYTES - room.held_bytes >= size
     left = room_of.HELD_BYTES - room.held_bytes
 
-    assert left >= max(most)
     assert room.hold("newcomer", wanted) is (2 * wanted <= left and wanted <= room_of.HELD_OF_A_CALLER_BYTES)
 
 
