@@ -28,7 +28,7 @@ from tests.hostile.tools import PAUSE_S, edit_mesh_file, good_calls, hostile_too
 COMMAND_TIMEOUT_S = 60
 PAGE = 1000
 # What may stay of the memory that contracts of 30 MB took while they were read.
-STAYS_BYTES = 64 << 20
+STAYS_BYTES = 96 << 20
 
 
 def why(mesh: RunningMesh, *arguments: str, caller: DevCaller = PLATFORM) -> str:

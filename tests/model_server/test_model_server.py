@@ -44,7 +44,22 @@ def models() -> Generator[ModelServer]:
         server = start_models(mesh, *limits)
         asyncio.run(server.wait_ready())
         mesh.wait_ready(SERVICE, within_s=START_S)
+        asyncio.run(answers(server))
         yield server
+
+
+async def answers(server: ModelServer) -> None:
+    """Return once calls through the mesh are answered: Envoy looks at the server's health by itself."""
+    async with llmesh.Mesh(server.mesh.address, server.mesh.token(OWNER)) as mesh:
+        stub = ModelServiceStub(mesh.channel)
+
+        async def listed() -> None:
+            try:
+                await stub.ListModels(pb.ListModelsRequest(), timeout=CALL_S)
+            except llmesh.Unavailable as err:
+                raise AssertionError(str(err)) from err
+
+        await eventually(listed, within_s=START_S, pause_s=0.2)
 
 
 async def pieces(stub: ModelServiceAsyncStub, request: pb.GenerateRequest) -> list[pb.GenerateResponse]:
