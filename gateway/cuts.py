@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 
 from gateway.blocks.words import Block, Kind
 from gateway.catalog import CatalogBoard, Endpoint, Tool
-from gateway.reading.calls import Credentials, as_sent, no_credentials, open_channel
+from gateway.reading.calls import Credentials, ask_once, no_credentials
 from gateway.reading.refusal import Unreachable
 from gateway.snapshot import refusals
 from llmesh.api.calls.v1 import calls_pb2 as pb
@@ -112,18 +112,17 @@ class Cuts:
     async def _end(self, endpoint: Endpoint, request: pb.EndCallsRequest) -> int | _No:
         """How many calls the endpoint ended, or why it did not."""
         try:
-            async with (
-                self._turns,
-                open_channel(
+            async with self._turns:
+                answer = await ask_once(
+                    PATH,
+                    request.SerializeToString(),
                     endpoint.address,
                     message_bytes=MESSAGE_BYTES,
+                    timeout_s=self._answer_within_s,
                     tls_name=endpoint.tls_name,
                     credentials=self._credentials,
-                ) as channel,
-            ):
-                ask = channel.unary_unary(PATH, request_serializer=as_sent, response_deserializer=as_sent)
-                answer = await ask(request.SerializeToString(), timeout=self._answer_within_s)
-                return min(pb.EndCallsResponse.FromString(answer).ended, MOST)
+                )
+            return min(pb.EndCallsResponse.FromString(answer).ended, MOST)
         except grpc.aio.AioRpcError as error:
             return _No.AWAY if error.code() is grpc.StatusCode.UNAVAILABLE else _No.CANNOT
         except (DecodeError, Unreachable):

@@ -15,7 +15,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from gateway.catalog import Endpoint, Tool
-from gateway.reading.calls import Credentials, as_sent, no_credentials, open_channel
+from gateway.reading.calls import Credentials, ask_once, no_credentials
 from gateway.reading.candidate import NAME_MAX, UNSHOWABLE
 from gateway.reading.refusal import Unreachable
 from llmesh.api.catalog.v1 import catalog_pb2 as catalog
@@ -59,17 +59,17 @@ class Prompts:
     async def _ask(self, endpoint: Endpoint) -> pb.ListPromptsResponse | None:
         """What an endpoint says; None if it says nothing that can be read."""
         try:
-            async with (
-                self._turns,
-                open_channel(
+            async with self._turns:
+                answer = await ask_once(
+                    PATH,
+                    b"",
                     endpoint.address,
                     message_bytes=MESSAGE_BYTES,
+                    timeout_s=self._answer_within_s,
                     tls_name=endpoint.tls_name,
                     credentials=self._credentials,
-                ) as channel,
-            ):
-                ask = channel.unary_unary(PATH, request_serializer=as_sent, response_deserializer=as_sent)
-                return pb.ListPromptsResponse.FromString(await ask(b"", timeout=self._answer_within_s))
+                )
+            return pb.ListPromptsResponse.FromString(answer)
         except grpc.aio.AioRpcError as error:
             # A server without the service answers by none.
             return pb.ListPromptsResponse() if error.code() is grpc.StatusCode.UNIMPLEMENTED else None
