@@ -36,8 +36,9 @@ model: .venv-model/.installed ## Make .venv-model, the model server's environmen
 up: setup ## Start the mesh and call it: the whole thing in one terminal
 	@$(BIN)/llmesh up
 
+# A worker that crashes ends the run: xdist 3.8 would replace it, and then wait for ever for tests that were done.
 test: setup node model ## Run every test
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --max-worker-restart 0
 
 # The tests of other languages' clients and tools.
 node: tests/e2e/node/node_modules/.installed

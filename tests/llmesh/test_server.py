@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -199,6 +201,31 @@ async def test_calls_are_cut_at_the_drain_limit(folder: Path) -> None:
         await server.stop()
         with pytest.raises(llmesh.MeshError):
             await call
+
+
+async def test_calls_cut_at_the_drain_limit_by_a_process_that_stalls_do_not_end_it(folder: Path) -> None:
+    async def stop_with_a_call(number: int) -> None:
+        gate = Gate()
+        server = llmesh.Server(gate, address=f"unix:{folder}/{number}.sock", drain_limit_s=0.05)
+        await server.start()
+        async with llmesh.Mesh(server.address) as mesh:
+            call = EchoStub(mesh.channel).Unary(pb.UnaryRequest(text="a"))
+            await gate.entered.wait()
+            await server.stop()
+            with pytest.raises(llmesh.MeshError):
+                await call
+
+    async def stall() -> None:
+        chances = random.Random(1)  # noqa: S311 no secret
+        while True:
+            time.sleep(chances.uniform(0, 0.02))  # noqa: ASYNC251 the loop's stall is what is tried
+            await asyncio.sleep(chances.uniform(0, 0.01))
+
+    async with asyncio.timeout(60):
+        stalling = asyncio.create_task(stall())
+        for number in range(40):
+            await stop_with_a_call(number)
+        stalling.cancel()
 
 
 @pytest.fixture
