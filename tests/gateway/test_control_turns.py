@@ -26,6 +26,7 @@ class Publisher:
     """Holds what is published, all of which Envoy has at once."""
 
     def __init__(self) -> None:
+        self.streams = 0
         self.published: list[Resources] = []
         self.refused_names: Mapping[str, bool] = {}
 
@@ -83,18 +84,21 @@ async def test_many_tools_are_compiled_in_turns_and_by_one_policy(
     assert len({resource.version for resource in publisher.published[0][ROUTES].values()}) == 1
 
 
-async def test_a_catalog_is_not_shown_while_envoy_still_works_at_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("answers", [True, False], ids=["answering", "silent"])
+async def test_a_catalog_is_not_shown_while_envoy_still_works_at_it(tmp_path: Path, *, answers: bool) -> None:
     folder, found, shown = Folder.make(tmp_path), CatalogBoard(), CatalogBoard()
     publisher = RealPublisher(on_refused=lambda _name, _words: None, on_accepted=lambda _name: None)
     control = Control(found, shown, publisher, folder.files(), (), keys=KEYS)
+    publisher.streams = 0 if answers else 1
     tool = tool_of("acme.support.v1.Tickets", "unix:/run/a.sock")
     await found.post({tool.service: tool}, {})
     running, loop = asyncio.create_task(control.run(FakeClock())), asyncio.get_running_loop()
 
     ends_s = loop.time() + 2 * SHOW_AFTER_S
     while loop.time() < ends_s:
-        await publisher.accepted(ROUTES, {})
-        await asyncio.sleep(0)
+        if answers:
+            await publisher.accepted(ROUTES, {})
+        await asyncio.sleep(0.01)
     assert not shown.current.version
 
     await publisher.served(publisher.revision)
