@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import grpc.aio
@@ -15,7 +15,7 @@ from llmesh.api.catalog.v1 import catalog_pb2
 from llmesh.dynamic import Method
 from llmesh.problem import Problem
 
-__all__ = ["Types", "find"]
+__all__ = ["Types", "find", "takers_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +43,8 @@ class Types:
 
 
 async def find(channel: grpc.aio.Channel, name: str) -> Types:
-    """The types of a fan-out of a request type: its full name, or the end of it where only one type has that.
-
-    Raises Problem.
-    """
-    takers = [
-        (tool.service, method)
-        for tool in await catalog.list_tools(channel)
-        for method in tool.methods
-        if f".{method.request_type}".endswith(f".{name.removeprefix('.')}")
-    ]
-    _check_one({method.request_type for _, method in takers}, name)
+    """The types of a fan-out of a request type, as `takers_of` has its name. Raises Problem."""
+    takers = takers_of(await catalog.list_tools(channel), name)
     service, taker = takers[0]
     contract = await catalog.get_contract(channel, service=service)
     return Types(service, contract.method(service, taker.name), await _answers(channel, takers))
@@ -66,8 +57,18 @@ async def _answers(
     return {name: (await catalog.get_contract(channel, service=service)).pool for name, service in who.items()}
 
 
-def _check_one(found: set[str], name: str) -> None:
+def takers_of(tools: Iterable[catalog_pb2.Tool], name: str) -> Sequence[tuple[str, catalog_pb2.Method]]:
+    """The methods that take a type, with their services: its full name, or the end of it where only one type has that.
+
+    Never empty. Raises Problem.
+    """
+    wanted = name.removeprefix(".")
+    methods = [(tool.service, method) for tool in tools for method in tool.methods]
+    exact = [each for each in methods if each[1].request_type == wanted]
+    found = exact or [each for each in methods if each[1].request_type.endswith(f".{wanted}")]
     if not found:
         raise Problem(f"no method that you may know of takes `{name}`", "see what each takes: llmesh tools show TOOL")
-    if len(found) > 1 and name not in found:
-        raise Problem(f"`{name}` may be {', '.join(f'`{each}`' for each in sorted(found))}", "write the full name")
+    types = sorted({method.request_type for _, method in found})
+    if len(types) > 1:
+        raise Problem(f"`{name}` may be {', '.join(f'`{each}`' for each in types)}", "write the full name")
+    return found
