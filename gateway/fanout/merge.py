@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 from llmesh.api.options.v1 import options_pb2 as options
 from llmesh.errors import InvalidCall, Violation
 
-__all__ = ["Answer", "Gathered", "Merging", "read_merge"]
+__all__ = ["Contribution", "Gathered", "Merging", "read_merge"]
 
 # Of either implementation of protobuf's.
 _Descriptor = Untyped
@@ -30,8 +30,8 @@ _KEYS = {*_WHOLE, FieldDescriptor.CPPTYPE_STRING, FieldDescriptor.CPPTYPE_BOOL, 
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """One answer. name: of the method that gave it. came: its place in the order in which they came."""
+class Contribution:
+    """One tool's answer. name: of the method that gave it. came: its place in the order in which they came."""
 
     name: str
     came: int
@@ -45,7 +45,7 @@ class Merging:
     field: the repeated one whose entries it takes. takes_first: it looks at the answer that came first alone.
     """
 
-    make: Callable[[Sequence[Answer]], Message]
+    make: Callable[[Sequence[Contribution]], Message]
     field: str = ""
     takes_first: bool = False
 
@@ -65,7 +65,7 @@ class Gathered:
     """The answers so far, to be merged at the end."""
 
     merging: Merging
-    answers: list[Answer] = field(default_factory=list[Answer])
+    answers: list[Contribution] = field(default_factory=list[Contribution])
     size_bytes: int = 0
     entry_count: int = 0
 
@@ -88,7 +88,7 @@ class Gathered:
         if self.is_over:
             self.answers.clear()
         else:
-            self.answers.append(Answer(name, len(self.answers), message))
+            self.answers.append(Contribution(name, len(self.answers), message))
 
     def merged(self) -> Message | str:
         """The one message, or why there is none."""
@@ -122,7 +122,7 @@ def _top_k(stated: options.TopK, answer: type[Message]) -> Merging:
     score = _path(answer.DESCRIPTOR, name, stated.score, "merge.top_k.score", _SCORES)
     key = _path(answer.DESCRIPTOR, name, stated.key, "merge.top_k.key", _KEYS) if stated.key else None
 
-    def merged(answers: Sequence[Answer]) -> Message:
+    def merged(answers: Sequence[Contribution]) -> Message:
         # Sorting is stable: of equal scores, the order of names stays.
         found: Iterable[Untyped] = sorted(_entries(answers, name), key=lambda each: _below(score(each)))
         kept = list(_distinct(found, key) if key else found)
@@ -136,11 +136,11 @@ def _below(score: float) -> tuple[bool, float]:
     return (True, 0.0) if math.isnan(score) else (False, -score)
 
 
-def _first(answers: Sequence[Answer]) -> Message:
+def _first(answers: Sequence[Contribution]) -> Message:
     return min(answers, key=lambda answer: answer.came).message
 
 
-def _entries(answers: Sequence[Answer], name: str) -> Iterator[Untyped]:
+def _entries(answers: Sequence[Contribution], name: str) -> Iterator[Untyped]:
     for answer in sorted(answers, key=lambda answer: answer.name):
         yield from getattr(answer.message, name)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.fanout.selector import Selector
-from gateway.fanout.sight import Seen
+from gateway.fanout.sight import SeenTakers
 from gateway.fanout.takers import Taker
 from gateway.snapshot.build import facts
 from llmesh.api.options.v1 import options_pb2 as options
@@ -50,7 +50,7 @@ class _Counts:
 
 def make_plan(
     request_type: str,
-    seen: Seen,
+    seen: SeenTakers,
     selector: Selector,
     *,
     may_call: Callable[[str], bool],
@@ -95,7 +95,7 @@ def _is_wanted(taker: Taker, selector: Selector, counts: _Counts, *, allow_write
     return False
 
 
-def _check_named(selector: Selector, seen: Seen, may_be_called: set[str], *, allow_writes: bool) -> None:
+def _check_named(selector: Selector, seen: SeenTakers, may_be_called: set[str], *, allow_writes: bool) -> None:
     """Raise NotFound for a method that is named and not seen, InvalidCall for one that is not to be asked.
 
     may_be_called: names; of no other method is told what it does.

@@ -12,7 +12,7 @@ from gateway.fanout.behalf import Behalf
 from gateway.fanout.branch import Respondent
 from gateway.fanout.plan import Plan, make_plan
 from gateway.fanout.selector import read_selector
-from gateway.fanout.sight import Seen, Sight
+from gateway.fanout.sight import SeenTakers, Sight
 from gateway.fanout.takers import Types
 from llmesh.api.mesh.v1 import mesh_pb2 as pb
 
@@ -40,7 +40,7 @@ class Plans:
         """sight: what callers may see: the same object for as long as that stays so."""
         self._sight = sight
         self._types = Types()
-        self._kept: dict[_Key, tuple[Seen, Planned]] = {}
+        self._kept: dict[_Key, tuple[SeenTakers, Planned]] = {}
 
     def of(self, request_type: str, request: pb.FanOutRequest, behalf: Behalf) -> Planned:
         """The plan of a fan-out of that type. Raises NotFound or InvalidCall."""
@@ -56,7 +56,7 @@ class Plans:
         self._kept[key] = (seen, planned)
         return planned
 
-    def _make(self, request_type: str, request: pb.FanOutRequest, seen: Seen, behalf: Behalf) -> Planned:
+    def _make(self, request_type: str, request: pb.FanOutRequest, seen: SeenTakers, behalf: Behalf) -> Planned:
         plan = make_plan(
             request_type,
             seen,

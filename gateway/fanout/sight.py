@@ -8,9 +8,9 @@ from gateway.catalog import Tool
 from gateway.fanout.takers import Taker, Takers
 from governance.words import Caller
 
-__all__ = ["Seen", "Sight"]
+__all__ = ["SeenTakers", "Sight"]
 
-Seen = Sequence[tuple[Taker, frozenset[str] | None]]
+SeenTakers = Sequence[tuple[Taker, frozenset[str] | None]]
 """Each taker with the names of its tool's methods that the caller may call; None for a tool that they do not see."""
 
 # Those kept first are forgotten first.
@@ -27,13 +27,16 @@ class Sight:
         *,
         rules: Callable[[], object],
     ) -> None:
-        """sees: what a caller may call of a tool, as in Seen. rules: the same object for as long as that stays so."""
+        """sees: what a caller may call of a tool, as in SeenTakers.
+
+        rules: the same object for as long as that stays so.
+        """
         self._takers = takers
         self._sees = sees
         self._rules = rules
-        self._kept: dict[tuple[Caller, str], tuple[Sequence[Taker], object, Seen]] = {}
+        self._kept: dict[tuple[Caller, str], tuple[Sequence[Taker], object, SeenTakers]] = {}
 
-    def of(self, caller: Caller, request_type: str) -> Seen:
+    def of(self, caller: Caller, request_type: str) -> SeenTakers:
         """What a caller sees of those that take a type, in order of their names."""
         takers, rules, key = self._takers.of(request_type), self._rules(), (caller, request_type)
         kept = self._kept.get(key)

@@ -17,7 +17,7 @@ from gateway.fanout import room as room_of
 from gateway.fanout.behalf import behalf_of
 from gateway.fanout.budget import split
 from gateway.fanout.completion import progress
-from gateway.fanout.merge import GATHERED_MOST_ENTRIES, Answer, Gathered, read_merge
+from gateway.fanout.merge import GATHERED_MOST_ENTRIES, Contribution, Gathered, read_merge
 from gateway.fanout.room import Room
 from gateway.snapshot.caller import DELEGATION
 from gateway.snapshot.fanout import DELEGATED
@@ -34,7 +34,9 @@ passage = st.builds(
     citation=st.builds(Citation, digest=st.sampled_from("abc")),
 )
 answers = st.lists(st.lists(passage, max_size=4), min_size=1, max_size=5).map(
-    lambda found: [Answer(f"tool{index}", index, RetrieveResponse(passages=each)) for index, each in enumerate(found)]
+    lambda found: [
+        Contribution(f"tool{index}", index, RetrieveResponse(passages=each)) for index, each in enumerate(found)
+    ]
 )
 MERGES = {
     "concatenate": options.Merge(concatenate=options.Concatenate(field="passages")),
@@ -43,13 +45,13 @@ MERGES = {
 }
 
 
-def merged(stated: options.Merge, given_answers: Sequence[Answer]) -> RetrieveResponse:
+def merged(stated: options.Merge, given_answers: Sequence[Contribution]) -> RetrieveResponse:
     made = read_merge(stated, RetrieveResponse).make(given_answers)
     assert isinstance(made, RetrieveResponse)
     return made
 
 
-def entries(found: Sequence[Answer]) -> Iterator[Passage]:
+def entries(found: Sequence[Contribution]) -> Iterator[Passage]:
     for answer in found:
         assert isinstance(answer.message, RetrieveResponse)
         yield from answer.message.passages
@@ -63,29 +65,29 @@ def seen(message: RetrieveResponse) -> list[bytes]:
 @pytest.mark.parametrize("stated", MERGES.values(), ids=MERGES)
 @given(found=answers, seed=st.randoms())
 def test_what_is_merged_does_not_depend_on_the_order_in_which_answers_came(
-    stated: options.Merge, found: list[Answer], seed: Random
+    stated: options.Merge, found: list[Contribution], seed: Random
 ) -> None:
     in_order = merged(stated, found)
-    came = [Answer(each.name, place, each.message) for place, each in enumerate(found)]
+    came = [Contribution(each.name, place, each.message) for place, each in enumerate(found)]
     seed.shuffle(came)
 
     assert seen(merged(stated, came)) == seen(in_order)
 
 
 @given(found=answers)
-def test_nothing_is_lost_of_what_is_concatenated(found: list[Answer]) -> None:
+def test_nothing_is_lost_of_what_is_concatenated(found: list[Contribution]) -> None:
     every = [each.SerializeToString() for each in entries(found)]
     assert seen(merged(MERGES["concatenate"], found)) == every
 
 
 @given(found=answers)
-def test_of_each_key_one_entry_stays(found: list[Answer]) -> None:
+def test_of_each_key_one_entry_stays(found: list[Contribution]) -> None:
     digests = [each.citation.digest for each in merged(MERGES["by_key"], found).passages]
     assert sorted(digests) == sorted({each.citation.digest for each in entries(found)})
 
 
 @given(found=answers)
-def test_the_highest_scores_stay_and_none_that_is_no_number_before_one_that_is(found: list[Answer]) -> None:
+def test_the_highest_scores_stay_and_none_that_is_no_number_before_one_that_is(found: list[Contribution]) -> None:
     kept = [each.score for each in merged(MERGES["top_k"], found).passages]
     ranks: dict[str, list[float]] = {}
     for each in entries(found):
@@ -100,7 +102,7 @@ def _rank(score: float) -> float:
 
 def test_the_first_is_the_one_that_came_first() -> None:
     late, early = (RetrieveResponse(passages=[Passage(text=text)]) for text in ("late", "early"))
-    found = [Answer("a", 1, late), Answer("b", 0, early)]
+    found = [Contribution("a", 1, late), Contribution("b", 0, early)]
     assert merged(options.Merge(first=options.First()), found) == early
 
 
