@@ -79,6 +79,14 @@ class Leg:
     # Set while it is to be cancelled later.
     cancelling: asyncio.TimerHandle | None = None
 
+    @property
+    def waits(self) -> bool:
+        """Whether it has not been sent, and waits for Envoy; of one that has not ended."""
+        if self.call is not None:
+            return self.call.bearer is None
+        # gRPC does not tell it of a call.
+        return self.line.channel.get_state() is not grpc.ChannelConnectivity.READY
+
 
 @dataclass(eq=False, slots=True)
 class Legs:
@@ -187,10 +195,10 @@ class Legs:
             return
         if leg.call is not None:
             leg.call.wanted = False
-            if leg.call.bearer is None:
-                # It waits to be sent: there is no stream to reset.
-                self._break_off(leg)
-                return
+        if leg.waits:
+            # There is no stream to reset.
+            self._break_off(leg)
+            return
         loop = asyncio.get_running_loop()
         age_s = loop.time() - leg.began_s
         if expired:

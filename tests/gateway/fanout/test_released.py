@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -9,15 +10,17 @@ import pytest
 from hyperframe.frame import Frame, GoAwayFrame, HeadersFrame, RstStreamFrame
 
 from gateway.fanout.allowances import Allowance
-from gateway.fanout.legs import Legs
+from gateway.fanout.legs import Leg, Legs
 from gateway.fanout.lines import Lines
 from gateway.http2.frames import Reason
 from gateway.http2.reply import Answer
 from tests.eventually import eventually
-from tests.gateway.fanout.test_legs import NO_METADATA, NOTHING, hanging, nothing_is_left, start
+from tests.gateway.fanout.test_legs import NO_METADATA, NOTHING, hanging, nothing_is_left, read, start
 from tests.gateway.http2.peer import Peer, asking
 
 WRITE, LATER = "/a.v1.Tool/Write", "/a.v1.Tool/Later"
+# Says of the first call that it was not looked at.
+UNSEEN = GoAwayFrame(last_stream_id=0), RstStreamFrame(1, error_code=Reason.REFUSED_STREAM)
 
 
 async def next_path(peer: Peer) -> str:
@@ -25,22 +28,24 @@ async def next_path(peer: Peer) -> str:
     return dict(peer.decoder.decode((await peer.next(HeadersFrame)).data, raw=True))[b":path"].decode()
 
 
+@pytest.mark.parametrize("begin", [start, read])
 @pytest.mark.parametrize("expired", [False, True])
 @pytest.mark.parametrize("left", [0.0, 1.0])
 async def test_a_leg_that_waits_for_a_server_is_never_sent_once_it_is_released(
-    tmp_path: Path, left: float, *, expired: bool
+    tmp_path: Path, left: float, begin: Callable[[Legs, str], Leg], *, expired: bool
 ) -> None:
     waiting = Legs(Lines(tmp_path / "legs.sock"))
     waiting.lines.resets = lambda: Allowance(1, 0.25, left)
-    leg = start(waiting, WRITE)
+    leg = begin(waiting, WRITE)
 
     waiting.release(leg, expired=expired)
 
-    assert (leg.over, waiting.count) == (True, 0)
+    assert (leg.cancelled, leg.cancelling) == (True, None)
+    await nothing_is_left(waiting)
     # Nothing was reset, and it did not end by itself.
     assert leg.resets.left == left
     async with hanging(tmp_path) as (_, server):
-        start(waiting, LATER)
+        begin(waiting, LATER)
 
         async def has_come() -> None:
             assert server.open[LATER] == 1
@@ -52,11 +57,7 @@ async def test_a_leg_that_waits_for_a_server_is_never_sent_once_it_is_released(
 
 
 @pytest.mark.parametrize("expired", [False, True])
-@pytest.mark.parametrize(
-    "unseen",
-    [GoAwayFrame(last_stream_id=0), RstStreamFrame(1, error_code=Reason.REFUSED_STREAM)],
-    ids=["goaway", "reset"],
-)
+@pytest.mark.parametrize("unseen", UNSEEN, ids=["goaway", "reset"])
 async def test_a_released_leg_is_not_sent_again_when_the_server_has_not_looked_at_it(
     tmp_path: Path, unseen: Frame, *, expired: bool
 ) -> None:
@@ -72,6 +73,28 @@ async def test_a_released_leg_is_not_sent_again_when_the_server_has_not_looked_a
         await nothing_is_left(legs)
         assert [each.code for each in ends] == [grpc.StatusCode.UNAVAILABLE.value[0]]
         start(legs, LATER)
+        if isinstance(unseen, GoAwayFrame):
+            peer = await server.peer()
+        assert await next_path(peer) == LATER
+        await legs.close()
+
+
+@pytest.mark.parametrize("expired", [False, True])
+@pytest.mark.parametrize("unseen", UNSEEN, ids=["goaway", "reset"])
+async def test_a_released_stream_is_not_sent_again_by_grpc_itself(
+    tmp_path: Path, unseen: Frame, *, expired: bool
+) -> None:
+    async with asking(tmp_path) as server:
+        legs = Legs(Lines(tmp_path / "peer.sock"))
+        legs.lines.resets = lambda: Allowance(1, 0.25, 0)
+        leg = read(legs, WRITE)
+        peer = await server.peer()
+        assert await next_path(peer) == WRITE
+        legs.release(leg, expired=expired)
+        peer.send(unseen)
+
+        await nothing_is_left(legs)
+        read(legs, LATER)
         if isinstance(unseen, GoAwayFrame):
             peer = await server.peer()
         assert await next_path(peer) == LATER
