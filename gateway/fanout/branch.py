@@ -40,6 +40,11 @@ class Outcome:
     call_id: str = ""
     provenance: str = ""
 
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes to be told, but for the response."""
+        return len(self.provenance) + self.status.ByteSize()
+
 
 @dataclass(frozen=True)
 class Respondent:

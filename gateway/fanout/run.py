@@ -67,8 +67,9 @@ class _Branch:
     coming_bytes: int = 0
     # Of a stream, set while it may be read on.
     room: asyncio.Event | None = None
-    # How its leg ended; None until it has.
+    # How its leg ended; None until it has. And what is held of that until it has been told.
     came: Outcome | None = None
+    ending_bytes: int = 0
     # Whether there was no room for what came.
     crowded: bool = False
     # Set once it has ended.
@@ -83,7 +84,7 @@ class _Branch:
     def size_bytes(self) -> int:
         """About what is to be told of it now."""
         told = self.outcome
-        return self.held_bytes + (len(told.provenance) + told.status.ByteSize() if told else 0)
+        return self.held_bytes + (told.size_bytes if told else 0)
 
     def hold(self, data: bytes, size: int) -> None:
         self.held.append(data)
@@ -259,8 +260,18 @@ class Run:
         self._under_way -= 1
         # What comes once the fan-out has ended is too late, however long it takes to tell what came before.
         if self.end is None:
-            branch.came, branch.ended_s = outcome, self._loop.time()
+            branch.came, branch.ended_s = self._kept(branch, outcome), self._loop.time()
             self._tell(branch)
+
+    def _kept(self, branch: _Branch, outcome: Outcome) -> Outcome:
+        """What is held of an outcome until it has been told: where there is no room for it, that there is none."""
+        size = outcome.size_bytes
+        if branch.crowded or (size and not self._hold(size)):
+            branch.crowded = True
+            self._drop(len(outcome.response or b""))
+            return Outcome(status_from_error(crowded()), call_id=outcome.call_id)
+        branch.ending_bytes = size
+        return outcome
 
     def _next(self) -> pb.FanOutResponse:
         """As much of the news as fits a message."""
@@ -282,7 +293,7 @@ class Run:
     def _settle(self, branch: _Branch, leg: Leg, outcome: Outcome) -> None:
         """See how a leg ended that is over; a branch that may be is sent again."""
         if branch.crowded:
-            branch.outcome = replace(outcome, status=status_from_error(crowded()), response=None)
+            branch.outcome = outcome
             return
         if self._may_be_sent_again(branch, outcome) and self._send_again(branch, leg, outcome):
             return
@@ -309,6 +320,8 @@ class Run:
             self._under_way -= 1
             branch.came = outcome
             return False
+        self._drop(branch.ending_bytes)
+        branch.ending_bytes = 0
         return True
 
     def _may_be_sent_again(self, branch: _Branch, outcome: Outcome) -> bool:
@@ -331,6 +344,7 @@ class Run:
         for data in branch.take():
             entry.responses.add(type_url=branch.respondent.type_url, value=data)
         if outcome is not None:
+            self._told_bytes += branch.ending_bytes
             branch.told = True
             if branch.leg is not None:
                 self._legs.release(branch.leg)

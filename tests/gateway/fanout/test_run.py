@@ -13,7 +13,7 @@ from typing import cast
 import grpc
 import pytest
 
-from gateway.fanout import merge, run
+from gateway.fanout import merge, room, run
 from gateway.fanout.allowances import retries
 from gateway.fanout.branch import Respondent
 from gateway.fanout.completion import progress
@@ -33,6 +33,8 @@ from tests.gateway.fanout.world import EIGHT, passages, rpc, tool_of
 
 EXHAUSTED, LATE = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE.value[0]
+# What Envoy has answered, which is not sent again.
+SEEN = {b"x-llmesh-call-id": b"id"}
 CONCATENATE = options.Merge(concatenate=options.Concatenate(field="passages"))
 
 
@@ -323,3 +325,38 @@ async def test_once_a_merge_keeps_nothing_all_that_was_told_leaves_room(
         await eventually(let_go)
         legs.answer(EIGHT[2])
         await third
+
+
+async def test_how_branches_ended_is_held_until_it_has_been_told_and_only_as_far_as_there_is_room(
+    legs: HandLegs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "HELD_OF_A_CALLER_BYTES", 100_000)
+    running = started(4, legs)
+    async with aclosing(running.messages):
+        first = await running.begun()
+        legs.asked[EIGHT[0]](Answer(UNAVAILABLE, "x" * 60_000, head=SEEN))
+        before = await first
+        assert 60_000 < legs.room.held_bytes < 61_000
+        legs.asked[EIGHT[1]](Answer(UNAVAILABLE, "x" * 60_000, head=SEEN))
+        legs.asked[EIGHT[2]](Answer(0, "", passages(("x", 1)), SEEN, {b"x-llmesh-provenance": b"x" * 60_000}))
+        legs.answer(EIGHT[3])
+        told = await running.rest(before)
+
+    assert told.codes == {EIGHT[0]: UNAVAILABLE, EIGHT[1]: EXHAUSTED, EIGHT[2]: EXHAUSTED, EIGHT[3]: 0}
+    assert told.responses == {EIGHT[0]: 0, EIGHT[1]: 0, EIGHT[2]: 0, EIGHT[3]: 1}
+    assert sum(message.ByteSize() for message in told.messages) < 70_000
+    assert repr(legs.room) == repr(Room())
+
+
+async def test_how_a_leg_ended_whose_branch_is_sent_again_is_held_no_more(legs: HandLegs) -> None:
+    running = started(1, legs)
+    first = await running.begun()
+    legs.asked[EIGHT[0]](Answer(UNAVAILABLE, "x" * 60_000))
+
+    async def is_sent_again() -> None:
+        assert legs.tried == 2
+
+    await eventually(is_sent_again)
+    assert legs.room.held_bytes == 0
+    legs.answer(EIGHT[0])
+    assert (await running.rest(await first)).codes == {EIGHT[0]: 0}
