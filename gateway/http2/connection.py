@@ -14,7 +14,7 @@ from grpc import StatusCode
 
 from gateway.http2 import frames
 from gateway.http2.call import ANSWER_WINDOW_BYTES, Call, Owner
-from gateway.http2.fields import EMPTY_TABLE, FIELDS_MAX_BYTES, Reader
+from gateway.http2.fields import EMPTY_TABLE, FIELDS_MAX_BYTES, read
 from gateway.http2.frames import (
     ACK,
     END_HEADERS,
@@ -50,7 +50,6 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._gone = asyncio.Event()
         self._frames = Frames()
-        self._reader = Reader()
         self._calls: dict[int, Call] = {}
         self._next = 1
         self._most = _LAST_STREAM
@@ -114,6 +113,7 @@ class Connection(asyncio.Protocol):
         """Begin."""
         self._transport = cast("asyncio.Transport", transport)
         stated = (
+            (Setting.HEADER_TABLE_SIZE, 0),
             (Setting.ENABLE_PUSH, 0),
             (Setting.INITIAL_WINDOW_SIZE, ANSWER_WINDOW_BYTES),
             (Setting.MAX_HEADER_LIST_SIZE, FIELDS_MAX_BYTES),
@@ -207,13 +207,11 @@ class Connection(asyncio.Protocol):
 
     def _fields(self, flags: int, stream: int, block: bytes) -> None:
         call = self._call_of(stream)
-        # Read of calls that have ended, too: later blocks refer to it.
-        found = self._reader.read(block)
         if call is None:
             return
         last = bool(flags & END_STREAM)
         try:
-            answer = call.reply.fields(found, last=last)
+            answer = call.reply.fields(read(block), last=last)
         except ReplyError as broken:
             self._refuse(call, broken.code, str(broken), last=last)
             return

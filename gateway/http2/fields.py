@@ -1,6 +1,8 @@
-"""Header fields as they are sent, without any memory of those before, and as they are read (RFC 7541). Pure.
+"""Header fields as they are sent and as they are read, without any memory of those before (RFC 7541). Pure.
 
-Tables and Huffman's code are hpack's. Its own decoder takes several times as long for the two blocks of an answer.
+Neither side keeps a table of what it has sent: we do not, and tell the other side that it may not. So no answer can
+change how another is read, and what nobody wants need not be read at all. The table that everybody has and the code of
+Huffman are hpack's; its own decoder takes several times as long for the two blocks of an answer.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from hpack.table import HeaderTable
 
 from gateway.http2.frames import PeerError, Reason
 
-__all__ = ["EMPTY_TABLE", "FIELDS_MAX_BYTES", "Fields", "Reader", "block_of", "request_block"]
+__all__ = ["EMPTY_TABLE", "FIELDS_MAX_BYTES", "Fields", "block_of", "read", "request_block"]
 
 Fields = Mapping[bytes, bytes]
 """Of a name that comes twice, the last."""
@@ -26,12 +28,15 @@ _FIELD_BYTES = 32
 EMPTY_TABLE = b"\x20"
 # `:method: POST` and `:scheme: http`, of the table that every reader has (RFC 7541, appendix A).
 _POST_HTTP = b"\x83\x86"
-# How a field begins: with its place in the tables; or with its name or that one's place, and then its value, which is
-# put into the table or not. Or it is no field, but the table's new size.
+# How a field begins: with its place in the table; or with its name or that one's place, and then its value, which is to
+# be kept for later or not. Or it is no field, but the size of the table of those that are kept.
 _INDEXED, _KEPT, _SIZE = 0x80, 0x40, 0x20
 _LENGTH_MAX = 0x7F
 _INTEGER_MAX_BYTES = 5
 _PATHS = 4096
+_TABLE = HeaderTable.STATIC_TABLE
+# Blocks and texts that come again and again, as sent: no longer ones than these, and no more of them, are kept as read.
+_SHORT_BYTES, _SHORT_KEPT = 20, 1024
 
 
 def block_of(fields: Iterable[tuple[str, str | bytes]]) -> bytes:
@@ -69,53 +74,48 @@ def request_block(path: str) -> bytes:
     )
 
 
-class Reader:
-    """What reads the header blocks of one connection, in their order."""
+def read(block: bytes) -> Fields:
+    """The fields in a block. Raises PeerError."""
+    try:
+        return _read_short(block) if len(block) <= _SHORT_BYTES else _read(block)
+    except (HPACKError, IndexError) as err:
+        raise PeerError(Reason.COMPRESSION_ERROR, f"header fields that cannot be read: {err}") from err
 
-    def __init__(self) -> None:
-        """None has come."""
-        self._table = HeaderTable()
 
-    def read(self, block: bytes) -> Fields:
-        """The fields in a block. Raises PeerError: what comes after it cannot be read any more."""
-        try:
-            return self._read(block)
-        except (HPACKError, IndexError) as err:
-            raise PeerError(Reason.COMPRESSION_ERROR, f"header fields that cannot be read: {err}") from err
-
-    def _read(self, block: bytes) -> Fields:
-        table, found, at, size = self._table, dict[bytes, bytes](), 0, 0
-        while at < len(block):
-            begins = block[at]
-            if begins & _INDEXED:
-                index, at = _integer(block, at, 0x7F)
-                name, value = table.get_by_index(index)
-            elif begins & _KEPT:
-                name, value, at = self._written(block, at, 0x3F)
-                table.add(name, value)
-            elif begins & _SIZE:
-                table_bytes, at = _integer(block, at, 0x1F)
-                if found or table_bytes > HeaderTable.DEFAULT_SIZE:
-                    raise HPACKError("a new size of the table, at a wrong place or too large")
-                table.maxsize = table_bytes
-                continue
-            else:
-                name, value, at = self._written(block, at, 0x0F)
-            size += _FIELD_BYTES + len(name) + len(value)
-            if size > FIELDS_MAX_BYTES:
-                raise HPACKError(f"they have more than {FIELDS_MAX_BYTES} bytes")
-            found[name] = value
-        return found
-
-    def _written(self, block: bytes, at: int, mask: int) -> tuple[bytes, bytes, int]:
-        """Name and value of a field whose value is written out, and where it ends."""
-        index, at = _integer(block, at, mask)
-        if index:
-            name = self._table.get_by_index(index)[0]
+def _read(block: bytes) -> Fields:
+    found, at, size = dict[bytes, bytes](), 0, 0
+    while at < len(block):
+        begins = block[at]
+        if begins & _INDEXED:
+            index, at = _integer(block, at, 0x7F)
+            name, value = _listed(index)
+        elif not begins & _KEPT and begins & _SIZE:
+            table_bytes, at = _integer(block, at, 0x1F)
+            if found or table_bytes:
+                raise HPACKError("a table, though none may be kept")
+            continue
         else:
-            name, at = _text(block, at)
-        value, at = _text(block, at)
-        return name, value, at
+            index, at = _integer(block, at, 0x3F if begins & _KEPT else 0x0F)
+            if index:
+                name = _listed(index)[0]
+            else:
+                name, at = _text(block, at)
+            value, at = _text(block, at)
+        size += _FIELD_BYTES + len(name) + len(value)
+        if size > FIELDS_MAX_BYTES:
+            raise HPACKError(f"they have more than {FIELDS_MAX_BYTES} bytes")
+        found[name] = value
+    return found
+
+
+_read_short = lru_cache(_SHORT_KEPT)(_read)
+
+
+def _listed(index: int) -> tuple[bytes, bytes]:
+    """The field at a place of the table that everybody has; there is no other."""
+    if not 1 <= index <= len(_TABLE):
+        raise HPACKError("a field that is in no table")
+    return _TABLE[index - 1]
 
 
 def _integer(block: bytes, at: int, mask: int) -> tuple[int, int]:
@@ -137,4 +137,9 @@ def _text(block: bytes, at: int) -> tuple[bytes, int]:
     text, at = block[at : at + size], at + size
     if len(text) != size:
         raise HPACKError("a text without an end")
-    return decode_huffman(text) if coded else text, at
+    if not coded:
+        return text, at
+    return (_decode_short if size <= _SHORT_BYTES else decode_huffman)(text), at
+
+
+_decode_short = lru_cache(_SHORT_KEPT)(decode_huffman)

@@ -34,13 +34,19 @@ OK = (("grpc-status", "0"),)
 LIMIT_BYTES = 4 << 20
 
 
+def without_table(encoder: Encoder) -> Encoder:
+    """What keeps no table of fields, as the client asks for."""
+    encoder.header_table_size = 0
+    return encoder
+
+
 @dataclass(eq=False)
 class Peer:
     """The server's end of one connection."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
-    encoder: Encoder = field(default_factory=Encoder)
+    encoder: Encoder = field(default_factory=lambda: without_table(Encoder()))
     decoder: Decoder = field(default_factory=Decoder)
 
     def send(self, *frames: Frame | bytes) -> None:
@@ -151,4 +157,5 @@ __all__ = [
     "WindowUpdateFrame",
     "asking",
     "end_of",
+    "without_table",
 ]

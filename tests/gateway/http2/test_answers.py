@@ -207,7 +207,6 @@ async def test_a_call_that_is_cancelled_is_reset_and_what_still_comes_of_it_coun
         assert (reset.stream_id, reset.error_code) == (1, 8)
 
         _, other = client.ask()
-        # Its header block changes the table that the other's is written by.
         peer.send(*peer.answer(1), *peer.answer(3, b"other"))
 
         assert (await end_of(other)).response == b"other"
