@@ -9,7 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.search.embedding import BATCH, Embedded
+from gateway.search.embedding import BATCH
+from llmesh.embedding import Embedded
 
 # It brings numpy, which a gateway need not wait for at its start.
 if TYPE_CHECKING:

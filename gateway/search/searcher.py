@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, cast
 
 from gateway.catalog import Catalog, Tool
 from gateway.clock import Clock
-from gateway.search.embedding import MODELS, Embedded, NotEmbeddedError, why_not
+from gateway.search.embedding import why_not
 from gateway.search.learner import Learner
 from gateway.search.texts import meaning_of, words_of
 from governance.words import Caller
+from llmesh.embedding import MODELS, Embedded, NotEmbeddedError
 
 # These bring numpy, which a gateway need not wait for at its start.
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from itertools import islice
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from gateway.catalog import Report, Tool
-from gateway.search.embedding import embed_query
 from gateway.search.searcher import Searcher
 from gateway.services.caller import current_caller
 from gateway.services.contracts import Contracts
@@ -22,6 +21,7 @@ from governance.words import Caller, Decision, Outcome
 from llmesh.api.catalog.v1 import catalog_pb2 as pb
 from llmesh.api.catalog.v1.catalog_pb2_grpc import CatalogServiceServicer
 from llmesh.call import current_call
+from llmesh.embedding import embed_query
 from llmesh.errors import Denied, NotFound
 
 _PAGE_SIZE = 100

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from gateway.catalog import CatalogBoard, Tool
-from gateway.search.embedding import BATCH, MODELS, Embedded, NotEmbeddedError
+from gateway.search.embedding import BATCH
 from gateway.search.learner import Learner
 from gateway.search.searcher import REST_S, Found, Searcher
 from governance.words import Caller
 from llmesh.api.options.v1 import options_pb2
+from llmesh.embedding import MODELS, Embedded, NotEmbeddedError
 from tests.eventually import eventually
 from tests.gateway.fakes import FakeClock
 from tests.gateway.services.world import AGENT, DOC_SEARCH, ENGINEER, ESCALATIONS, TICKET_TOOL, small_mesh

@@ -20,7 +20,6 @@ from gateway.clock import SystemClock
 from gateway.cuts import Cuts
 from gateway.database import open_database
 from gateway.prompts import Prompts
-from gateway.search.embedding import Embedded, NotEmbeddedError
 from gateway.search.learner import Learner
 from gateway.services.blocks import Blocking
 from gateway.services.platform import platform_tools
@@ -35,6 +34,7 @@ from governance.words import Caller, Decision, Outcome
 from llmesh import Caller as SdkCaller
 from llmesh.api.options.v1 import options_pb2
 from llmesh.caller import caller_to_metadata
+from llmesh.embedding import Embedded, NotEmbeddedError
 from llmesh.home import Home
 
 ENGINEER = Caller(issuer="test", subject="erin", roles=("developer",), domain="engineering")

@@ -1,0 +1,210 @@
+"""What a tool's passages mean: learnt from the mesh's model server in the background, and kept on disk.
+
+Nothing waits for it. Until all is learnt, and wherever the model server is
+away, slow or another one, the index that there is answers for what it knows,
+or words alone do, and the answer says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+import grpc
+import numpy as np
+
+from llmesh.embedding import Embedded, NotEmbeddedError, embed, embed_query
+from llmesh.errors import MeshError
+from llmesh.retrieval.asked import Asked, Meaning
+from llmesh.retrieval.nearest import Nearest, Vector
+from llmesh.retrieval.passages import Passages
+from llmesh.retrieval.shelf import Shelf
+from llmesh.retrieval.vectors import VectorFile
+
+__all__ = ["Calls", "Meanings"]
+
+log = logging.getLogger(__name__)
+
+LEARNING = "what the passages mean is still being learnt"
+PARTLY = "what some passages mean is still being learnt"
+# Texts a call, and rest after it as a multiple of its time: others' calls have most of the model server's.
+BATCH, REST = 16, 3.0
+_BATCH_TIMEOUT_S = 60.0
+# After a failure, until it is tried again: twice as long each time, up to 160 s.
+PAUSE_S, _DOUBLINGS = 10.0, 4
+
+
+class Calls(Protocol):
+    """Calls in the tool's own right: llmesh.OwnMesh."""
+
+    @property
+    def channel(self) -> grpc.aio.Channel:
+        """What stubs take. Raises Unavailable while there is none."""
+        ...
+
+
+class Meanings(AbstractAsyncContextManager["Meanings"]):
+    """The meanings of one tool's passages: `llmesh.serve(..., beside=meanings)` learns them while it serves."""
+
+    def __init__(
+        self,
+        folder: Path,
+        own_mesh: Calls,
+        passages: Callable[[], Awaitable[Passages]],
+        *,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """folder: where they are kept; made when there is something to keep, and may be deleted at any time.
+
+        own_mesh: by which passages are embedded. passages: gives those that there are now; asked at the start.
+        """
+        self._own_mesh = own_mesh
+        self._passages = passages
+        self._pause = pause
+        self._now = now
+        self._shelf = Shelf(folder)
+        self._file = VectorFile(folder / "vectors")
+        self._wanted: Passages | None = None
+        self._index: Nearest | None = None
+        # What the index is of; None if it is of others, or not known yet.
+        self._learnt: Passages | None = None
+        # The model that last made a vector.
+        self._model = ""
+        self._why = LEARNING
+        self._rests_until_s = 0.0
+        self._woken = asyncio.Event()
+        self._woken.set()
+        self._is_read = False
+        self._failures = 0
+        self._running: asyncio.Task[None] | None = None
+
+    async def ask(self, query: str, passages: Passages) -> Asked:
+        """What is meant by the caller of the call that is being answered: half a second at most, half of what is left.
+
+        passages: those that there are now. Others than before are learnt, and these forgotten once that is done; the
+        same object costs nothing.
+        """
+        if passages is not self._wanted:
+            self._wanted = passages
+            self._woken.set()
+        index = self._index
+        if index is None:
+            return Asked(words_alone=self._why)
+        if self._now() < self._rests_until_s:
+            return Asked(words_alone="the model server failed a moment ago")
+        try:
+            made = await embed_query(query)
+        except NotEmbeddedError as err:
+            if err.away:
+                self._rests_until_s = self._now() + PAUSE_S
+            return Asked(words_alone=str(err))
+        if made.model != index.model:
+            self._replaced(made.model)
+            return Asked(words_alone=LEARNING)
+        return Asked(Meaning(_row(made.vectors[0]), index), "" if self._learnt is passages else PARTLY)
+
+    async def __aenter__(self) -> Self:
+        """Begin to learn."""
+        self._running = asyncio.create_task(self._run(), name="llmesh meanings")
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop; what was learnt is kept."""
+        if self._running:
+            self._running.cancel()
+            await asyncio.wait((self._running,))
+
+    def _replaced(self, model: str) -> None:
+        if model != self._model:
+            self._model = model
+            self._woken.set()
+
+    async def _run(self) -> None:
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            try:
+                await self._learn()
+            except NotEmbeddedError as err:
+                self._failed(str(err))
+            except Exception as err:  # noqa: BLE001 whatever is wrong here must not cost the tool its words
+                self._failed(f"what the passages mean could not be learnt: {err!r}")
+            else:
+                self._failures = 0
+                continue
+            await self._pause(PAUSE_S * 2 ** min(self._failures, _DOUBLINGS))
+            self._failures += 1
+            self._woken.set()
+
+    def _failed(self, why: str) -> None:
+        if why != self._why:
+            self._why = why
+            log.warning("passages' meanings were not learnt", extra={"reason": why})
+
+    async def _learn(self) -> None:
+        """Make the index of what is wanted, unless it is there. Raises NotEmbeddedError, and what the disk does."""
+        if not self._is_read:
+            await self._read()
+        if self._wanted is None:
+            self._wanted = await self._passages()
+        wanted, before = self._wanted, self._index
+        if not wanted.texts:
+            return
+        if before and before.model == self._model and before.keys == wanted.texts.keys():
+            self._learnt = wanted
+            return
+        vectors = await self._vectors(wanted)
+        if vectors is None:
+            # Others are wanted by now, or of another model.
+            self._woken.set()
+            return
+        began_s, model = self._now(), self._model
+        index = await asyncio.to_thread(Nearest.build, model, vectors)
+        await asyncio.to_thread(self._shelf.save, index)
+        await asyncio.to_thread(self._file.keep, model, vectors.keys())
+        self._index, self._learnt, self._why = index, wanted, LEARNING
+        log.info("passages' meanings learnt", extra={"texts": len(vectors), "model": model})
+        await self._pause(REST * (self._now() - began_s))
+
+    async def _read(self) -> None:
+        """What was learnt by those before us."""
+        self._index = await asyncio.to_thread(self._shelf.load)
+        self._model = self._index.model if self._index else await asyncio.to_thread(self._file.model)
+        self._is_read = True
+
+    async def _embed(self, texts: Sequence[str]) -> Embedded:
+        try:
+            return await embed(self._own_mesh.channel, texts, timeout_s=_BATCH_TIMEOUT_S)
+        except MeshError as err:
+            raise NotEmbeddedError(f"the passages were not embedded: {err.message}", away=True) from err
+
+    async def _vectors(self, wanted: Passages) -> dict[bytes, Vector] | None:
+        """All that are wanted, by one model; None if meanwhile others are, or another one is there."""
+        model = self._model
+        known = await asyncio.to_thread(self._file.get, model, wanted.texts.keys())
+        missing = iter([key for key in wanted.texts if key not in known])
+        while batch := list(islice(missing, BATCH)):
+            began_s = self._now()
+            made = await self._embed([wanted.texts[key] for key in batch])
+            vectors = dict(zip(batch, map(_row, made.vectors), strict=True))
+            await asyncio.to_thread(self._file.put, made.model, vectors)
+            known |= vectors
+            await self._pause(REST * (self._now() - began_s))
+            self._model = made.model
+            if self._model != model or self._wanted is not wanted:
+                return None
+        return known if self._model == model else None
+
+
+def _row(vector: Sequence[float]) -> Vector:
+    return np.array(vector, dtype=np.float32)

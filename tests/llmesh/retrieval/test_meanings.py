@@ -1,0 +1,218 @@
+"""What passages mean, learnt while the model server comes, goes, lies and is replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import llmesh
+from llmesh.api.model.v1 import model_pb2 as pb
+from llmesh.retrieval import Passages
+from llmesh.retrieval.meanings import BATCH, LEARNING, PARTLY, PAUSE_S, REST
+from tests.eventually import eventually
+from tests.llmesh.retrieval.world import TEXTS, world
+
+LIES: dict[str, Callable[[pb.EmbedResponse], None]] = {
+    "no number": lambda response: response.vectors[0].values.__setitem__(0, math.nan),
+    "infinite": lambda response: response.vectors[0].values.__setitem__(0, math.inf),
+    "too long": lambda response: response.vectors[0].values.__setitem__(0, 1e30),
+    "zero": lambda response: response.vectors[0].values.__setitem__(slice(0, 4), [0.0] * 4),
+    "another dimension": lambda response: response.vectors[0].values.append(0),
+    "empty": lambda response: response.vectors[0].values.__delitem__(slice(0, 4)),
+    "one too few": lambda response: response.vectors.__delitem__(0),
+    "one too many": lambda response: response.vectors.append(response.vectors[0]),
+    "random weights": lambda response: setattr(response.provenance, "is_placeholder", True),
+}
+
+
+async def test_passages_are_found_by_what_they_mean(tmp_path: Path) -> None:
+    async with world(tmp_path) as mesh, mesh.meanings() as meanings:
+        assert mesh.found(await mesh.learnt(meanings, "hound"))[0] == "a dog barks"
+        assert mesh.found(await mesh.learnt(meanings, "kitten"))[0] == "a cat purrs"
+        assert (await mesh.learnt(meanings)).provenance == {"model": "toy 1 sha256:0 4"}
+
+
+async def test_words_alone_decide_until_all_is_learnt(tmp_path: Path) -> None:
+    async with world(tmp_path) as mesh:
+        mesh.models.goes_on.clear()
+        async with mesh.meanings() as meanings:
+            asked = await mesh.ask(meanings, "hound")
+            assert (asked.meaning, asked.words_alone) == (None, LEARNING)
+            mesh.models.goes_on.set()
+            await mesh.learnt(meanings)
+
+
+async def test_what_was_learnt_is_not_asked_for_again(tmp_path: Path) -> None:
+    async with world(tmp_path) as mesh:
+        async with mesh.meanings() as meanings:
+            await mesh.learnt(meanings)
+        mesh.models.asked.clear()
+        async with mesh.meanings() as meanings:
+            assert mesh.found(await mesh.learnt(meanings))[0] == "a dog barks"
+        assert {*mesh.models.asked} == {"hound"}
+
+
+async def test_a_change_asks_for_what_is_new_alone_and_forgets_what_is_gone(tmp_path: Path) -> None:
+    async with world(tmp_path) as mesh, mesh.meanings() as meanings:
+        await mesh.learnt(meanings)
+        mesh.models.asked.clear()
+        mesh.models.goes_on.clear()
+        mesh.passages = Passages(["a hound sleeps", *TEXTS[1:]])
+        asking = asyncio.create_task(mesh.ask(meanings, "kitten"))
+        await asyncio.sleep(0)
+        mesh.models.goes_on.set()
+        asked = await asking
+        # The index of before answers for what it knows.
+        assert mesh.found(asked)[0] == "a cat purrs"
+        assert asked.words_alone in {PARTLY, ""}
+        assert mesh.found(await mesh.learnt(meanings, "automobile"))[0] == "a car brakes"
+        assert "a dog barks" not in mesh.found(await mesh.learnt(meanings, "dog"))
+        assert [text for text in mesh.models.asked if " " in text] == ["a hound sleeps"]
+
+
+async def test_a_build_that_broke_off_is_taken_up_where_it_was(tmp_path: Path) -> None:
+    async with world(tmp_path) as mesh:
+        mesh.passages = Passages([f"dog {number}" for number in range(3 * BATCH)])
+        asked = mesh.models.asked
+
+        def fail_later(_: pb.EmbedResponse) -> None:
+            if len(asked) > BATCH:
+                mesh.models.refusal = llmesh.Unavailable("gone")
+
+        mesh.models.lie = fail_later
+        async with mesh.meanings() as meanings:
+
+            async def gave_up() -> None:
+                assert (await mesh.ask(meanings, "dog")).words_alone == "the passages were not embedded: gone"
+
+            await eventually(gave_up)
+        mesh.models.refusal, mesh.models.lie = None, lambda _: None
+        async with mesh.meanings() as meanings:
+            await mesh.learnt(meanings)
+        assert sorted(text for text in asked if text != "hound") == sorted(mesh.passages.texts.values())
+
+
+@pytest.mark.parametrize("lie", LIES)
+async def test_no_vector_that_is_none_is_taken(tmp_path: Path, lie: str) -> None:
+    async with world(tmp_path) as mesh:
+        mesh.models.lie = LIES[lie]
+        async with mesh.meanings() as meanings:
+
+            async def told() -> None:
+                said = (await mesh.ask(meanings, "hound")).words_alone
+                assert said.startswith("the model server")
+
+            await eventually(told)
+            mesh.models.lie = lambda _: None
+            await mesh.learnt(meanings)
+            mesh.models.lie = LIES[lie]
+            asked = await mesh.ask(meanings, "hound")
+            assert asked.meaning is None
+            assert asked.words_alone
+
+
+async def test_another_model_in_the_place_of_one_is_learnt_anew(tmp_path: Path) -> None:
+    async with world(tmp_path) as mesh, mesh.meanings() as meanings:
+        await mesh.learnt(meanings)
+        mesh.models.name = "another"
+        asked = await mesh.ask(meanings, "hound")
+        # Vectors of two models have nothing to do with each other.
+        assert (asked.meaning, asked.words_alone) == (None, LEARNING)
+        again = await mesh.learnt(meanings)
+        assert again.provenance == {"model": "another 1 sha256:0 4"}
+        assert mesh.found(again)[0] == "a dog barks"
+
+
+async def test_a_model_that_is_replaced_in_the_middle_makes_no_mixture(tmp_path: Path) -> None:
+    async with world(tmp_path) as mesh:
+        mesh.passages = Passages([f"dog {number}" for number in range(3 * BATCH)])
+
+        def replaced(_: pb.EmbedResponse) -> None:
+            mesh.models.name = "another"
+
+        mesh.models.lie = replaced
+        async with mesh.meanings() as meanings:
+            asked = await mesh.learnt(meanings)
+        assert asked.provenance == {"model": "another 1 sha256:0 4"}
+        # What the first one made is of no use.
+        assert len(mesh.models.asked) >= 4 * BATCH
+
+
+async def test_a_model_server_that_goes_is_left_alone_for_a_while_and_asked_again_later(tmp_path: Path) -> None:
+    async with world(tmp_path) as mesh, mesh.meanings() as meanings:
+        await mesh.learnt(meanings)
+        mesh.models.refusal = llmesh.Unavailable("it starts")
+        assert (await mesh.ask(meanings, "hound")).words_alone == "the query was not embedded: it starts"
+        mesh.models.refusal = None
+        assert (await mesh.ask(meanings, "hound")).words_alone == "the model server failed a moment ago"
+        mesh.now_s += PAUSE_S
+        assert (await mesh.ask(meanings, "hound")).words_alone == ""
+
+
+async def test_what_one_caller_is_refused_keeps_no_other_from_meanings(tmp_path: Path) -> None:
+    async with world(tmp_path) as mesh, mesh.meanings() as meanings:
+        await mesh.learnt(meanings)
+        mesh.models.refusal = llmesh.Denied("no rule permits it")
+        assert (await mesh.ask(meanings, "hound")).words_alone == "the query was not embedded: no rule permits it"
+        mesh.models.refusal = None
+        assert (await mesh.ask(meanings, "hound")).words_alone == ""
+
+
+async def test_a_model_server_that_hangs_holds_a_search_for_half_a_second_and_no_longer(tmp_path: Path) -> None:
+    async with world(tmp_path, query_timeout_s=0.5) as mesh, mesh.meanings() as meanings:
+        await mesh.learnt(meanings)
+        mesh.models.goes_on.clear()
+        asked = await asyncio.wait_for(mesh.ask(meanings, "hound"), 60)
+        assert asked.meaning is None
+        assert (await mesh.ask(meanings, "hound")).words_alone == "the model server failed a moment ago"
+
+
+async def test_learning_leaves_others_most_of_the_model_servers_time(tmp_path: Path) -> None:
+    async with world(tmp_path) as mesh:
+        mesh.passages = Passages([f"dog {number}" for number in range(3 * BATCH)])
+
+        def takes_a_second(_: pb.EmbedResponse) -> None:
+            mesh.now_s += 1
+
+        async def learnt() -> None:
+            assert len(mesh.rests) > 3
+
+        mesh.models.lie = takes_a_second
+        async with mesh.meanings():
+            await eventually(learnt)
+        assert mesh.rests[:3] == [REST, REST, REST]
+
+
+@pytest.mark.parametrize("name", ["index", "vectors", "*.graph"])
+async def test_what_is_damaged_is_made_again(tmp_path: Path, name: str) -> None:
+    async with world(tmp_path) as mesh:
+        async with mesh.meanings() as meanings:
+            await mesh.learnt(meanings)
+        [path] = mesh.folder.glob(name)
+        path.write_bytes(b"x" * 5000)
+        async with mesh.meanings() as meanings:
+            assert mesh.found(await mesh.learnt(meanings))[0] == "a dog barks"
+
+
+async def test_passages_that_cannot_be_read_are_asked_for_again(tmp_path: Path) -> None:
+    async with world(tmp_path) as mesh:
+        mesh.unreadable = [llmesh.Unavailable("no packages")]
+
+        async def read() -> None:
+            assert mesh.models.asked == list(TEXTS)
+
+        async with mesh.meanings():
+            await eventually(read)
+        assert mesh.rests[0] == PAUSE_S
+
+
+async def test_none_is_learnt_of_nothing(tmp_path: Path) -> None:
+    async with world(tmp_path) as mesh:
+        mesh.passages = Passages([])
+        async with mesh.meanings() as meanings:
+            assert (await mesh.ask(meanings, "hound")).meaning is None
+        assert mesh.models.asked == []
