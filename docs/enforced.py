@@ -97,8 +97,11 @@ OPTIONS: Mapping[str, Held | NotHeld] = {
         ),
     ),
     "Method.uses": Held(
-        "Envoy, `llmesh.caller`: a delegation is for these methods alone",
-        (f"{XDS}/test_delegation.py::test_what_the_contract_does_not_list_is_refused",),
+        "Envoy, `llmesh.caller`: a delegation, or what a tool calls by in its own right, is for these methods alone",
+        (
+            f"{XDS}/test_delegation.py::test_what_the_contract_does_not_list_is_refused",
+            f"{XDS}/test_delegation_attacks.py::test_a_token_of_a_tools_own_is_good_for_what_it_uses_and_until_it_ends",
+        ),
     ),
     "Method.cost": Held(
         "Envoy, a quota for each caller and class; rules that ask for `tool.cost`",

@@ -39,6 +39,7 @@ from gateway.fanout.legs import Legs
 from gateway.fanout.lines import Lines
 from gateway.fanout.sight import Sight
 from gateway.fanout.takers import Takers
+from gateway.identities import Identities
 from gateway.keys import Keys
 from gateway.listener.quotas import stated
 from gateway.operations.metrics import Metrics, Watched
@@ -68,7 +69,7 @@ from gateway.sources.lease import Leases
 from gateway.state import Store
 from gateway.xds.delta import MAX_MESSAGE_BYTES, DeltaDiscovery
 from gateway.xds.publish import Publisher
-from governance.delegation import Delegation
+from governance.delegation import ISSUER, Delegation
 from governance.words import Caller
 from llmesh.home import SUCCEEDS, Home
 from llmesh.log import configure_logging
@@ -136,6 +137,10 @@ class Parts:
     def owner_of(self, service: str) -> str | None:
         """The domain that owns a service's package; None if none does."""
         return self.control.loaded.ownership.owner_of(service)
+
+    def mint(self, delegation: Delegation) -> str:
+        """The token that says so."""
+        return mint(delegation, self.keys.signing())
 
 
 def make_parts(config: Config) -> Parts:
@@ -222,6 +227,7 @@ async def run(config: Config) -> None:
             for part in (
                 *(parts.leases.run(), parts.discovery.run(), parts.control.run(parts.clock)),
                 *(parts.blocks.run(), parts.ingest.run(), served.searcher.run(served.view.changes())),
+                _identities(config, parts).run(),
             )
         ]
         log.info("gateway started", extra={"home": str(parts.home.path)})
@@ -262,17 +268,14 @@ def _services(parts: Parts, legs: Legs, fan_outs: Counts) -> AbstractAsyncContex
             credentials=parts.certificates.credentials,
         ).cut,
         domains=lambda: control.loaded.ownership.domains,
-        issuers=lambda: [issuer.name for issuer in control.loaded.policy.issuers.issuers],
+        issuers=lambda: [ISSUER, *(issuer.name for issuer in control.loaded.policy.issuers.issuers)],
         clock=parts.clock,
     )
     takers = Takers(lambda: parts.shown.current.tools)
 
-    def minted(delegation: Delegation) -> str:
-        return mint(delegation, parts.keys.signing())
-
     def others(view: View) -> tuple[object, ...]:
         sight = Sight(takers, view.permitted, rules=lambda: control.loaded)
-        servicer = MeshServicer(*(sight, legs), minted, fan_outs, clock=parts.clock)
+        servicer = MeshServicer(*(sight, legs), parts.mint, fan_outs, clock=parts.clock)
         return RecordServicer(parts.ingest, view, clock=parts.clock), servicer
 
     return serve(
@@ -281,7 +284,9 @@ def _services(parts: Parts, legs: Legs, fan_outs: Counts) -> AbstractAsyncContex
         permissions=Permissions(control.permitted, control.foreseen, parts.owner_of, lambda: control.loaded),
         blocking=blocking,
         prompts_of=Prompts(credentials=parts.certificates.credentials).of,
-        learner=Learner(OwnCalls(parts.home.branches_socket, minted, clock=parts.clock).embed, parts.home.tool_vectors),
+        learner=Learner(
+            OwnCalls(parts.home.branches_socket, parts.mint, clock=parts.clock).embed, parts.home.tool_vectors
+        ),
         clock=parts.clock,
         others=others,
     )
@@ -319,6 +324,15 @@ def _tokens(config: Config, parts: Parts, view: View) -> Tokens:
         return tool is not None and parts.control.may_act(tool, method, acting)
 
     return Tokens(parts.keys.signing, may_act=may_act, address=mesh_address(config))
+
+
+def _identities(config: Config, parts: Parts) -> Identities:
+    return Identities(
+        *(parts.shown, parts.mint),
+        address=mesh_address(config),
+        clock=parts.clock,
+        credentials=parts.certificates.credentials,
+    )
 
 
 def mesh_address(config: Config) -> str:

@@ -45,10 +45,10 @@ class Delegation:
     """What one call may hand on.
 
     caller: who is behind it all, without an actor. path: the methods that act
-    for the caller, by their paths, the first one called first; empty for a
-    fan-out of the caller's own, which acts as the caller and nobody else.
-    methods: paths of what the last of them may call. parent: id of the call to
-    that one. expires_s: Unix seconds, whole.
+    for the caller, by their paths, the first one called first; empty where the
+    caller acts alone, in a fan-out or as a tool in its own right. methods: paths
+    of what the last of them may call. parent: id of the call to that one, empty
+    for a tool in its own right. expires_s: Unix seconds, whole.
     """
 
     caller: Caller
@@ -106,8 +106,8 @@ def refusal(claims: Mapping[str, object], method: str) -> Refused | None:
     if method not in _texts(claims["methods"]):
         return _refused(
             "NOT_DELEGATED",
-            f"{(path or (FAN_OUT,))[-1][1:]} may not call {method[1:]} for its caller: its contract must list that "
-            "under `uses`, it must be on the mesh, and the rules must permit it to the tool itself",
+            _who_calls(claims, method) + ": its contract must list that under `uses`, it must be on the mesh, and the "
+            "rules must permit it to the tool itself",
         )
     return None
 
@@ -120,6 +120,13 @@ def tool_itself(service: str, domain: str) -> Caller:
 def service_of(path: str) -> str:
     """The service of a method's path: "acme.support.v1.Tickets" of "/acme.support.v1.Tickets/Suggest"."""
     return path[1:].partition("/")[0]
+
+
+def _who_calls(claims: Mapping[str, object], method: str) -> str:
+    path = _texts(claims["path"])
+    if not path and claims["issuer"] == ISSUER:
+        return f"{claims['sub']} may not call {method[1:]} in its own right"
+    return f"{(path or (FAN_OUT,))[-1][1:]} may not call {method[1:]} for its caller"
 
 
 def _chain(*path: str) -> str:

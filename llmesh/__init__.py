@@ -17,6 +17,7 @@ __all__ = [
     "MeshError",
     "NotFound",
     "OverQuota",
+    "OwnMesh",
     "Prompt",
     "PromptError",
     "Readiness",
@@ -36,6 +37,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llmesh._client import Mesh
+    from llmesh._own_mesh import OwnMesh
     from llmesh._server import Server, serve
     from llmesh._services import ServeError
     from llmesh._tls import Tls
@@ -66,6 +68,7 @@ else:
     # Loaded when first used: gRPC alone takes a quarter of a second, in which the command line
     # could neither show its help nor be interrupted in silence.
     _MODULES = {"Mesh": "_client", "Server": "_server", "serve": "_server", "ServeError": "_services", "Tls": "_tls"}
+    _MODULES |= {"OwnMesh": "_own_mesh"}
     _MODULES |= {"Call": "call", "current_call": "call", "Caller": "caller"}
     _MODULES |= {"Branch": "branch", "FanOut": "fanout", "Gathered": "fanout", "Readiness": "readiness"}
     _MODULES |= {"Prompt": "prompt", "PromptError": "prompt"}

@@ -18,7 +18,7 @@ from llmesh.errors import ToolFailed
 from llmesh.fanout import FansOut, Opened
 from llmesh.home import Home
 
-__all__ = ["DELEGATION_KEY", "MESH_KEY", "DelegatedMesh", "Meshes"]
+__all__ = ["DELEGATION_KEY", "MESH_KEY", "DelegatedMesh", "Meshes", "Shared"]
 
 DELEGATION_KEY = "llmesh-delegation"
 # Where the mesh that gave the token is to be found.
@@ -61,9 +61,10 @@ class Meshes:
             )
             raise ToolFailed(message, reason="NO_DELEGATION", metadata={"method": method})
         given = ((DELEGATION_KEY, token),)
-        return DelegatedMesh(_Shared(self._connected(address), metadata=lambda _: given, remaining=remaining))
+        return DelegatedMesh(Shared(self.connected(address), metadata=lambda _: given, remaining=remaining))
 
-    def _connected(self, address: str) -> grpc.aio.Channel:
+    def connected(self, address: str) -> grpc.aio.Channel:
+        """The connection to the mesh at an address, `host:port`, with `https://` before it where it speaks TLS."""
         if address not in self._open:
             certificate, name = None, ""
             if self._home and not os.environ.get(AUTHORITY_VARIABLE):
@@ -79,7 +80,7 @@ class Meshes:
             await self._open.popitem()[1].close()
 
 
-class _Shared(MeshChannel):
+class Shared(MeshChannel):
     """A call's own view of a connection that others use too."""
 
     async def close(self, grace: float | None = None) -> None:

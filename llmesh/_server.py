@@ -30,6 +30,7 @@ from llmesh._delegation import Meshes
 from llmesh._edge import UnknownMethods
 from llmesh._health import HealthServicer
 from llmesh._lease import Lease
+from llmesh._own_mesh import IdentityServicer, OwnMesh
 from llmesh._services import ServeError, compile_rules, find_services, wrap_services
 from llmesh._sizes import MESSAGE_MAX_BYTES
 from llmesh._tls import GatewayOnly, Tls, server_credentials
@@ -105,6 +106,7 @@ class Server:
         insecure_dev: bool = False,
         drain_limit_s: float = DRAIN_LIMIT_S,
         readiness: Readiness | None = None,
+        own_mesh: OwnMesh | None = None,
     ) -> None:
         """Find what the servicers serve and where to listen; nothing is opened yet.
 
@@ -113,7 +115,8 @@ class Server:
         an address on TCP. insecure_dev: listen there without protection and
         believe callers' headers from anybody. drain_limit_s: how long calls may
         go on once the server stops. readiness: what the health tells; None: ready
-        from the start.
+        from the start. own_mesh: by which one of the tools calls others in its own
+        right.
         Raises ServeError.
         """
         self._by_prompt = ByPrompt(prompts)
@@ -133,6 +136,7 @@ class Server:
         self._drain_limit_s = drain_limit_s
         self._calls = CallsInFlight()
         self._meshes = Meshes(self._place.home)
+        self._identity = (IdentityServicer(own_mesh, self.services, self._meshes),) if own_mesh else ()
         self._address = ""
         self._server: grpc.aio.Server | None = None
         self._lease: Lease | None = None
@@ -183,6 +187,8 @@ class Server:
         try:
             await self._leave_mesh()
             await self._drain(server)
+            for identity in self._identity:
+                identity.end()
             await self._meshes.close()
         finally:
             if self._place.socket:
@@ -228,7 +234,7 @@ class Server:
         """Reflection and health of what is served, and what the gateway alone asks for, which nobody finds by them."""
         listed = (*self._tools, _HEALTH, V1, V1ALPHA)
         health = HealthServicer(self._tools, self._readiness)
-        asked_by_gateway = CallServicer(self._calls), PromptServicer(self._by_prompt)
+        asked_by_gateway = CallServicer(self._calls), PromptServicer(self._by_prompt), *self._identity
         standard = find_services((health, reflect(listed), *asked_by_gateway))
         return {**standard, V1: standard[V1ALPHA]}
 
@@ -243,6 +249,7 @@ def serve(
     insecure_dev: bool = False,
     drain_limit_s: float = DRAIN_LIMIT_S,
     readiness: Readiness | None = None,
+    own_mesh: OwnMesh | None = None,
     beside: AbstractAsyncContextManager[object] | None = None,
 ) -> None:
     """Serve tools until SIGTERM or SIGINT, then drain and return: `llmesh.serve(MyServicer())`.
@@ -264,6 +271,7 @@ def serve(
             insecure_dev=insecure_dev,
             drain_limit_s=drain_limit_s,
             readiness=readiness,
+            own_mesh=own_mesh,
         )
         asyncio.run(_serve_until_told(server, beside or nullcontext()))
     except (ServeError, HomeError) as err:

@@ -24,6 +24,7 @@ __all__ = [
 CALL_ID_KEY = "x-llmesh-call-id"
 PROVENANCE_KEY = "x-llmesh-provenance"
 # With 1, 2 and so on behind it: the methods that act for the caller, by their paths, the first one called first.
+# With 0, where the caller is a tool in its own right: the tool, as `/acme.support.v1.Tickets/`.
 ACTING_KEY = "x-llmesh-acting-"
 # What a header holds without loss: printable ASCII, the comma kept for lists.
 _WORD = re.compile(r"[ -+\--~]*")

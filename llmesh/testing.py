@@ -13,9 +13,12 @@ from google.protobuf import descriptor_pool
 
 from llmesh._client import MeshChannel, Metadatum, open_channel
 from llmesh._delegation import DELEGATION_KEY, MESH_KEY
+from llmesh._own_mesh import OwnMesh
 from llmesh._server import Server
 from llmesh._services import find_services
 from llmesh._stand_in import FanOuts
+from llmesh.api.identity.v1 import identity_pb2
+from llmesh.api.identity.v1.identity_pb2_grpc import IdentityServiceStub
 from llmesh.api.mesh.v1.mesh_pb2_grpc import MeshServiceServicer
 from llmesh.api.options.v1 import options_pb2
 from llmesh.caller import Caller, caller_to_metadata
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["TESTER", "ToolUnderTest", "run"]
 
 TESTER = Caller(issuer="llmesh.testing", subject="tester")
+# Longer than any test.
+_IDENTITY_LASTS_S = 86_400
 
 
 class ToolUnderTest:
@@ -56,6 +61,13 @@ def _uses(path: str) -> bool:
     return found is not None and bool(found.GetOptions().Extensions[options_pb2.method].uses)
 
 
+async def _identify(service: str, mesh: str, channel: grpc.aio.Channel) -> None:
+    """Say who a tool is, as the gateway does. mesh: address of what stands in for it."""
+    request = identity_pb2.TakeIdentityRequest(service=service, token="a test's", mesh=mesh)  # noqa: S106 no secret
+    request.lasts.FromSeconds(_IDENTITY_LASTS_S)
+    await IdentityServiceStub(channel).TakeIdentity(request)
+
+
 @asynccontextmanager
 async def _stand_ins(servicers: tuple[object, ...], sockets: Path, *, drain_limit_s: float) -> AsyncGenerator[str]:
     """Serve what stands in for the mesh and its tools; its address. Fan-outs too, unless a servicer serves them."""
@@ -73,6 +85,7 @@ async def run(
     prompts: tuple[Prompt, ...] = (),
     caller: Caller = TESTER,
     mesh: tuple[object, ...] = (),
+    own_mesh: OwnMesh | None = None,
     drain_limit_s: float = 1.0,
 ) -> AsyncGenerator[ToolUnderTest]:
     """Serve the servicers for as long as the `async with` lasts; no mesh is needed.
@@ -84,6 +97,8 @@ async def run(
     contract lists it, and that it is permitted, is for the mesh to see to. A
     fan-out asks all of them that take its request, selected or not, and merges
     nothing.
+    own_mesh: as llmesh.Server has it; its calls go to the same stand-ins, and fail
+    where there are none.
     drain_limit_s: how long calls left over at the end may go on.
     """
     # Not pytest's own folder: its path can be too long for a socket.
@@ -94,11 +109,17 @@ async def run(
             if mesh:
                 others = await running.enter_async_context(_stand_ins(mesh, sockets, drain_limit_s=drain_limit_s))
             tool = Server(
-                *servicers, prompts=prompts, address=f"unix:{sockets / 'tool.sock'}", drain_limit_s=drain_limit_s
+                *servicers,
+                prompts=prompts,
+                address=f"unix:{sockets / 'tool.sock'}",
+                drain_limit_s=drain_limit_s,
+                own_mesh=own_mesh,
             )
             server = await running.enter_async_context(tool)
             channel = open_channel(server.address)
             try:
+                if own_mesh and others:
+                    await _identify(own_mesh.service, others, channel)
                 yield ToolUnderTest(server, channel, caller, mesh=others)
             finally:
                 await channel.close()

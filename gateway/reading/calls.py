@@ -11,7 +11,16 @@ import grpc.aio
 
 from gateway.reading.refusal import Refusal, Unreachable
 
-__all__ = ["Credentials", "as_sent", "ask_once", "no_credentials", "open_channel", "read_next", "tls_failure"]
+__all__ = [
+    "Credentials",
+    "as_sent",
+    "ask_once",
+    "no_credentials",
+    "open_channel",
+    "read_next",
+    "tls_failure",
+    "until_lost",
+]
 
 Request = TypeVar("Request")
 
@@ -95,6 +104,12 @@ async def ask_once(
     ) as channel:
         ask = channel.unary_unary(path, request_serializer=as_sent, response_deserializer=as_sent)
         return await ask(request, timeout=timeout_s)
+
+
+async def until_lost(channel: grpc.aio.Channel) -> None:
+    """Return when the channel, which is connected, no longer is."""
+    while (state := channel.get_state()) is grpc.ChannelConnectivity.READY:
+        await channel.wait_for_state_change(state)
 
 
 async def tls_failure(channel: grpc.aio.Channel, *, address: str, tls_name: str) -> Unreachable:

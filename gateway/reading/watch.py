@@ -19,7 +19,7 @@ import grpc.aio
 
 from gateway.catalog import Endpoint, Step
 from gateway.clock import Clock
-from gateway.reading.calls import Credentials, no_credentials, open_channel, tls_failure
+from gateway.reading.calls import Credentials, no_credentials, open_channel, tls_failure, until_lost
 from gateway.reading.candidate import Candidate
 from gateway.reading.contracts import read_contracts
 from gateway.reading.health import Health, health_checked, watch_health
@@ -278,7 +278,7 @@ class Watcher:
             following = group.create_task(health.follow(self._tell)) if health is not None else None
             try:
                 async with asyncio.timeout(span_s):
-                    await _lost(channel)
+                    await until_lost(channel)
             except TimeoutError:
                 return False
             finally:
@@ -314,8 +314,3 @@ async def _connect(channel: grpc.aio.Channel, endpoint: Endpoint, patience_s: fl
                 state = channel.get_state(try_to_connect=True)
     except TimeoutError:
         raise failure from None
-
-
-async def _lost(channel: grpc.aio.Channel) -> None:
-    while (state := channel.get_state()) is grpc.ChannelConnectivity.READY:
-        await channel.wait_for_state_change(state)

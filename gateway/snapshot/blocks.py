@@ -39,7 +39,8 @@ BLOCKED = "blocked"
 # Stands for the message where the call is to be answered as if there were no such method.
 UNKNOWN = "unknown"
 _FREE = "free"
-_ACTS = "which calls for you,"
+# What a block's target is to the call, where it acts for the caller.
+_ACTS, _OF = "which calls for you,", "which the tool that calls for you is of,"
 _RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC"
 # Blocks whose texts, and what is made of these, are kept in mind.
 _KNOWN = 50_000
@@ -148,21 +149,29 @@ class _Tree:
         return found or {"on_no_match": self._free}
 
     def _acting(self) -> Iterator[_Matcher]:
-        """Whatever stands between the caller and the call, however far up: a token outlives the block of any of it."""
+        """Whatever stands between the caller and the call, however far up: a token outlives the block of any of it.
+
+        Before that the caller, where it is a tool in its own right.
+        """
         methods = {f"/{each.target.name}": self._told(each, _ACTS) for each in self._blocks[Kind.METHOD]}
-        tools = {f"/{each.target.name}/": self._told(each, _ACTS) for each in self._blocks[Kind.TOOL]}
+        itself, tools = (
+            {f"/{each.target.name}/": self._told(each, as_what) for each in self._blocks[Kind.TOOL]}
+            for as_what in ("", _ACTS)
+        )
+        yield _looked_up(f"{ACTING_KEY}0", "prefix_match_map", itself)
+        yield self._acting_domains(f"{ACTING_KEY}0")
         for hop in range(1, MAX_HOPS + 1):
             acts = f"{ACTING_KEY}{hop}"
             yield _looked_up(acts, "exact_match_map", methods)
             yield _looked_up(acts, "prefix_match_map", tools)
-            yield self._acting_domains(acts)
+            yield self._acting_domains(acts, _OF)
 
-    def _acting_domains(self, acts: str) -> _Matcher:
+    def _acting_domains(self, acts: str, as_what: str = "") -> _Matcher:
         """A list, as whatever is in none of these goes on. In a tree, as below, a prefix that frees ends it all."""
         owners = self._surroundings.packages
         matchers: list[_Matcher] = []
         for block in sorted(self._blocks[Kind.DOMAIN], key=lambda each: each.target):
-            told = self._told(block, "which the tool that calls for you is of,")
+            told = self._told(block, as_what)
             own = [package for package, domain in owners.items() if domain == block.target.name]
             others = owners.keys() - own
             for package in own:

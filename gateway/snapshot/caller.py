@@ -93,7 +93,8 @@ def _delegations(keys: str) -> dict[str, Untyped]:
 def derive(issuers: Issuers) -> Message:
     """The filter that turns the verified claims into the typed caller, and takes the token away."""
     limits = f"local MAX_HOPS, MAX_TEXT_BYTES = {delegation.MAX_HOPS}, {delegation.MAX_TEXT_BYTES}\n"
-    texts = f"local FAN_OUT, SEND_ANOTHER = {_lua(delegation.FAN_OUT)}, {_lua(refusals.SEND_ANOTHER)}\n"
+    named = (delegation.ISSUER, delegation.FAN_OUT, refusals.SEND_ANOTHER)
+    texts = f"local OURSELVES, FAN_OUT, SEND_ANOTHER = {', '.join(map(_lua, named))}\n"
     bindings = f"local ISSUERS = {_lua({issuer.name: _bindings(issuer) for issuer in issuers.issuers})}\n"
     script = f"{limits}{texts}{bindings}{_SCRIPT}"
     return make(

@@ -1,7 +1,7 @@
 -- A call that a tool makes for its caller: who is behind it, by the token that
 -- the gateway minted and the filter before has verified. The same as
 -- governance.delegation: keep the two alike. Before this text come MAX_HOPS,
--- MAX_TEXT_BYTES and FAN_OUT, which are generated, and claims.lua.
+-- MAX_TEXT_BYTES, OURSELVES and FAN_OUT, which are generated, and claims.lua.
 
 local PAYLOAD = "x-llmesh-delegated"
 
@@ -27,9 +27,10 @@ local function why_refused(claims, method)
   for _, each in ipairs(claims.methods) do
     if each == method then return nil end
   end
-  local actor = path[#path] or FAN_OUT
+  local who, whose = (path[#path] or FAN_OUT):sub(2), "for its caller"
+  if #path == 0 and claims.issuer == OURSELVES then who, whose = claims.sub, "in its own right" end
   return "NOT_DELEGATED",
-    actor:sub(2) .. " may not call " .. method:sub(2) .. " for its caller: its contract must list that under "
+    who .. " may not call " .. method:sub(2) .. " " .. whose .. ": its contract must list that under "
     .. "`uses`, it must be on the mesh, and the rules must permit it to the tool itself"
 end
 
@@ -70,6 +71,7 @@ local function delegated(handle, headers)
   -- What this call hands on ends no later.
   known:set("llmesh.caller", "ends_s", claims.exp)
   -- For what is blocked, which is looked up by headers.
+  if claims.issuer == OURSELVES then headers:replace("x-llmesh-acting-0", "/" .. claims.sub .. "/") end
   for hop, method in ipairs(path) do headers:replace("x-llmesh-acting-" .. hop, method) end
   return {
     issuer = claims.issuer, subject = claims.sub, roles = claims.roles, domain = claims.domain,

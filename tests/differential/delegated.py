@@ -10,7 +10,7 @@ from random import Random
 from joserfc import jwt
 from joserfc.jwk import OctKey
 
-from governance.delegation import MAX_HOPS, Delegation, Refused, derive, refusal
+from governance.delegation import MAX_HOPS, Delegation, Refused, derive, refusal, tool_itself
 from governance.issuers import Issuers
 from governance.words import Caller
 from tests.differential.claims import Claims
@@ -74,6 +74,9 @@ def delegated(seed: Random, callers: Iterable[Caller]) -> Iterator[Delegated]:
     yield Delegated("by too many", first, _acting(seed, MAX_HOPS + 1))
     yield Delegated("in a fan-out to another method", first, (), only="/acme.other.v1.Other/Get")
     yield Delegated("for another method", first, _acting(seed, 1), only="/acme.other.v1.Other/Get")
+    itself = tool_itself(ACTORS[0], "support")
+    yield Delegated("in its own right", itself, ())
+    yield Delegated("in its own right to another method", itself, (), only="/acme.other.v1.Other/Get")
     yield Delegated("signed with another key", first, _acting(seed, 1), good=False)
     yield Delegated("of a call that has ended", first, _acting(seed, 1), good=False, lives_s=-DAY_S)
 

@@ -11,6 +11,7 @@ from gateway.bearing import Bearing
 from gateway.blocks.words import Block, Target
 from gateway.snapshot.build import blocking, build, residues
 from governance.bundle import parse_bundle
+from governance.delegation import ISSUER
 from governance.ownership import Ownership
 from tests.envoy import READS, mesh, method_of, policy_of
 from tests.gateway.blocks.world import OPS, caller, domain, method, tool
@@ -23,7 +24,10 @@ OWNERSHIP = Ownership(
 )
 SERVICES = ("acme.a.v1.T", "acme.a.v1.TT", "acme.a.b.v1.T", "acme.a.b.c.v1.T", "acme.aa.v1.T", "acme.v1.T")
 METHODS = tuple(f"{service}/{name}" for service in SERVICES for name in ("Get", "GetAll"))
-CALLERS = tuple((issuer, subject) for issuer in ("corp", "other") for subject in ("sam", "samantha"))
+CALLERS = (
+    *((issuer, subject) for issuer in ("corp", "other") for subject in ("sam", "samantha")),
+    *((ISSUER, service) for service in SERVICES),
+)
 POLICY = policy_of(parse_bundle(READS, {}))
 
 
@@ -56,6 +60,8 @@ def random_blocks(random: Random) -> dict[Target, Block]:
 
 def stops(call: Call) -> Iterator[Target]:
     """What would stop a call, the first one first."""
+    if call.issuer == ISSUER:
+        yield from stops_tool(call.subject)
     for name in call.acting:
         yield from stops_method(name)
     yield caller(call.subject, call.issuer)
@@ -65,6 +71,10 @@ def stops(call: Call) -> Iterator[Target]:
 def stops_method(name: str) -> Iterator[Target]:
     service = name.partition("/")[0]
     yield method(name)
+    yield from stops_tool(service)
+
+
+def stops_tool(service: str) -> Iterator[Target]:
     yield tool(service)
     yield domain(OWNERSHIP.owner_of(service) or "")
 

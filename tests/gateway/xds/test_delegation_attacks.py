@@ -15,7 +15,7 @@ from joserfc.jwk import ECKey, OctKey
 from gateway.bearing import Bearing
 from gateway.blocks.words import Target
 from gateway.snapshot.build import blocking, build, residues
-from governance.delegation import Delegation
+from governance.delegation import Delegation, tool_itself
 from governance.words import Caller
 from tests.envoy import KEY, KEYS, Mesh, bearer, token
 from tests.gateway.blocks.world import block, caller, domain, method, tool
@@ -140,3 +140,83 @@ async def test_a_stolen_token_is_useless_past_a_block(running: Mesh, target: Tar
         stopped = [answer.info.reason == "BLOCKED" for answer in answers]
         above = target in (caller("sam"), tool(A), method(f"{A}/Ask"), domain("support"))
         assert stopped == ([True, True, above] if blocked else [False] * 3)
+
+
+def own(*methods: str, service: str = A, lasts_s: int = 60) -> str:
+    """What a tool calls by in its own right."""
+    ends = int(time.time()) + lasts_s
+    return minted(Delegation(tool_itself(service, "support"), (), methods, "", ends))
+
+
+def expiry(text: str) -> int:
+    return json.loads(base64.urlsafe_b64decode(text.split(".")[1] + "=="))["exp"]
+
+
+async def test_a_tool_in_its_own_right_calls_as_itself_and_nobody_acts_for_it(running: Mesh) -> None:
+    seen = (await running.call(GET, (*carrying(own(GET)), *bearer(token(roles=["owner"]))))).seen
+
+    derived = ("issuer", "subject", "roles", "domain", "clearances", "actor", "parent")
+    assert {name: seen.get(f"x-llmesh-{name}") for name in derived} == {
+        **dict.fromkeys(derived, ""),
+        "issuer": "llmesh",
+        "subject": A,
+        "domain": "support",
+    }
+    assert not {"llmesh-delegation", "authorization"} & seen.keys()
+
+
+async def test_a_token_of_a_tools_own_is_good_for_what_it_uses_and_until_it_ends(running: Mesh) -> None:
+    listed = await running.call(GET, carrying(own(GET)))
+    unlisted = await running.call(f"/{C}/Other", carrying(own(GET)))
+    ended = await running.call(GET, carrying(own(GET, lasts_s=-3)))
+
+    assert listed.code is grpc.StatusCode.OK
+    assert unlisted.info.reason == "NOT_DELEGATED"
+    assert unlisted.message.startswith(f"{A} may not call {C}/Other in its own right")
+    assert (ended.code, ended.info.reason) == (UNAUTHENTICATED, "TOKEN_EXPIRED")
+
+
+async def test_what_a_tool_in_its_own_right_calls_hands_on_nothing_that_lasts_longer(running: Mesh) -> None:
+    given = own(f"/{B}/Ask", lasts_s=20)
+    handed_on = await delegated(running, f"/{B}/Ask", carrying(given))
+
+    assert expiry(handed_on) == expiry(given)
+    seen = (await running.call(GET, carrying(handed_on))).seen
+    assert (seen["x-llmesh-issuer"], seen["x-llmesh-subject"], seen["x-llmesh-actor"]) == ("llmesh", A, B)
+
+
+@pytest.mark.parametrize(
+    ("target", "stops"),
+    [
+        (tool(A), True),
+        (domain("support"), True),
+        (caller(A, "llmesh"), True),
+        (tool(f"{A}A"), False),
+        (method(f"{A}/Ask"), False),
+        (caller(A, "corp"), False),
+        (domain("other"), False),
+    ],
+    ids=str,
+)
+async def test_what_is_blocked_calls_nobody_in_its_own_right(running: Mesh, target: Target, stops: bool) -> None:  # noqa: FBT001
+    assert running.served
+    tools, policy = running.served
+    resources, bearing = build(tools, policy), Bearing(lambda tool: residues(tool, policy.bundle))
+    packages = {"acme.support": "support", "acme.other": "other"}
+    in_force = bearing.resource({target: block(target)}, tools, packages)
+    itself, handed_on = own(GET), await delegated(running, f"/{B}/Ask", carrying(own(f"/{B}/Ask")))
+
+    await running.publish_resources(blocking(resources, in_force))
+    answers = [await running.call(GET, carrying(text)) for text in (itself, handed_on)]
+
+    assert [answer.info.reason == "BLOCKED" for answer in answers] == [stops, stops]
+    assert not any("calls for you" in answer.message for answer in answers) or target == domain("support")
+
+
+async def test_no_caller_says_which_tool_it_is(running: Mesh) -> None:
+    forged = (("x-llmesh-acting-0", f"/{A}/"), ("x-llmesh-issuer", "llmesh"), ("x-llmesh-subject", A))
+
+    seen = (await running.call(GET, (*bearer(token()), *forged))).seen
+
+    assert (seen["x-llmesh-issuer"], seen["x-llmesh-subject"]) == ("corp", "sam")
+    assert "x-llmesh-acting-0" not in seen

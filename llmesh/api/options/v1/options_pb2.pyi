@@ -384,7 +384,7 @@ class Method(_message.Message):
 
     @_builtins.property
     def uses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Methods this one calls on a caller's behalf, as
+        """Methods this one calls on a caller's behalf, and the tool in its own right, as
         "acme.engineering.v1.DocSearch/Retrieve"; at most 32. It can call no others.
         """
 
