@@ -46,10 +46,11 @@ tests/e2e/node/node_modules/.installed: tests/e2e/node/package-lock.json
 	npm ci --prefix tests/e2e/node --no-audit --no-fund --silent
 	@touch $@
 
-bench: setup ## Measure every figure; `make bench-NAME` for one: data-path, rules, blocks, records, fleet, fanout, up, hostile, restart
+bench: setup model ## Measure every figure; `make bench-NAME` for one: data-path, rules, blocks, records, fleet, fanout, up, hostile, restart, model
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m docs.generate
 
+bench-model: model
 bench-%: setup
 	$(BIN)/python -m tests.bench $*
 	$(BIN)/python -m docs.generate

@@ -27,6 +27,9 @@ BENCHMARKS: Mapping[str, str] = {
     "up": "`llmesh up --detach` with the reference tools, where it has run before.",
     "hostile": "Good calls go on while hostile tools and callers do what they can.",
     "restart": "Calls go on while the mesh's processes are restarted, die, hang and lose their disk.",
+    "model": "Our model server and vLLM's own OpenAI server, beside each other and asked in turn: a tiny model with "
+    "random weights writes texts of 32 tokens.",
+    "gpu": "The same two servers on a GPU (`python -m tests.bench.gpu`).",
 }
 FIGURES: Mapping[str, str] = {
     "mesh_cpu_vs_envoy": "CPU time of a call through the mesh, as a multiple of Envoy's alone",
@@ -83,6 +86,23 @@ FIGURES: Mapping[str, str] = {
     "restart_failed_calls": "calls that failed, of those that must not",
     "restart_calls": "calls",
     "restart_cases": "restarts and failures of parts",
+    "generate_rps_vs_openai_c1": "texts a second of ours, as a multiple of vLLM's own, one at a time",
+    "generate_rps_vs_openai_c8": "the same, eight at a time",
+    "generate_rps_vs_openai_c32": "the same, 32 at a time",
+    "ttft_vs_openai_c32": "time to the first token of ours, as a multiple of vLLM's own, 32 texts at a time",
+    "generate_rps_mesh_vs_direct": "texts a second through the whole mesh, as a multiple of ours alone, 32 at a time",
+    "structured_parse_rate": "messages of every shape, at temperature 2, that were read and right at the first attempt",
+    "engine_ready_s": "from the start of the model server to the first token of a text, the median of three",
+    "embed_bf16_vs_fp32": "vectors a second in bfloat16, as a multiple of single precision",
+    "embed_bf16_cosine": "of the vectors of the one and the other, the least",
+    "generate_tokens_per_s_c1": "tokens a second of ours, one text at a time",
+    "generate_tokens_per_s_c8": "the same, eight at a time",
+    "generate_tokens_per_s_c32": "the same, 32 at a time",
+    "openai_tokens_per_s_c1": "tokens a second of vLLM's own, one text at a time",
+    "openai_tokens_per_s_c8": "the same, eight at a time",
+    "openai_tokens_per_s_c32": "the same, 32 at a time",
+    "generate_first_token_ms_c32": "time to the first token of ours, 32 texts at a time",
+    "openai_first_token_ms_c32": "the same of vLLM's own",
 }
 ABOUT = (
     "`make bench` measures them and writes this page. A figure holds for the machine and the commit it was measured on "

@@ -11,7 +11,7 @@ from tests.bench.figures import record
 
 REPO = Path(__file__).parents[2]
 # In the order in which they disturb each other least.
-NAMES = ("data_path", "rules", "blocks", "records", "fleet", "fanout", "up", "hostile", "restart")
+NAMES = ("data_path", "rules", "blocks", "records", "fleet", "fanout", "up", "hostile", "restart", "model")
 
 
 def main() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
     if unknown:
         sys.exit(f"no benchmark `{unknown[0]}`; there are: {', '.join(NAMES)}")
     # As they are once installed; a start would compile them anew where Python may write no byte code.
-    for package in ("llmesh", "gateway", "governance", "tools"):
+    for package in ("llmesh", "gateway", "governance", "model_server", "tools"):
         compileall.compile_dir(REPO / package, quiet=1)
     for name in names:
         record(name, import_module(f"tests.bench.{name}").measure())

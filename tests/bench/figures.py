@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,7 +68,8 @@ def _print(name: str, figures: Sequence[Figure]) -> None:
 
 def _machine() -> str:
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
-    return f"{os.cpu_count()} x {_processor()}, {memory_gib:.0f} GiB, Python {platform.python_version()}"
+    gpus = _gpus()
+    return f"{os.cpu_count()} x {_processor()}, {memory_gib:.0f} GiB, {gpus}Python {platform.python_version()}"
 
 
 def _processor() -> str:
@@ -77,6 +79,16 @@ def _processor() -> str:
         if line.startswith("model name")
     ]
     return names[0] if names else platform.machine()
+
+
+def _gpus() -> str:
+    """NVIDIA's, each followed by a comma; empty if there are none."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return ""
+    argv = (program, "--query-gpu=name", "--format=csv,noheader")
+    said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    return "".join(f"{name}, " for name in said.splitlines())
 
 
 def _commit() -> str:

@@ -41,20 +41,26 @@ ALONE = Shape(1, 1)
 
 def load(port: int, calls: int, *, shape: Shape, headers: Mapping[str, str]) -> float:
     """Make calls; the median of their latencies in microseconds. Raises BadAnswersError, MissingPackageError."""
-    program = shutil.which("h2load")
-    if program is None:
-        raise MissingPackageError("h2load", "nghttp2-client")
     with tempfile.TemporaryDirectory(prefix="h2load") as name:
         body, log = Path(name) / "body", Path(name) / "log"
         body.write_bytes(REQUEST)
-        argv = [program, "-n", str(calls), "-c", str(shape.connections), "-m", str(shape.streams), "-t", "1"]
+        argv = ["-n", str(calls), "-c", str(shape.connections), "-m", str(shape.streams)]
         argv += ["-d", str(body), "--log-file", str(log)]
         for key, value in {"content-type": "application/grpc", "te": "trailers", **headers}.items():
             argv += ["-H", f"{key}: {value}"]
         argv.append(f"http://127.0.0.1:{port}{PATH}")
-        said = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=TIMEOUT_S).stdout
+        said = h2load(*argv)
         _check(said, calls)
         return statistics.median(int(line.split("\t")[_MICROSECONDS]) for line in log.read_text().splitlines())
+
+
+def h2load(*arguments: str) -> str:
+    """Run it: what it says. Raises MissingPackageError."""
+    program = shutil.which("h2load")
+    if program is None:
+        raise MissingPackageError("h2load", "nghttp2-client")
+    argv = (program, "-t", "1", *arguments)
+    return subprocess.run(argv, check=True, capture_output=True, text=True, timeout=TIMEOUT_S).stdout
 
 
 def _check(said: str, calls: int) -> None:

@@ -1,5 +1,7 @@
 from contextlib import AbstractContextManager
 
+from torch import cpu as cpu
+
 class dtype: ...
 
 class device:
@@ -8,4 +10,4 @@ class device:
 bfloat16: dtype
 
 def inference_mode() -> AbstractContextManager[None]: ...
-def autocast(device_type: str, dtype: dtype) -> AbstractContextManager[None]: ...
+def autocast(device_type: str, dtype: dtype, enabled: bool) -> AbstractContextManager[None]: ...

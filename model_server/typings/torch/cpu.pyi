@@ -1,0 +1,3 @@
+from collections.abc import Mapping
+
+def get_capabilities() -> Mapping[str, bool | int | str]: ...

@@ -1,0 +1,180 @@
+"""The ways to ask one model for the same text: our server directly, the same through the mesh, and vLLM's own server.
+
+h2load keeps texts coming, which takes far less of the processor than what it
+loads. It knows neither gRPC's errors nor tokens: the engine's own counters say
+how many texts were written to their end, and of how many tokens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import statistics
+import time
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any as Untyped
+from typing import Protocol
+
+import grpc.aio
+
+from gateway.http2.reply import framed
+from gateway.reading.calls import as_sent
+from llmesh.api.model.v1 import model_pb2 as pb
+from tests.bench.load import BadAnswersError, h2load
+
+TOKENS = 32
+PROMPT = "What does the mesh do with a call that its rules refuse?"
+METHOD = "/llmesh.api.model.v1.ModelService/Generate"
+REQUEST = pb.GenerateRequest(prompt=PROMPT, sampling=pb.Sampling(max_tokens=TOKENS)).SerializeToString()
+TIMEOUT_S = 120.0
+_TOOK = re.compile(r"finished in ([\d.]+)(us|ms|s),")
+_UNITS_S = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+_COUNTER = r"^{}\{{.*\}} ([\d.e+]+)$"
+
+
+class Way(Protocol):
+    """One way."""
+
+    @property
+    def counters(self) -> str:
+        """Where the engine behind it tells of its own."""
+        ...
+
+    def asking(self, streams: int) -> Sequence[str]:
+        """What h2load is told to ask for so many texts at a time."""
+        ...
+
+    async def first_token_s(self) -> float:
+        """Ask for one text, and read all of it: how long its first token took."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class OverGrpc:
+    """Our server at an address, "unix:/path" or "host:port". body: a file for h2load."""
+
+    address: str
+    metadata: Sequence[tuple[str, str]]
+    counters: str
+    body: Path
+
+    def asking(self, streams: int) -> Sequence[str]:
+        """One connection with as many streams."""
+        self.body.write_bytes(framed(REQUEST))
+        headers = {"content-type": "application/grpc", "te": "trailers", **dict(self.metadata)}
+        stated = [part for key, value in headers.items() for part in ("-H", f"{key}: {value}")]
+        of_socket = self.address.startswith("unix:")
+        place = ["-B", self.address, f"http://localhost{METHOD}"] if of_socket else [f"http://{self.address}{METHOD}"]
+        return ("-c", "1", "-m", str(streams), "-d", str(self.body), *stated, *place)
+
+    async def first_token_s(self) -> float:
+        """By a connection of its own."""
+        options = (("grpc.default_authority", "localhost"), ("grpc.use_local_subchannel_pool", 1))
+        async with grpc.aio.insecure_channel(self.address, options=options) as channel:
+            await channel.channel_ready()
+            ask: Untyped = channel.unary_stream(METHOD, request_serializer=as_sent, response_deserializer=as_sent)
+            began_s = time.monotonic()
+            answers = aiter(ask(REQUEST, metadata=self.metadata, timeout=TIMEOUT_S))
+            await anext(answers)
+            took_s = time.monotonic() - began_s
+            async for _ in answers:
+                pass
+        return took_s
+
+
+@dataclass(frozen=True, slots=True)
+class OverHttp:
+    """vLLM's own server at a port of this machine."""
+
+    port: int
+    model: str
+    body: Path
+
+    @property
+    def counters(self) -> str:
+        """At the same port."""
+        return f"http://127.0.0.1:{self.port}/metrics"
+
+    def asking(self, streams: int) -> Sequence[str]:
+        """As many connections, for HTTP/1.1 has no streams."""
+        self.body.write_bytes(self._request())
+        url = f"http://127.0.0.1:{self.port}/v1/completions"
+        return (
+            "--h1",
+            "-c",
+            str(streams),
+            "-m",
+            "1",
+            "-d",
+            str(self.body),
+            "-H",
+            "content-type: application/json",
+            url,
+        )
+
+    async def first_token_s(self) -> float:
+        """By a connection of its own."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        body = self._request()
+        head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        began_s = time.monotonic()
+        writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        await reader.readuntil(b"data: ")
+        took_s = time.monotonic() - began_s
+        await reader.readuntil(b"data: [DONE]")
+        writer.close()
+        await writer.wait_closed()
+        return took_s
+
+    def _request(self) -> bytes:
+        asked = {"model": self.model, "prompt": PROMPT, "max_tokens": TOKENS, "temperature": 1, "stream": True}
+        return json.dumps(asked).encode()
+
+
+def tokens_per_s(way: Way, texts: int, *, streams: int) -> float:
+    """How many tokens a second are written, so many texts at a time. Raises BadAnswersError if a text was not."""
+    before = _counted(way)
+    said = h2load("-n", str(texts), *way.asking(streams))
+    tokens = _written(way, before, texts)
+    took = _TOOK.search(said)
+    if took is None:
+        raise BadAnswersError(f"h2load says something else than expected:\n{said}")
+    return tokens / (float(took.group(1)) * _UNITS_S[took.group(2)])
+
+
+async def first_token_s(way: Way, texts: int, *, streams: int) -> float:
+    """How long a first token takes, the median: of one text after the other while so many less one are written.
+
+    Raises BadAnswersError if a text was not.
+    """
+    before = _counted(way)
+    loading = asyncio.create_task(asyncio.to_thread(h2load, "-n", str(texts), *way.asking(streams - 1)))
+    took: list[float] = []
+    while not loading.done():
+        took.append(await way.first_token_s())
+    await loading
+    _written(way, before, texts + len(took))
+    return statistics.median(took)
+
+
+def _written(way: Way, before: tuple[float, float], texts: int) -> float:
+    """The tokens of so many texts that were written since then. Raises BadAnswersError if it was another number."""
+    ended, tokens = (after - first for after, first in zip(_counted(way), before, strict=True))
+    if ended != texts:
+        raise BadAnswersError(f"of {texts} texts, {ended:g} were written to their end")
+    return tokens
+
+
+def _counted(way: Way) -> tuple[float, float]:
+    """Texts that the engine has written to their end so far, and tokens."""
+    with urllib.request.urlopen(way.counters, timeout=TIMEOUT_S) as answer:  # noqa: S310 of ours
+        told = answer.read().decode()
+    texts, tokens = (
+        sum(map(float, re.findall(_COUNTER.format(name), told, re.MULTILINE)))
+        for name in ("vllm:request_success_total", "vllm:generation_tokens_total")
+    )
+    return texts, tokens
