@@ -28,8 +28,9 @@ PATTERN_MAX_CHARS = 1000
 TEXT_MAX_CHARS = 4096
 GROUPS_MAX_DEPTH = 20
 UNBOUNDED = 1 << 30
-# More repeats at once are more than a decoder's grammar can hold (xgrammar 0.2.8).
-REPEATS_MAX = 128
+# More repeats at once take a decoder long to get ready for; more than 128 it takes for any number (xgrammar 0.2.8).
+REPEATS_MAX = 64
+BLOCK = 32
 # Bytes of a character in UTF-8, at most.
 WIDEST = 4
 
@@ -81,13 +82,26 @@ def bounded(pattern: str, *, low: int, high: int, most: int | None, allowed: Ran
 
 
 def repeated(part: str, least: int, most: int) -> str:
-    """An expression, so many times: in pieces that decoders take."""
+    """An expression, so many times: in blocks where that is often.
+
+    What a repeat costs a decoder grows by its square, and by the ways in which a text can be shared out among several.
+    So there are whole blocks first, and then a rest that may have any length from none to the next block.
+    """
     pieces: list[str] = []
-    while most > REPEATS_MAX:
-        fewest = min(least, REPEATS_MAX)
-        pieces.append(_some(part, fewest, REPEATS_MAX))
-        least, most = least - fewest, most - REPEATS_MAX
-    return "".join([*pieces, _some(part, least, most)])
+    if least > REPEATS_MAX:
+        pieces.append(_blocks(part, least // BLOCK, least // BLOCK))
+        least, most = least % BLOCK, most - least + least % BLOCK
+    spare = most - least - BLOCK + 1
+    if most > REPEATS_MAX and spare >= BLOCK:
+        pieces.append(_blocks(part, 0, spare // BLOCK))
+        most -= spare // BLOCK * BLOCK
+    if most or not pieces:
+        pieces.append(_some(part, least, most))
+    return "".join(pieces)
+
+
+def _blocks(part: str, least: int, most: int) -> str:
+    return _some(f"({_some(part, BLOCK, BLOCK)})", least, most)
 
 
 def _some(part: str, least: int, most: int) -> str:

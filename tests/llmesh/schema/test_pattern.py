@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmesh.schema.pattern import ANY, ASCII, bounded
+from llmesh.schema.pattern import ANY, ASCII, bounded, repeated
 
 CUT = {
     "anchored": ("^[a-z]+$", "[a-z]{1,9}"),
@@ -106,3 +106,14 @@ def test_whatever_matches_the_cut_matches_the_contracts(
     assert re.search(pattern, text)
     assert low <= len(text) <= 8
     assert len(text.encode()) <= found.max_bytes
+
+
+@given(st.integers(0, 400), st.integers(0, 400), st.data())
+def test_a_repeat_in_blocks_is_any_number_from_its_least_to_its_most_and_no_other(
+    least: int, more: int, data: st.DataObject
+) -> None:
+    most = max(1, least + more)
+    pattern = repeated("(ab)", least, most)
+    times = data.draw(st.integers(0, most + 1) | st.sampled_from([max(0, least - 1), least, most, most + 1]))
+    assert bool(re.fullmatch(pattern, "ab" * times)) == (least <= times <= most), pattern
+    assert all(int(number) <= 128 for number in re.findall(r"(\d+)\}", pattern))
