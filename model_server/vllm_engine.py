@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from itertools import count
 from typing import TYPE_CHECKING
+from typing import Any as Untyped
 
 from llmesh.api.model.v1 import model_pb2 as pb
 from llmesh.errors import FailedPrecondition, InvalidCall, OverQuota, Unavailable, Violation
@@ -40,6 +41,17 @@ ENVIRONMENT = {
     # GiB, on a CPU.
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_LOGGING_LEVEL": "WARNING",
+}
+ON_CPU = {
+    # A CPU's bfloat16 ends the worker by SIGILL, and compiling takes longer than it saves there.
+    "dtype": "float32",
+    "enforce_eager": True,
+    # The worker in the engine's own process, as vLLM has it for one GPU. "uni" would be overruled for a process more,
+    # which costs a third of the time to start, and a hand-over at each token.
+    "distributed_executor_backend": "vllm.v1.executor.uniproc_executor.UniProcExecutor",
+    # Whoever reads an input in parts sets its generator back, and a CPU's cannot be: one long input with a seed
+    # would end the engine.
+    "enable_chunked_prefill": False,
 }
 ROLES = {pb.ROLE_SYSTEM: "system", pb.ROLE_USER: "user", pb.ROLE_ASSISTANT: "assistant", pb.ROLE_TOOL: "tool"}
 FINISHES = {"stop": pb.FINISH_REASON_STOP, "length": pb.FINISH_REASON_LENGTH}
@@ -80,24 +92,11 @@ class _Start:
         from vllm.platforms import current_platform
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        # A CPU's bfloat16 ends the worker by SIGILL, and compiling takes longer than it saves there.
         on_cpu = current_platform.is_cpu()
-        arguments = AsyncEngineArgs(
-            model=str(self._source.folder),
-            served_model_name=self._source.id,
-            dtype="float32" if on_cpu else "auto",
-            enforce_eager=on_cpu,
-            # Whoever reads an input in parts sets its generator back, and a CPU's cannot be: one long input with a seed
-            # would end the engine.
-            enable_chunked_prefill=False if on_cpu else None,
-            max_model_len=self._settings.context_length or None,
-            max_num_seqs=self._settings.concurrency,
-            # vLLM counts those that are written, too.
-            max_num_queued_reqs=self._settings.concurrency + self._settings.queue,
-            # Without these two an answer that must fit a schema can be spaces without end.
-            structured_outputs_config={"backend": "xgrammar", "disable_any_whitespace": True},
-            disable_log_stats=False,
-        )
+        arguments = AsyncEngineArgs(**_arguments(self._source, self._settings, on_cpu=on_cpu))
+        if on_cpu:
+            # For the engine: this process has read it by now. One processor is for those who talk to it.
+            os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) - 1)))
         if self._given_up:
             raise InterruptedError
         return AsyncLLM.from_engine_args(arguments)
@@ -190,6 +189,24 @@ class VllmEngine:
         """End its processes."""
         self._died.set()
         await asyncio.get_running_loop().run_in_executor(_starting, self._llm.shutdown)
+
+
+def _arguments(source: ModelSource, settings: Settings, *, on_cpu: bool) -> dict[str, Untyped]:
+    """What vLLM is told."""
+    arguments: dict[str, Untyped] = {
+        "model": str(source.folder),
+        "served_model_name": source.id,
+        "max_model_len": settings.context_length or None,
+        "max_num_seqs": settings.concurrency,
+        # vLLM counts those that are written, too.
+        "max_num_queued_reqs": settings.concurrency + settings.queue,
+        # Without these two an answer that must fit a schema can be spaces without end.
+        "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
+        "disable_log_stats": False,
+    }
+    if on_cpu:
+        arguments |= ON_CPU
+    return arguments
 
 
 def _parameters(sampling: pb.Sampling, schema: str) -> SamplingParams:

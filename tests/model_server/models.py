@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PYTHON = REPO / ".venv-model/bin/python"
 NAME = "model_server"
 SERVICE = "llmesh.api.model.v1.ModelService"
-# An engine is three processes, each of which imports for seconds on a machine that has time for it.
+# A server and its engine import for seconds each on a machine that has time for them.
 START_S = 600.0
 CALL_S = 120.0
 

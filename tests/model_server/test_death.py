@@ -28,7 +28,7 @@ from tests.model_server.models import (
 )
 
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-ENGINE, WORKER = "VLLM::EngineCore", "VLLM::Worker"
+ENGINE = "VLLM::EngineCore"
 
 
 @pytest.fixture
@@ -48,9 +48,9 @@ async def read_all(call: grpc.aio.UnaryStreamCall[pb.GenerateRequest, pb.Generat
     return last
 
 
-async def kill_while_it_writes(models: ModelServer, name: str) -> None:
-    """Kill a process of the engine while it writes: all who read are told so."""
-    (victim,) = named_below(models.process.pid, name)
+async def kill_while_it_writes(models: ModelServer) -> None:
+    """Kill the engine while it writes: all who read are told so."""
+    (victim,) = named_below(models.process.pid, ENGINE)
     async with llmesh.Mesh(f"unix:{models.socket}") as mesh:
         calls = [ModelServiceStub(mesh.channel).Generate(asked(max_tokens=4000), timeout=CALL_S) for _ in range(4)]
         await asyncio.gather(*(call.read() for call in calls))
@@ -71,8 +71,8 @@ async def all_are_gone(pids: list[int]) -> None:
 
 
 async def test_an_engine_that_is_killed_fails_its_streams_at_once_and_is_started_again(models: ModelServer) -> None:
-    engine = named_below(models.process.pid, ENGINE, WORKER)
-    await kill_while_it_writes(models, ENGINE)
+    engine = named_below(models.process.pid, ENGINE)
+    await kill_while_it_writes(models)
     await eventually(lambda: is_not_serving(models))
     async with llmesh.Mesh(f"unix:{models.socket}") as mesh:
         with pytest.raises(llmesh.Unavailable) as told:
@@ -113,12 +113,10 @@ async def test_a_server_that_is_told_to_end_while_its_engine_starts_leaves_nothi
         await eventually(lambda: all_are_gone(everything))
 
 
-async def test_a_worker_that_is_killed_takes_its_engine_along_and_a_server_that_is_killed_everything(
-    models: ModelServer,
-) -> None:
-    engine = named_below(models.process.pid, ENGINE, WORKER)
-    await kill_while_it_writes(models, WORKER)
-    await eventually(lambda: all_are_gone(engine))
+async def test_a_server_that_is_killed_takes_an_engine_along_that_is_just_being_started(models: ModelServer) -> None:
+    killed = named_below(models.process.pid, ENGINE)
+    await kill_while_it_writes(models)
+    await eventually(lambda: all_are_gone(killed))
 
     async def starts_again() -> None:
         assert named_below(models.process.pid, ENGINE)
