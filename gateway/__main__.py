@@ -318,10 +318,10 @@ async def _without_end(part: Coroutine[None, None, None]) -> None:
 
 
 def _tokens(config: Config, parts: Parts, view: View) -> Tokens:
-    def may_act(path: str, acting: Caller) -> bool:
+    def may_act(path: str, acting: Caller) -> bool | None:
         service, _, method = path[1:].partition("/")
         tool = view.catalog.tools.get(service)
-        return tool is not None and parts.control.may_act(tool, method, acting)
+        return None if tool is None else parts.control.may_act(tool, method, acting)
 
     return Tokens(parts.keys.signing, may_act=may_act, address=mesh_address(config))
 

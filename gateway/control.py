@@ -103,10 +103,14 @@ class Control:
         known = self._residues(tool)
         return frozenset(name for name, residue in known.items() if may_be_permitted(residue, caller))
 
-    def may_act(self, tool: Tool, method: str, acting: Caller) -> bool:
-        """Whether an acting tool itself may make a call of one of the tool's methods; not of one that it hasn't."""
+    def may_act(self, tool: Tool, method: str, acting: Caller) -> bool | None:
+        """Whether an acting tool itself may make a call of one of the tool's methods.
+
+        None for one that it hasn't, and for what it may not call of a hidden tool: nobody learns that it is there.
+        """
         residue = self._residues(tool).get(method)
-        return residue is not None and may_act(residue, acting)
+        may = residue is not None and may_act(residue, acting)
+        return None if residue is None or (tool.sheet.hidden and not may) else may
 
     def foreseen(self, tool: Tool, method: str, caller: Caller) -> Decision | None:
         """What would become of a call of one of the tool's methods; None where it hangs on how the call comes."""

@@ -48,7 +48,8 @@ class Delegation:
     for the caller, by their paths, the first one called first; empty where the
     caller acts alone, in a fan-out or as a tool in its own right. methods: paths
     of what the last of them may call. parent: id of the call to that one, empty
-    for a tool in its own right. expires_s: Unix seconds, whole.
+    for a tool in its own right. expires_s: Unix seconds, whole. absent: paths of
+    what it would call, and the mesh has not got, as far as it may know.
     """
 
     caller: Caller
@@ -56,6 +57,7 @@ class Delegation:
     methods: tuple[str, ...]
     parent: str
     expires_s: int
+    absent: tuple[str, ...] = ()
 
     def claims(self) -> dict[str, object]:
         """The claims of its token."""
@@ -71,6 +73,7 @@ class Delegation:
             "path": list(self.path),
             "methods": list(self.methods),
             "parent": self.parent,
+            **({"absent": list(self.absent)} if self.absent else {}),
         }
 
 
@@ -104,11 +107,10 @@ def refusal(claims: Mapping[str, object], method: str) -> Refused | None:
             "TOO_MANY_HOPS", f"{_chain(*path, method)}: between a caller and a call stand at most {MAX_HOPS} tools"
         )
     if method not in _texts(claims["methods"]):
-        return _refused(
-            "NOT_DELEGATED",
-            _who_calls(claims, method) + ": its contract must list that under `uses`, it must be on the mesh, and the "
-            "rules must permit it to the tool itself",
-        )
+        why = "its contract must list that under `uses`, and the rules must permit it to the tool itself"
+        if method in _texts(claims.get("absent", ())):
+            why = "it is not on the mesh"
+        return _refused("NOT_DELEGATED", f"{_who_calls(claims, method)}: {why}")
     return None
 
 

@@ -259,12 +259,12 @@ class Mesh:
         """What mints for its tools."""
         return Tokens(KEYS.signing, may_act=self.may_act, address=f"127.0.0.1:{self.port}")
 
-    def may_act(self, path: str, acting: Caller) -> bool:
-        """Whether the policy lets a tool itself call a method that is served."""
+    def may_act(self, path: str, acting: Caller) -> bool | None:
+        """Whether the policy lets a tool itself call a method; None for one that is not served."""
         tools, policy = self.served or ({}, policy_of())
         service, _, method = path[1:].partition("/")
         residue = residues(tools[service], policy.bundle).get(method) if service in tools else None
-        return residue is not None and may_act(residue, acting)
+        return None if residue is None else may_act(residue, acting)
 
     async def publish_resources(self, resources: Resources) -> None:
         """Serve these resources, and return when Envoy holds them."""

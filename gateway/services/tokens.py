@@ -42,10 +42,13 @@ _TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])")
 class Tokens:
     """Mints a token for each call that Envoy asks about. It refuses none: that is the rules' business."""
 
-    def __init__(self, key: Callable[[], OctKey], *, may_act: Callable[[str, Caller], bool], address: str) -> None:
-        """key: signs from now on. may_act: whether the rules let a tool itself call a method, by its path.
+    def __init__(
+        self, key: Callable[[], OctKey], *, may_act: Callable[[str, Caller], bool | None], address: str
+    ) -> None:
+        """key: signs from now on. address: the mesh's own, for its tools.
 
-        address: the mesh's own, for its tools.
+        may_act: whether the rules let a tool itself call a method, by its path; None for one that, for all it may know,
+        is not on the mesh.
         """
         self._key = key
         self._may_act = may_act
@@ -72,15 +75,16 @@ class Tokens:
         caller = _caller(derived["v"])
         before = tuple(derived["path"]) if "path" in derived else ()
         actor = tool_itself(service_of(http.path), facts[delegate.DOMAIN])
-        used = (f"/{name}" for name in facts[delegate.USES].split(" "))
+        may = {f"/{name}": self._may_act(f"/{name}", actor) for name in facts[delegate.USES].split(" ")}
         started_s = attributes.request.time.seconds + attributes.request.time.nanos / 1e9
         ends_s = math.ceil(started_s + _deadline_s(http.headers, facts))
         return Delegation(
             caller,
             path=(*before, http.path),
-            methods=tuple(path for path in used if self._may_act(path, actor)),
+            methods=tuple(path for path, permitted in may.items() if permitted),
             parent=http.headers[CALL_ID_KEY],
             expires_s=min(ends_s, int(derived["ends_s"])) if "ends_s" in derived else ends_s,
+            absent=tuple(path for path, permitted in may.items() if permitted is None),
         )
 
 

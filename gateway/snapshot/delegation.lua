@@ -29,9 +29,11 @@ local function why_refused(claims, method)
   end
   local who, whose = (path[#path] or FAN_OUT):sub(2), "for its caller"
   if #path == 0 and claims.issuer == OURSELVES then who, whose = claims.sub, "in its own right" end
-  return "NOT_DELEGATED",
-    who .. " may not call " .. method:sub(2) .. " " .. whose .. ": its contract must list that under "
-    .. "`uses`, it must be on the mesh, and the rules must permit it to the tool itself"
+  local why = "its contract must list that under `uses`, and the rules must permit it to the tool itself"
+  for _, each in ipairs(claims.absent or {}) do
+    if each == method then why = "it is not on the mesh" end
+  end
+  return "NOT_DELEGATED", who .. " may not call " .. method:sub(2) .. " " .. whose .. ": " .. why
 end
 
 -- A field of a protobuf message that is text or a message.

@@ -28,13 +28,15 @@ class Delegated:
     """A call by a tool, or by a fan-out, for somebody.
 
     acting: paths of the methods that act, the first called first; may hold CALLED. None in a caller's own fan-out.
-    only: path of the one method that it is for. good: whether the mesh is to believe it; if not, its key is another.
+    only: path of the one method that it is for. absent: whether the called one was
+    not on the mesh. good: whether the mesh is to believe it; if not, its key is another.
     """
 
     name: str
     behind: Caller
     acting: tuple[str, ...]
     only: str = CALLED
+    absent: bool = False
     good: bool = True
     lives_s: int = HOUR_S
     issuer: str = "llmesh"
@@ -60,7 +62,10 @@ class Delegated:
 
     def _delegation(self, path: str) -> Delegation:
         acting = tuple(each or path for each in self.acting)
-        return Delegation(self.behind, acting, (self.only or path,), "parent", int(time.time()) + self.lives_s)
+        absent = (path,) if self.absent else ()
+        return Delegation(
+            self.behind, acting, (self.only or path,), "parent", int(time.time()) + self.lives_s, absent=absent
+        )
 
 
 def delegated(seed: Random, callers: Iterable[Caller]) -> Iterator[Delegated]:
@@ -77,6 +82,7 @@ def delegated(seed: Random, callers: Iterable[Caller]) -> Iterator[Delegated]:
     itself = tool_itself(ACTORS[0], "support")
     yield Delegated("in its own right", itself, ())
     yield Delegated("in its own right to another method", itself, (), only="/acme.other.v1.Other/Get")
+    yield Delegated("for what is not there", first, _acting(seed, 1), only="/acme.other.v1.Other/Get", absent=True)
     yield Delegated("signed with another key", first, _acting(seed, 1), good=False)
     yield Delegated("of a call that has ended", first, _acting(seed, 1), good=False, lives_s=-DAY_S)
 

@@ -227,6 +227,7 @@ OF_CALLERS = (
         "for _, each in ipairs(path) do\n    if each == method",
         "for _, each in ipairs(path) do\n    if false",
     ),
+    Mutant("what is not there is told to be forbidden", DELEGATION, "ipairs(claims.absent or {})", "ipairs({})"),
     Mutant("any number of tools may act", DELEGATION, "if #path > MAX_HOPS then", "if false then"),
     Mutant(
         "a delegation's time is not asked for",

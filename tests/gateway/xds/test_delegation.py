@@ -93,7 +93,24 @@ async def test_what_the_contract_does_not_list_is_refused(running: Mesh) -> None
     answer = await running.call(f"/{C}/Other", carrying(await delegated(running, f"/{A}/Ask")))
 
     assert (answer.code, answer.info.reason) == (DENIED, "NOT_DELEGATED")
-    assert answer.message.startswith(f"{A}/Ask may not call {C}/Other for its caller")
+    assert answer.message == (
+        f"{A}/Ask may not call {C}/Other for its caller: its contract must list that under `uses`, and the rules must "
+        "permit it to the tool itself"
+    )
+
+
+async def test_of_what_is_not_on_the_mesh_a_tool_is_told_so(running: Mesh) -> None:
+    gone = f"{C}/Gone", "acme.gone.v1.Gone/Get"
+    tools = running.tool(A, using("Ask", f"{C}/Get", *gone)), running.tool(C, method_of("Get"))
+    await running.publish(*tools, policy=ALL)
+    given = carrying(await delegated(running, f"/{A}/Ask"))
+
+    answers = [await running.call(f"/{name}", given) for name in gone]
+
+    assert {(answer.code, answer.info.reason) for answer in answers} == {(DENIED, "NOT_DELEGATED")}
+    assert [answer.message for answer in answers] == [
+        f"{A}/Ask may not call {name} for its caller: it is not on the mesh" for name in gone
+    ]
 
 
 async def test_a_loop_is_refused_with_its_path(running: Mesh) -> None:
