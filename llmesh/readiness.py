@@ -1,4 +1,4 @@
-"""Whether a server does its work now, by the parts that it needs for it."""
+"""Whether a server does its work now, by the parts that do it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ __all__ = ["Readiness"]
 
 
 class Readiness:
-    """The parts of a server, each ready or not; the server is when all of them are.
+    """The parts of a server, each ready or not; the server is while any of them is.
 
-    Told by its health: of the server and of each of its services, whether all
-    parts are ready, and of a part under its own name. One without parts is
-    ready from the start. For the event loop that serves alone.
+    Health is of a server and of its services, and the mesh routes by that: one
+    that waited for all its parts would refuse what the others can do. Calls for
+    a part that is not ready come here too, then, and are to be answered with
+    Unavailable and the time after which to try again. Told by its health: of
+    the server and of each of its services, whether any part is ready, and of a
+    part under its own name. One without parts is ready from the start. For the
+    event loop that serves alone.
     """
 
     def __init__(self, parts: Iterable[str] = ()) -> None:
@@ -36,7 +40,7 @@ class Readiness:
     @property
     def ready(self) -> bool:
         """Whether the server is ready."""
-        return not self._ended and all(self._ready.values())
+        return not self._ended and (not self._ready or any(self._ready.values()))
 
     def of(self, part: str) -> bool | None:
         """Whether a part is ready; None if there is no such part."""

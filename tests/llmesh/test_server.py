@@ -137,7 +137,7 @@ async def test_health_is_told_by_service() -> None:
             await stub.Check(health_pb2.HealthCheckRequest(service="no.Such"))
 
 
-async def test_a_server_serves_when_all_its_parts_are_ready_and_health_tells_of_each(folder: Path) -> None:
+async def test_a_server_serves_while_any_of_its_parts_is_ready_and_health_tells_of_each(folder: Path) -> None:
     readiness = llmesh.Readiness(("large", "small"))
     server = llmesh.Server(EchoServicer(), address=f"unix:{folder}/tool.sock", readiness=readiness)
     async with asyncio.timeout(60), server, llmesh.Mesh(server.address) as mesh:
@@ -150,11 +150,12 @@ async def test_a_server_serves_when_all_its_parts_are_ready_and_health_tells_of_
         watch = stub.Watch(health_pb2.HealthCheckRequest())
         assert (await watch.read()).status == NOT_SERVING
         readiness.tell("large", ready=True)
-        assert await told() == [NOT_SERVING, NOT_SERVING, SERVING, NOT_SERVING]
-        readiness.tell("small", ready=True)
         assert (await watch.read()).status == SERVING
-        assert await told() == [SERVING] * 4
+        assert await told() == [SERVING, SERVING, SERVING, NOT_SERVING]
+        readiness.tell("small", ready=True)
         readiness.tell("large", ready=False)
+        assert await told() == [SERVING, SERVING, NOT_SERVING, SERVING]
+        readiness.tell("small", ready=False)
         assert (await watch.read()).status == NOT_SERVING
         with pytest.raises(llmesh.NotFound):
             await stub.Check(health_pb2.HealthCheckRequest(service="medium"))
