@@ -13,8 +13,8 @@ import inspect
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import aclosing
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Never, TypeVar, cast
 
@@ -28,7 +28,7 @@ from llmesh._sizes import Sizes
 from llmesh._tracing import answering as answering_span
 from llmesh.call import PROVENANCE_MAX_BYTES, Call, answer
 from llmesh.caller import CALL_ID_KEY, PROVENANCE_KEY, Caller, read_metadata
-from llmesh.errors import InvalidCall, MeshError, ToolFailed, Unimplemented
+from llmesh.errors import DeadlineExceeded, InvalidCall, MeshError, ToolFailed, Unimplemented
 from llmesh.log import call_facts
 from llmesh.rules import violations
 from llmesh.status import CODES, STATUS_KEY, status_from_error
@@ -47,6 +47,9 @@ T = TypeVar("T")
 
 # An error's details need the rest of gRPC's 8 KiB.
 _PROVENANCE_OF_ERROR_MAX_BYTES = 2048
+# So long before its deadline a stream of answers is ended, or so much of the time that it had if that is less.
+_EARLY_S = 0.1
+_EARLY_SHARE = 0.1
 
 
 def wrap_handler(
@@ -152,6 +155,21 @@ class _CheckedContext:
         self._in_flight.check()
         await self._context.write(self._messages.serialize(message))
 
+    @contextmanager
+    def in_time(self) -> Generator[None]:
+        """End the call by a status just before its deadline; at that, the mesh breaks off a stream that has begun."""
+        remaining_s = self._call.remaining_s
+        if remaining_s is None:
+            yield
+            return
+        early_s = min(_EARLY_S, remaining_s * _EARLY_SHARE)
+        late = DeadlineExceeded("the time that the call had is up")
+        timer = asyncio.get_running_loop().call_later(remaining_s - early_s, self._in_flight.end, late)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
     async def abort(
         self, code: grpc.StatusCode, details: str = "", trailing_metadata: tuple[Metadatum, ...] = ()
     ) -> Never:
@@ -210,12 +228,13 @@ class _Answering:
 
         async def answering(checked: _CheckedContext) -> None:
             responses = self._behaviour(self._read(request), checked)
-            if not inspect.isasyncgen(responses):
-                await responses
-                return
-            async with aclosing(responses):
-                async for response in responses:
-                    await checked.write(response)
+            with checked.in_time():
+                if not inspect.isasyncgen(responses):
+                    await responses
+                    return
+                async with aclosing(responses):
+                    async for response in responses:
+                        await checked.write(response)
 
         await self._guard(context, answering)
 
@@ -245,7 +264,7 @@ class _Answering:
                 raise
             in_flight.task.uncancel()
             outcome = in_flight.why_ended.code.name
-            await _abort(context, status_from_error(in_flight.why_ended), provenance="")
+            await _end(context, call, in_flight.why_ended)
         # The one place that catches everything: nothing of an unknown error may reach the caller.
         except Exception as err:  # noqa: BLE001
             status = _tell(err, call)
@@ -306,6 +325,13 @@ def _leaves(err: BaseException) -> list[BaseException]:
         return [err]
     group = cast("BaseExceptionGroup[BaseException]", err)
     return [leaf for inner in group.exceptions for leaf in _leaves(inner)]
+
+
+async def _end(context: Context, call: Call, why: MeshError) -> Never:
+    """End a call whose time is up, or that the mesh has stopped; of that no more is told than why."""
+    late = isinstance(why, DeadlineExceeded)
+    cited = call.provenance(limit_bytes=_PROVENANCE_OF_ERROR_MAX_BYTES) if late else ""
+    await _abort(context, status_from_error(why), provenance=cited)
 
 
 async def refuse(context: Context, error: MeshError) -> Never:

@@ -16,7 +16,7 @@ from acme.testing.v1.echo_pb2_grpc import EchoStub
 from echo_tool.service import EchoServicer
 
 import llmesh
-from llmesh import testing
+from llmesh import _edge, testing
 from llmesh.api.registry.v1 import registry_pb2
 from llmesh.api.registry.v1.registry_pb2_grpc import RegistryServiceServicer, RegistryServiceStub
 
@@ -182,6 +182,40 @@ async def test_a_deadline_that_passes_is_deadline_exceeded() -> None:
     async with testing.run(EchoServicer()) as tool:
         with pytest.raises(llmesh.DeadlineExceeded):
             await EchoStub(tool.channel).Unary(request, timeout=0.1)
+
+
+class Endless(EchoServicer):
+    """Says what it rests on, and one thing more; ended: once it is no longer at it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended = asyncio.Event()
+
+    async def ServerStream(
+        self, request: pb.ServerStreamRequest, context: object
+    ) -> AsyncIterator[pb.ServerStreamResponse]:
+        llmesh.current_call().cite(document="a.md")
+        try:
+            yield pb.ServerStreamResponse(text=request.text)
+            await asyncio.Event().wait()
+        finally:
+            self.ended.set()
+
+
+async def test_a_stream_of_answers_ends_by_a_status_before_the_mesh_would_break_it_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_edge, "_EARLY_S", 59.5)
+    monkeypatch.setattr(_edge, "_EARLY_SHARE", 1.0)
+    endless = Endless()
+    async with testing.run(endless) as tool:
+        call = EchoStub(tool.raw_channel).ServerStream(pb.ServerStreamRequest(text="a"), timeout=60)
+        assert await call.read() == pb.ServerStreamResponse(text="a")
+        # The words are the server's: what gRPC says of a deadline of its own is something else.
+        assert await call.details() == "the time that the call had is up"
+        assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert await provenance(call) == [{"document": "a.md"}]
+        await asyncio.wait_for(endless.ended.wait(), 30)
 
 
 async def test_citations_follow_an_answer_and_an_error() -> None:
