@@ -14,6 +14,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from copy import copy
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
@@ -22,6 +23,7 @@ import grpc
 
 from llmesh._tracing import calling
 from llmesh._tracing import configure as configure_tracing
+from llmesh._warnings import hear
 from llmesh.fanout import FansOut, Opened
 from llmesh.status import error_from_rpc
 
@@ -57,7 +59,8 @@ class Mesh(FansOut):
     """The mesh, as one caller: `async with llmesh.Mesh(address, token) as mesh: Stub(mesh.channel)`.
 
     Calls of the channel's stubs raise a kind of llmesh.MeshError when they
-    fail, whatever their shape.
+    fail, whatever their shape. What an answer's reader must be told, by its
+    provenance, goes to the log `llmesh.client`.
     """
 
     def __init__(
@@ -149,7 +152,7 @@ def open_channel(
 
 
 class MeshChannel(grpc.aio.Channel):
-    """A channel whose calls carry further metadata and raise MeshError."""
+    """A channel whose calls carry further metadata, raise MeshError, and log what their answers warn of."""
 
     def __init__(
         self, inner: grpc.aio.Channel, *, metadata: Metadata, remaining: Callable[[], float | None] = lambda: None
@@ -192,6 +195,7 @@ class MeshChannel(grpc.aio.Channel):
             span = calling(path, whole)
             sent = (*whole, *span.metadata()) if span else whole
             call = method(*args, metadata=sent, timeout=timeout, **kwargs)
+            call.add_done_callback(partial(hear, path))
             if span:
                 call.add_done_callback(span.end)
             return _Call(call)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from llmesh.api.model.v1 import model_pb2 as pb
-from llmesh.errors import FailedPrecondition, NotFound
+from llmesh.errors import FailedPrecondition, InvalidCall, Violation
 from llmesh.readiness import Readiness
 from model_server.engine import Embedder, Engine, Mortal
 from model_server.keeper import Keeper
 from model_server.source import ModelSource
 
 __all__ = ["Models", "Served"]
+
+log = logging.getLogger("llmesh.model")
 
 T = TypeVar("T", bound=Mortal)
 
@@ -72,6 +75,8 @@ class Served(Generic[T]):
     async def _begin(self) -> T:
         if self._source is None:
             self._source = await asyncio.to_thread(self._find)
+            if self._source.warning:
+                log.warning(self._source.warning, extra={"model": self.id})
         self.known = await self._start(self._source)
         return self.known
 
@@ -135,11 +140,8 @@ class Models:
             return
         if asked in (self._writer.id, self._embedder.id):
             raise FailedPrecondition(f"the model `{asked}` does not {able}; `{known}` does", reason="UNABLE")
-        raise NotFound(
-            f"there is no model `{asked}` here; that which can {able} is `{known}`",
-            resource=("model", asked),
-            reason="UNKNOWN_MODEL",
-        )
+        words = f"there is no model `{asked}` here; that which can {able} is `{known}`"
+        raise InvalidCall(f"`model`: {words}", [Violation("model", words)], reason="UNKNOWN_MODEL")
 
 
 def _listed(served: Served[Engine] | Served[Embedder], known: Engine | Embedder | None) -> pb.Model:

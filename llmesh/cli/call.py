@@ -7,17 +7,18 @@ import base64
 import codecs
 import contextlib
 import json as json_text
+import logging
 import os
 import re
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llmesh.cli.options import AddressOption, AsOption, HomeOption, JsonOption
-from llmesh.cli.output import print_json, print_json_line
+from llmesh.cli.output import print_json, print_json_line, print_warning
 from llmesh.problem import Problem
 
 if TYPE_CHECKING:
@@ -66,13 +67,31 @@ def call(
         await _call(channel, found, requests=_values(request), timeout_s=timeout_s, metadata=metadata, lines=json)
 
     try:
-        session.run(work)
+        with _warnings_shown(json=json):
+            session.run(work)
     except UnknownMethod as err:
         raise Problem(str(err), "see what there is: llmesh tools list") from err
     except BadJson as err:
         raise Problem(
             f"the request does not fit: {err}", f"see an example: llmesh tools show {method.split('/')[0]}"
         ) from err
+
+
+@contextlib.contextmanager
+def _warnings_shown(*, json: bool) -> Generator[None]:
+    """Show what answers come with to be told to their readers."""
+    from llmesh._warnings import LOGGER
+
+    class Shown(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            print_warning(record.getMessage(), json_line=json)
+
+    logger, shown = logging.getLogger(LOGGER), Shown()
+    logger.addHandler(shown)
+    try:
+        yield
+    finally:
+        logger.removeHandler(shown)
 
 
 async def _find(channel: grpc.aio.Channel, service: str, name: str) -> Method:

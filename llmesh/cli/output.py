@@ -45,6 +45,15 @@ def print_problem(problem: Problem) -> None:
         stderr.print(f"  {escape(problem.step)}")
 
 
+def print_warning(text: str, *, json_line: bool) -> None:
+    """What must be told beside a result, on stderr; for programs as JSON."""
+    if json_line:
+        sys.stderr.write(json.dumps({"warning": text}, ensure_ascii=False) + "\n")
+        sys.stderr.flush()
+    else:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold yellow]warning:[/] {escape(text)}")
+
+
 def print_failure(failure: Mapping[str, object]) -> None:
     """What went wrong, for programs: one JSON line on stderr."""
     sys.stderr.write(json.dumps({"error": failure}, ensure_ascii=False) + "\n")

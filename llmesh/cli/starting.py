@@ -141,9 +141,12 @@ async def _welcome(
 
 def _of_models(models: ModelSettings) -> str:
     """Whether there will be a model server."""
-    if plan.has_environment(models):
-        return "the model server starts in the background: llmesh call llmesh.api.model.v1.ModelService/ListModels '{}'"
-    return "there is no model server: `make model` makes its environment, once"
+    if not plan.has_environment(models):
+        return "there is no model server: `make model` makes its environment, once"
+    starts = "the model server starts in the background: llmesh call llmesh.api.model.v1.ModelService/ListModels '{}'"
+    return (
+        starts if models.model else f"{starts}\nno model is named: it writes with random weights, which means nothing"
+    )
 
 
 def log_text(line: str) -> Text:

@@ -99,6 +99,45 @@ async def test_what_cannot_be_read_of_one_answer_spoils_no_later_one_on_its_conn
     assert found[1:] == [grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.NOT_FOUND]
 
 
+WARNINGS = {
+    '[{"model":"m"},{"warning":"random weights"}]': "acme.testing.v1.Echo/Unary: random weights",
+    '[{"warning":"a\\u001b[31m\\nb"}]': "acme.testing.v1.Echo/Unary: a[31m b",
+    f'[{{"warning":"{"w" * 1000}"}}]': f"acme.testing.v1.Echo/Unary: {'w' * 300}",
+    '[{"model":"warning"}]': "",
+    '[{"warning":7}]': "",
+    '["warning"]': "",
+    '{"warning":"x"}': "",
+    '[{"warning":': "",
+    f'{"[" * 40_000}"warning"': "",
+}
+
+
+@pytest.mark.parametrize(("provenance", "logged"), WARNINGS.items(), ids=range(len(WARNINGS)))
+async def test_what_an_answers_reader_must_be_told_is_in_the_callers_log(
+    provenance: str, logged: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def answer(call: Call) -> None:
+        await call.begin()
+        await call.send(bytes(5))
+        await call.trail(("grpc-status", "0"), ("x-llmesh-provenance", provenance))
+
+    with tempfile.TemporaryDirectory(prefix="wire-") as folder:
+        path = f"{folder}/tool.sock"
+        async with misbehaving(path, answer), llmesh.Mesh(f"unix:{path}") as mesh:
+            await EchoStub(mesh.channel).Unary(pb.UnaryRequest())
+
+    assert [each.getMessage() for each in caplog.records if each.name == "llmesh.client"] == (
+        [logged] if logged else []
+    )
+
+
+async def test_a_stream_warns_at_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    request = pb.ServerStreamRequest(text="a", count=2, orders=pb.Orders(cite={"warning": "random weights"}))
+    async with testing.run(EchoServicer()) as tool:
+        assert len([each async for each in EchoStub(tool.channel).ServerStream(request)]) == 2
+    assert "acme.testing.v1.Echo/ServerStream: random weights" in caplog.messages
+
+
 async def test_a_denial_shows_its_rule() -> None:
     denial = llmesh.Denied("only editors", rule="support/writes")
     assert str(denial) == "only editors (PERMISSION_DENIED, DENIED, rule support/writes)"

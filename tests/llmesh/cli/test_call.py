@@ -64,6 +64,14 @@ def test_an_empty_stream_of_requests_is_one(signed_in: Command) -> None:
     assert signed_in("call", f"{ECHO}/Bidi", "[]").out == ""
 
 
+def test_what_an_answers_reader_must_be_told_is_shown_beside_it(signed_in: Command) -> None:
+    request = '{"text": "a", "orders": {"cite": {"warning": "random weights"}}}'
+    answer = signed_in("call", f"{ECHO}/Unary", request)
+    assert (answer.json["text"], answer.err) == ("a", f"warning: {ECHO}/Unary: random weights\n")
+    answer = signed_in("call", f"{ECHO}/Unary", request, "--json")
+    assert json.loads(answer.err) == {"warning": f"{ECHO}/Unary: random weights"}
+
+
 def test_answers_before_a_failure_are_shown(signed_in: Command) -> None:
     failing = '{"text": "a", "count": 1, "orders": {"status": {"code": 10, "message": "changed meanwhile"}}}'
     answer = signed_in("call", f"{ECHO}/ServerStream", failing)
