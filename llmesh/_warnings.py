@@ -30,7 +30,7 @@ def hear(path: str, call: Any) -> None:
     try:
         asked.send(None)
     except StopIteration as told:
-        trailers = cast("Any", told.value) or ()
+        trailers: Any = told.value or ()
     else:
         asked.close()
         return

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -55,25 +56,35 @@ class TransformerEmbedder:
         self.dimension = int(model.get_embedding_dimension() or 0)
 
     async def count(self, texts: Sequence[str]) -> Sequence[int]:
-        """How many tokens each text is."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, _count, self._model, list(texts))
+        """How many tokens each text is. Raises OverQuota if too many texts wait."""
+        with self._waits(len(texts)):
+            return await self._count(texts)
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
         """A vector for each text. Raises OverQuota if too many texts wait."""
-        if self._waiting + len(texts) > WAITING_MAX:
-            words = "too many texts wait for the model"
-            raise OverQuota(words, retry_after_s=RETRY_FULL_S, quota="queue", reason="QUEUE_FULL")
-        self._waiting += len(texts)
         found: list[Embedding] = []
-        try:
+        with self._waits(len(texts)):
             for first in range(0, len(texts), BATCH):
                 found += await self._embed(texts[first : first + BATCH])
-        finally:
-            self._waiting -= len(texts)
         return found
 
+    @contextmanager
+    def _waits(self, count: int) -> Generator[None]:
+        """So many texts wait, or are being looked at."""
+        if self._waiting + count > WAITING_MAX:
+            words = "too many texts wait for the model"
+            raise OverQuota(words, retry_after_s=RETRY_FULL_S, quota="queue", reason="QUEUE_FULL")
+        self._waiting += count
+        try:
+            yield
+        finally:
+            self._waiting -= count
+
+    async def _count(self, texts: Sequence[str]) -> Sequence[int]:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, _count, self._model, list(texts))
+
     async def _embed(self, texts: Sequence[str]) -> list[Embedding]:
-        counts = await self.count(texts)
+        counts = await self._count(texts)
         made = partial(vectors, self._model, list(texts), narrow=self._narrow)
         found = await asyncio.get_running_loop().run_in_executor(self._thread, made)
         most = self.context_length

@@ -11,7 +11,11 @@ from typing import Protocol
 
 from llmesh.api.model.v1 import model_pb2 as pb
 
-__all__ = ["Embedder", "Embedding", "Engine", "Mortal", "Piece"]
+__all__ = ["Embedder", "Embedding", "Engine", "Mortal", "NoGrammarError", "Piece"]
+
+
+class NoGrammarError(Exception):
+    """The engine cannot hold a text to a schema. The message says why, in its words; it goes on all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +74,10 @@ class Engine(Mortal, Protocol):
     defaults: pb.Sampling
 
     async def read(self, asked: pb.Conversation | str) -> Sequence[int]:
-        """The tokens of a conversation in the model's template, or of a prompt; as many as there are.
+        """The tokens of a conversation in the model's template, or of a prompt.
 
-        Raises InvalidCall if the template does not take the conversation,
+        Raises InvalidCall, which names the input as a field, if it is longer
+        than the model reads or the template does not take it, and
         FailedPrecondition if the model has none.
         """
         ...
@@ -87,7 +92,8 @@ class Engine(Mortal, Protocol):
         have asked. schema: a JSON Schema that the text must fit, without any whitespace;
         empty for none. To close the generator frees the engine of it at once; a
         reader who is slow gets larger pieces. Raises InvalidCall for what the
-        model can't take, OverQuota if too many wait, Unavailable if the engine dies.
+        model can't take, NoGrammarError for a schema that it can't be held to,
+        OverQuota if too many wait, Unavailable if the engine dies.
         """
         ...
 
@@ -96,9 +102,9 @@ class Embedder(Mortal, Protocol):
     """A model that makes vectors, ready to."""
 
     async def count(self, texts: Sequence[str]) -> Sequence[int]:
-        """How many tokens each text is, as many as there are."""
+        """How many tokens each text is, as many as there are. Raises OverQuota if too many texts wait."""
         ...
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
-        """A vector for each text, in their order; of one that is too long, of its beginning."""
+        """A vector for each text, in their order; of one that is too long, of its beginning. Raises OverQuota."""
         ...

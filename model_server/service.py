@@ -93,7 +93,7 @@ class ModelServicer(ModelServiceServicer):
             _check_lengths(await embedder.count(request.texts), most=embedder.context_length)
         found = await embedder.embed(request.texts)
         usage = pb.Usage(input_token_count=sum(each.token_count for each in found))
-        _cite(source, usage)
+        _cite(source, input_tokens=usage.input_token_count)
         return pb.EmbedResponse(
             vectors=map(_vector, found),
             dimension=embedder.dimension,
@@ -109,10 +109,16 @@ class ModelServicer(ModelServiceServicer):
                 raise _wrong("conversation", "is for a model that writes; this one makes vectors, of a prompt")
             source, embedder = self._models.embedder(request.model)
             (tokens,) = await embedder.count([request.prompt])
-            return pb.CountTokensResponse(token_count=tokens, model=source.id, context_length=embedder.context_length)
-        source, engine = self._models.writer(request.model)
-        read = await engine.read(request.conversation if request.HasField("conversation") else request.prompt)
-        return pb.CountTokensResponse(token_count=len(read), model=source.id, context_length=engine.context_length)
+            context_length = embedder.context_length
+        else:
+            source, engine = self._models.writer(request.model)
+            tokens = len(
+                await engine.read(request.conversation if request.HasField("conversation") else request.prompt)
+            )
+            context_length = engine.context_length
+        # Counted is not read by the model: no tokens are on record for it.
+        _cite(source)
+        return pb.CountTokensResponse(token_count=tokens, model=source.id, context_length=context_length)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: object) -> pb.ListModelsResponse:
         """What is served here."""
@@ -155,13 +161,8 @@ def _provenance(source: ModelSource) -> pb.Provenance:
     )
 
 
-def _cite(source: ModelSource, usage: pb.Usage) -> None:
-    current_call().cite(
-        model=source.id,
-        revision=source.revision,
-        weights=source.weights_digest,
-        input_tokens=usage.input_token_count,
-    )
+def _cite(source: ModelSource, **facts: float) -> None:
+    current_call().cite(model=source.id, revision=source.revision, weights=source.weights_digest, **facts)
 
 
 def _wrong(field: str, words: str) -> InvalidCall:

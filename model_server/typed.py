@@ -23,7 +23,7 @@ from llmesh.api.model.v1 import model_pb2 as pb
 from llmesh.errors import FailedPrecondition, InvalidCall, Violation
 from llmesh.rules import violations
 from llmesh.schema import BadJson, Limits, Schema, SchemaError, read_text, schema_of
-from model_server.engine import Engine
+from model_server.engine import Engine, NoGrammarError
 from model_server.sampling import fill_in
 from model_server.source import ModelSource
 from model_server.turns import answer_as, mend
@@ -80,6 +80,11 @@ class TypedType:
             words = f"the rules of `{self.descriptor.full_name}` do not compile: {err}"
             raise self._wrong(words, reason="BAD_RULES") from err
 
+    def ungrammatical(self, err: NoGrammarError) -> InvalidCall:
+        """What is told of an engine that can make no grammar of its schema."""
+        name = self.descriptor.full_name
+        return self._wrong(f"the engine makes no grammar of `{name}`: {err}", reason="NO_GRAMMAR")
+
     def _wrong(self, words: str, *, reason: str) -> InvalidCall:
         return InvalidCall(f"`{self._field}`: {words}", [Violation(self._field, words)], reason=reason)
 
@@ -118,19 +123,35 @@ class Answering:
         return str(json.loads(text))
 
     async def answer(self, asked: pb.Conversation | str, wanted: TypedType) -> Answer:
-        """A message of the type. Raises FailedPrecondition if it was cut, or breaks the rules even when mended."""
+        """A message of the type.
+
+        Raises InvalidCall if the engine makes no grammar of it, and FailedPrecondition if the message was cut, or
+        breaks the rules even when mended.
+        """
         told, tokens, schema = await self._fit(asked, wanted)
-        text, writing = await self._write(told, tokens, schema.text, schema.max_bytes)
+        try:
+            text, writing = await self._write(told, tokens, schema.text, schema.max_bytes)
+        except NoGrammarError as err:
+            raise wanted.ungrammatical(err) from err
         message, broken = _read(text, wanted)
         repairs = 0
         if broken:
             repairs = 1
-            again = mend(told, text, broken)
-            text, writing = await self._write(again, await self._engine.read(again), schema.text, schema.max_bytes)
+            text, writing = await self._mend(mend(told, text, broken), wanted, schema, broken)
             message, broken = _read(text, wanted)
         if message is None or broken:
-            raise _rules_broken(wanted.descriptor.full_name, broken)
+            raise _rules_broken(wanted, broken, "even when mended")
         return Answer(message, repairs, writing.warning, writing.provenance)
+
+    async def _mend(
+        self, asked: pb.Conversation | str, wanted: TypedType, schema: Schema, broken: Sequence[Violation]
+    ) -> tuple[str, Writing]:
+        """The text that is written once the model is told what was wrong. Raises FailedPrecondition."""
+        try:
+            return await self._write(asked, await self._engine.read(asked), schema.text, schema.max_bytes)
+        except InvalidCall as err:
+            # What the caller sent was no longer than the model reads: what was added is.
+            raise _rules_broken(wanted, broken, "and there is no room to have it mended") from err
 
     async def _fit(
         self, asked: pb.Conversation | str, wanted: TypedType
@@ -207,14 +228,15 @@ def _read(text: str, wanted: TypedType) -> tuple[Message | None, tuple[Violation
     return message, wanted.broken(message)
 
 
-def _rules_broken(name: str, broken: Sequence[Violation]) -> FailedPrecondition:
+def _rules_broken(wanted: TypedType, broken: Sequence[Violation], how: str) -> FailedPrecondition:
     first = broken[0]
+    words = f"`{first.field}` {first.description}" if first.field else first.description
     fields = [
         error_details_pb2.BadRequest.FieldViolation(field=each.field, description=each.description, reason=each.rule)
         for each in broken
     ]
     return FailedPrecondition(
-        f"the model's `{name}` breaks its rules, even when mended: `{first.field}` {first.description}",
+        f"the model's `{wanted.descriptor.full_name}` breaks its rules, {how}: {words}",
         reason="RULES_BROKEN",
         details=[error_details_pb2.BadRequest(field_violations=fields)],
     )

@@ -15,7 +15,7 @@ from typing import Any as Untyped
 
 from llmesh.api.model.v1 import model_pb2 as pb
 from llmesh.errors import FailedPrecondition, InvalidCall, OverQuota, Unavailable, Violation
-from model_server.engine import Piece
+from model_server.engine import NoGrammarError, Piece
 from model_server.settings import Settings
 from model_server.source import ModelSource
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vllm.outputs import RequestOutput
     from vllm.v1.engine.async_llm import AsyncLLM
 
-__all__ = ["VllmEngine", "start_vllm"]
+__all__ = ["VllmEngine", "piece_of", "start_vllm"]
 
 log = logging.getLogger("llmesh.model")
 
@@ -165,8 +165,10 @@ class VllmEngine:
             asked = tokens_input(list(tokens), cache_salt=reader)
             outputs = self._llm.generate(asked, parameters, name)
             async with aclosing(outputs):
+                compiling = bool(schema)
                 async for output in outputs:
-                    yield _piece(output, sampling.logprobs)
+                    yield piece_of(output, sampling.logprobs, compiling=compiling)
+                    compiling = False
         except EngineDeadError as err:
             self._died.set()
             raise _dead() from err
@@ -175,7 +177,9 @@ class VllmEngine:
                 "too many calls wait for the model", retry_after_s=RETRY_FULL_S, quota="queue", reason="QUEUE_FULL"
             ) from err
         except VLLMClientError as err:
-            raise _wrong("schema" if schema else "sampling", str(err), reason="REFUSED_BY_MODEL") from err
+            if schema:
+                raise NoGrammarError(str(err)) from err
+            raise _wrong("sampling", str(err), reason="REFUSED_BY_MODEL") from err
 
     async def wait_for_death(self) -> None:
         """Return once its processes are dead."""
@@ -227,9 +231,11 @@ def _parameters(sampling: pb.Sampling, schema: str) -> SamplingParams:
     )
 
 
-def _piece(output: RequestOutput, most: int) -> Piece:
-    """most: how many of the likeliest tokens to tell."""
+def piece_of(output: RequestOutput, most: int, *, compiling: bool) -> Piece:
+    """A piece of vLLM's. most: how many likeliest tokens to tell. compiling: there is a grammar, and no piece yet."""
     (part,) = output.outputs
+    if part.finish_reason == "error":
+        raise NoGrammarError("its grammar does not compile") if compiling else _failed()
     if part.finish_reason is not None and part.finish_reason not in FINISHES:
         # "abort": the engine is being closed.
         raise _dead()
@@ -268,6 +274,10 @@ def _defaults(stated: dict[str, object]) -> pb.Sampling:
 def _dead() -> Unavailable:
     words = "the model's engine ended; it is started again"
     return Unavailable(words, retry_after_s=RETRY_DEAD_S, reason="ENGINE_DIED")
+
+
+def _failed() -> Unavailable:
+    return Unavailable("the engine gave up this text", retry_after_s=RETRY_FULL_S, reason="ENGINE_FAILED")
 
 
 def _wrong(field: str, words: str, *, reason: str) -> InvalidCall:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 import grpc.aio
@@ -37,3 +39,19 @@ async def collecting() -> AsyncGenerator[Collector]:
     await server.start()
     yield collector
     await server.stop(0)
+
+
+@contextmanager
+def collecting_beside() -> Generator[Collector]:
+    """The same in a thread of its own, for as long as several tests run."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="collector")
+    thread.start()
+    collectors = collecting()
+    try:
+        yield asyncio.run_coroutine_threadsafe(collectors.__aenter__(), loop).result()
+        asyncio.run_coroutine_threadsafe(collectors.__aexit__(None, None, None), loop).result()
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+import subprocess
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,10 @@ from typing import Any as Untyped
 import grpc.aio
 from grpc_health.v1 import health_pb2  # pyright: ignore[reportMissingTypeStubs]: it ships none
 
+import llmesh
 from llmesh.api.model.v1 import model_pb2 as pb
 from llmesh.api.model.v1.model_pb2_grpc import ModelServiceStub
-from tests.e2e.mesh import REPO, RunningMesh
+from tests.e2e.mesh import OWNER, REPO, RunningMesh, free_port
 from tests.e2e.process import Process
 from tests.eventually import eventually
 
@@ -24,9 +26,20 @@ if TYPE_CHECKING:
 PYTHON = REPO / ".venv-model/bin/python"
 NAME = "model_server"
 SERVICE = "llmesh.api.model.v1.ModelService"
+WRITER, EMBEDDER = "llmesh/tiny-random", "sentence-transformers/all-MiniLM-L6-v2"
+# Of the model server that tests share: texts that are written at once, and calls that wait.
+AT_ONCE, WAITING = 4, 3
+METRICS_PORT = free_port()
 # A server and its engine import for seconds each on a machine that has time for them.
 START_S = 600.0
 CALL_S = 120.0
+
+
+BUILD = """
+import pathlib, sys
+from model_server.placeholder import build_placeholder
+build_placeholder(pathlib.Path(sys.argv[1])).rename(sys.argv[2])
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +83,34 @@ class ModelServer:
         async def is_ready() -> None:
             if not self.process.alive:
                 raise RuntimeError(f"it has ended (`make model` makes its environment): {self.process.said()[-3000:]}")
-            assert await self.health() == health_pb2.HealthCheckResponse.SERVING, self.process.said()[-3000:]
+            async with self.stub() as stub:
+                listed = await stub.ListModels(pb.ListModelsRequest(), timeout=CALL_S)
+            assert all(model.ready for model in listed.models), self.process.said()[-3000:]
 
         await eventually(is_ready, within_s=START_S, pause_s=0.1)
 
 
-def start_models(mesh: RunningMesh, *arguments: str) -> ModelServer:
+def start_models(mesh: RunningMesh, *arguments: str, env: Mapping[str, str] | None = None) -> ModelServer:
     """Start one; its models are not ready yet."""
-    return ModelServer(mesh, mesh.start(NAME, (str(PYTHON), "-P", "-m", "model_server", *arguments)))
+    return ModelServer(mesh, mesh.start(NAME, (str(PYTHON), "-P", "-m", "model_server", *arguments), env=env))
+
+
+def build_model(folder: Path) -> None:
+    """Put a model where there is none, as anybody may have one."""
+    argv = (PYTHON, "-P", "-c", BUILD, folder.parent, folder)
+    subprocess.run(argv, capture_output=True, timeout=START_S, check=True)
+
+
+async def wait_answered(mesh: RunningMesh) -> None:
+    """Return once calls through the mesh are answered: Envoy looks at the server's health by itself."""
+    async with llmesh.Mesh(mesh.address, mesh.token(OWNER)) as client:
+        stub = ModelServiceStub(client.channel)
+        await eventually(lambda: stub.ListModels(pb.ListModelsRequest(), timeout=CALL_S), within_s=START_S, pause_s=0.2)
+
+
+async def pieces(stub: ModelServiceAsyncStub, request: pb.GenerateRequest) -> list[pb.GenerateResponse]:
+    """All that is written."""
+    return [piece async for piece in stub.Generate(request, timeout=CALL_S)]
 
 
 def asked(prompt: str = "What is a mesh?", **sampling: Untyped) -> pb.GenerateRequest:

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
 from llmesh.api.model.v1 import model_pb2 as pb
-from model_server.engine import Piece
+from model_server.engine import NoGrammarError, Piece
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +20,14 @@ class Written:
 
 @dataclass(slots=True)
 class ScriptedEngine:
-    """Writes these texts, one a call; each of its tokens is a byte. cut: they end as if there was no more room."""
+    """Writes these texts, one a call; each of its tokens is a byte. cut: they end as if there was no more room.
+
+    ungrammatical: it makes no grammar of any schema.
+    """
 
     texts: list[str]
     cut: bool = False
+    ungrammatical: bool = False
     context_length: int = 100_000
     capabilities: tuple[pb.ModelCapability.ValueType, ...] = (pb.MODEL_CAPABILITY_CONVERSE,)
     dimension: int = 0
@@ -40,6 +44,8 @@ class ScriptedEngine:
         self, tokens: Sequence[int], sampling: pb.Sampling, *, reader: str, schema: str = ""
     ) -> AsyncGenerator[Piece, None]:
         """The next text."""
+        if self.ungrammatical:
+            raise NoGrammarError("no such characters")
         self.written.append(Written(bytes(tokens).decode(), sampling, schema))
         finish = pb.FINISH_REASON_LENGTH if self.cut else pb.FINISH_REASON_STOP
         text = self.texts.pop(0)

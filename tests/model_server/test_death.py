@@ -18,24 +18,30 @@ from tests.e2e.mesh import running_mesh
 from tests.eventually import eventually
 from tests.model_server.models import (
     CALL_S,
+    EMBEDDER,
+    SERVICE,
     START_S,
     ModelServer,
     alive,
     asked,
+    build_model,
     named_below,
     processes_below,
     start_models,
+    wait_answered,
 )
 
-NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 ENGINE = "VLLM::EngineCore"
+OWN = "own-model"
 
 
 @pytest.fixture
 def models() -> Generator[ModelServer]:
-    """A model server of its own, its models ready; no mesh."""
+    """A model server of its own, its models ready, one of them from a folder; no mesh."""
     with running_mesh(start=False) as mesh:
-        server = start_models(mesh, "--concurrency=4", "--drain-s=60")
+        build_model(mesh.folder / OWN)
+        server = start_models(mesh, f"--model={mesh.folder / OWN}", "--concurrency=4", "--drain-s=60")
         asyncio.run(server.wait_ready())
         yield server
 
@@ -62,8 +68,25 @@ async def kill_while_it_writes(models: ModelServer) -> None:
             assert told.value.reason == "ENGINE_DIED"
 
 
-async def is_not_serving(models: ModelServer) -> None:
-    assert await models.health() == NOT_SERVING
+async def writes_nothing(models: ModelServer) -> None:
+    assert await models.health(OWN) == NOT_SERVING
+
+
+async def what_can_be_done_is_done(models: ModelServer) -> None:
+    """Through the mesh: all but to write, which is told to come again."""
+    assert await models.health(EMBEDDER) == await models.health(SERVICE) == SERVING
+    async with llmesh.Mesh(models.mesh.address, models.mesh.token()) as mesh:
+        stub = ModelServiceStub(mesh.channel)
+        with pytest.raises(llmesh.Unavailable) as told:
+            async for _ in stub.Generate(asked(max_tokens=1), timeout=CALL_S):
+                pass
+        assert (await stub.Embed(pb.EmbedRequest(texts=["a"]), timeout=CALL_S)).vectors
+        assert (await stub.CountTokens(pb.CountTokensRequest(prompt="a", model=EMBEDDER), timeout=CALL_S)).token_count
+        listed = (await stub.ListModels(pb.ListModelsRequest(), timeout=CALL_S)).models
+    assert told.value.reason == "MODEL_NOT_READY"
+    assert told.value.retry_after_s
+    assert {each.id: each.ready for each in listed} == {OWN: False, EMBEDDER: True}
+    assert not any(each.is_placeholder or each.warning for each in listed)
 
 
 async def all_are_gone(pids: list[int]) -> None:
@@ -71,15 +94,14 @@ async def all_are_gone(pids: list[int]) -> None:
 
 
 async def test_an_engine_that_is_killed_fails_its_streams_at_once_and_is_started_again(models: ModelServer) -> None:
+    models.mesh.start_gateway()
+    models.mesh.start_envoy()
+    await asyncio.to_thread(models.mesh.wait_ready, SERVICE)
+    await wait_answered(models.mesh)
     engine = named_below(models.process.pid, ENGINE)
     await kill_while_it_writes(models)
-    await eventually(lambda: is_not_serving(models))
-    async with llmesh.Mesh(f"unix:{models.socket}") as mesh:
-        with pytest.raises(llmesh.Unavailable) as told:
-            async for _ in ModelServiceStub(mesh.channel).Generate(asked(max_tokens=1), timeout=CALL_S):
-                pass
-    assert told.value.reason == "MODEL_NOT_READY"
-    assert told.value.retry_after_s
+    await eventually(lambda: writes_nothing(models))
+    await what_can_be_done_is_done(models)
     await eventually(lambda: all_are_gone(engine))
     await models.wait_ready()
     await it_drains(models)

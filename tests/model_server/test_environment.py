@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import subprocess
 from pathlib import Path
 
@@ -46,3 +48,28 @@ def test_the_placeholder_is_the_same_bytes_wherever_it_is_built(tmp_path: Path) 
     }
     assert len(digests) == 1
     assert [path.name for path in (tmp_path / "one").iterdir()] == ["tiny-random-1"]
+
+
+def test_the_meshs_own_environment_knows_no_engine() -> None:
+    assert importlib.util.find_spec("vllm") is None
+    assert importlib.util.find_spec("torch") is None
+
+
+def test_a_hubs_model_that_is_here_at_its_commit_is_found_without_the_hub(tmp_path: Path) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    here = tmp_path / "hub/models--acme--small/snapshots" / commit
+    here.mkdir(parents=True)
+    (here / "model.safetensors").write_text("weights")
+    program = (
+        "import sys; from model_server.source import find_source; "
+        "found = find_source('acme/small', sys.argv[1]); print(found.id, found.revision, found.folder)"
+    )
+    found = subprocess.run(
+        [PYTHON, "-P", "-c", program, commit],
+        env=os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert found.stdout.split() == ["acme/small", commit, str(here)], found.stderr

@@ -97,3 +97,25 @@ async def test_what_does_not_start_is_tried_again() -> None:
         assert told.value.retry_after_s >= 1
         kept.fail = False
         await kept.ready(1)
+
+
+@pytest.mark.parametrize(
+    ("healthy_s", "pauses"),
+    [(60.0, [0.001, 0.002, 0.004, 0.008, 0.008]), (0.0, [0.001] * 5)],
+    ids=["grow", "start anew"],
+)
+async def test_pauses_grow_up_to_a_most_and_start_anew_after_one_that_lived(
+    healthy_s: float, pauses: list[float], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(keeper, "PAUSE_MOST_S", 0.008)
+    monkeypatch.setattr(keeper, "HEALTHY_S", healthy_s)
+    kept = Kept()
+    kept.fail = True
+    async with kept.running():
+
+        async def has_failed() -> None:
+            assert kept.keeper.restarts >= 5
+
+        await eventually(has_failed)
+    told = [vars(each)["after_s"] for each in caplog.records if each.getMessage() == "model starts again"]
+    assert told[:5] == pauses

@@ -112,6 +112,15 @@ async def test_what_breaks_the_rules_twice_is_an_error_that_names_the_fields() -
     assert engine.texts == []
 
 
+async def test_what_there_is_no_room_to_mend_is_told_of_the_answer_and_not_of_what_was_asked() -> None:
+    room = len("What now?") + len('{"first":2,"last":1}') + 30
+    engine = ScriptedEngine(['{"first":2,"last":1}'], context_length=room)
+    with pytest.raises(FailedPrecondition, match="no room to have it mended: first must not be after last") as told:
+        await answering(engine).answer("What now?", await typed(message(SPAN)))
+    assert told.value.reason == "RULES_BROKEN"
+    assert len(engine.written) == 1
+
+
 async def test_what_is_no_message_goes_back_too() -> None:
     engine = ScriptedEngine(['{"summary":1}', TICKET])
     found = await answering(engine).answer(ASKED, await typed(shapes()["Ticket"]))
@@ -147,6 +156,13 @@ async def test_a_type_that_cannot_be_answered_as_is_refused_before_the_model_is_
     with pytest.raises(InvalidCall, match="`M`") as told:
         await typed(message(source))
     assert (told.value.reason, told.value.violations[0].field) == (reason, "type")
+
+
+async def test_a_type_that_the_engine_makes_no_grammar_of_is_the_callers_fault() -> None:
+    engine = ScriptedEngine([], ungrammatical=True)
+    with pytest.raises(InvalidCall, match=r"no grammar of `acme\.shapes\.v1\.Ticket`: no such characters") as told:
+        await answering(engine).answer(ASKED, await typed(shapes()["Ticket"]))
+    assert (told.value.reason, told.value.violations[0].field) == ("NO_GRAMMAR", "type")
 
 
 async def test_a_rule_without_end_ends() -> None:

@@ -31,8 +31,7 @@ class ModelServiceStub(object):
 
     Of every method:
     INVALID_ARGUMENT with BadRequest: a field breaks its rule, or the model cannot
-    take it; the input is longer than the model reads.
-    NOT_FOUND with ResourceInfo: no such model here.
+    take it; the input is longer than the model reads; no such model is here.
     FAILED_PRECONDITION, reason UNABLE: the model is here, and cannot do that.
     RESOURCE_EXHAUSTED with RetryInfo: too many calls wait for the model.
     UNAVAILABLE with RetryInfo: the model is not ready yet, or its engine ended;
@@ -83,8 +82,7 @@ class ModelServiceServicer(object):
 
     Of every method:
     INVALID_ARGUMENT with BadRequest: a field breaks its rule, or the model cannot
-    take it; the input is longer than the model reads.
-    NOT_FOUND with ResourceInfo: no such model here.
+    take it; the input is longer than the model reads; no such model is here.
     FAILED_PRECONDITION, reason UNABLE: the model is here, and cannot do that.
     RESOURCE_EXHAUSTED with RetryInfo: too many calls wait for the model.
     UNAVAILABLE with RetryInfo: the model is not ready yet, or its engine ended;
@@ -193,8 +191,7 @@ class ModelService(object):
 
     Of every method:
     INVALID_ARGUMENT with BadRequest: a field breaks its rule, or the model cannot
-    take it; the input is longer than the model reads.
-    NOT_FOUND with ResourceInfo: no such model here.
+    take it; the input is longer than the model reads; no such model is here.
     FAILED_PRECONDITION, reason UNABLE: the model is here, and cannot do that.
     RESOURCE_EXHAUSTED with RetryInfo: too many calls wait for the model.
     UNAVAILABLE with RetryInfo: the model is not ready yet, or its engine ended;
