@@ -26,6 +26,10 @@ BENCHMARKS: Mapping[str, str] = {
     "costs.",
     "up": "`llmesh up --detach` with the reference tools, where it has run before.",
     "hostile": "Good calls go on while hostile tools and callers do what they can.",
+    "passages": "100,000 vectors of 384 numbers are searched one query at a time, in one thread: by the index that "
+    "retrieval tools use, and by looking at all of them in numpy. tests/bench/passages.py says what they are.",
+    "questions": "The 100 questions of tests/search/docs.yaml are asked of the Python documentation search, with the "
+    "vectors of all-MiniLM-L6-v2.",
     "restart": "Calls go on while the mesh's processes are restarted, die, hang and lose their disk.",
     "model": "Our model server and vLLM's own OpenAI server, beside each other and asked in turn: a tiny model with "
     "random weights writes texts of 32 tokens.",
@@ -83,6 +87,13 @@ FIGURES: Mapping[str, str] = {
     "hostile_tools": "hostile tools",
     "hostile_callers": "attacks by callers",
     "hostile_good_calls": "good calls",
+    "passages100k_recall10": "share of the ten nearest that the index finds",
+    "passages100k_speedup": "time of looking at all, as a multiple of the index's",
+    "passages100k_exact_ms": "time to look at all, the median",
+    "passages100k_index_ms": "time of the index, the median",
+    "passages100k_build_cpu_s": "CPU time to make the index",
+    "docs_recall5_words": "share of the questions that the first five passages answer, by words alone",
+    "docs_recall5_hybrid": "the same by words and meanings",
     "restart_failed_calls": "calls that failed, of those that must not",
     "restart_calls": "calls",
     "restart_cases": "restarts and failures of parts",
