@@ -50,6 +50,7 @@ PRIVATE_FILES = (
     ("state/keys-NAME.json", "The keys that the issuer NAME last published at its URL."),
     ("state/policy_error.txt", "What is wrong with the policy files; not there while nothing is."),
     ("state/supervisor.lock", "Held by the supervisor for as long as it runs."),
+    ("cache/NAME-meanings/", "What a tool's passages mean: their vectors, and the index of them."),
     ("cache/models/tiny-random-*", "The model with random weights, for want of another."),
     ("logs/NAME.log", "What the process NAME said; NAME.log.1 and so on are earlier."),
     ("/dev/shm/envoy_shared_memory_*", "What Envoys that succeed each other share; the one file outside."),  # noqa: S108

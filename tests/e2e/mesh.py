@@ -109,10 +109,10 @@ class RunningMesh:
         """Start one more echo tool."""
         return self.start(name, (sys.executable, "-m", "echo_tool"), folder=REPO / "tests/tools/echo")
 
-    def start_tool(self, path: str) -> Process:
+    def start_tool(self, path: str, *arguments: str) -> Process:
         """Start a reference tool by its folder below tools/."""
         folder = REPO / "tools" / path
-        return self.start(folder.name, (sys.executable, "-m", folder.name), folder=folder)
+        return self.start(folder.name, (sys.executable, "-m", folder.name, *arguments), folder=folder)
 
     def wait_ready(self, *services: str, count: int = 1, within_s: float = READY_TIMEOUT_S) -> None:
         """Return when each service can be called at that many endpoints."""

@@ -26,7 +26,7 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from llmesh.api.options.v1 import options_pb2 as llmesh_dot_api_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'llmesh/api/retrieval/v1/retrieval.proto\x12\x17llmesh.api.retrieval.v1\x1a\x1b\x62uf/validate/validate.proto\x1a#llmesh/api/options/v1/options.proto\"\x8f\x03\n\x0fRetrieveRequest\x12;\n\x05query\x18\x01 \x01(\tB,\xbaH\x07r\x05\x10\x01\x18\x80 \xa2\x9f\x19\x1e\x08\x02\x1a\x1aWhat to look for, in words\x12N\n\x05limit\x18\x02 \x01(\rB?\xbaH\x04*\x02\x18\x64\xa2\x9f\x19\x34\x08\x01\x1a&At most this many passages; 0 means 10\"\x08passages\x12\x64\n\x07\x66ilters\x18\x03 \x03(\x0b\x32\x1f.llmesh.api.retrieval.v1.FilterB2\xbaH\x05\x92\x01\x02\x10\x10\xa2\x9f\x19&\x1a$Only passages that pass every filter:\x88\x01\xa2\x9f\x19\x83\x01\n\tretrieval\x12PFinds passages that bear on a query, best first, each with its source and score.\x1a$\"\"\n\x08passages\x12\x05score\"\x0f\x63itation.digest\"\x8a\x01\n\x06\x46ilter\x12H\n\tattribute\x18\x01 \x01(\tB5\xbaH\x06r\x04\x10\x01\x18@\xa2\x9f\x19(\x08\x01\x1a$Name of an attribute of the passages\x12\x36\n\x06values\x18\x02 \x03(\tB&\xbaH\x07\x92\x01\x04\x08\x01\x10@\xa2\x9f\x19\x18\x08\x02\x1a\x14The values that pass\"l\n\x10RetrieveResponse\x12X\n\x08passages\x18\x01 \x03(\x0b\x32 .llmesh.api.retrieval.v1.PassageB$\xa2\x9f\x19 \x1a\x1eThe passages found, best first\"\xf4\x02\n\x07Passage\x12-\n\x04text\x18\x01 \x01(\tB\x1f\xa2\x9f\x19\x1b\x08\x02\x1a\x17The text of the passage\x12V\n\x08\x63itation\x18\x02 \x01(\x0b\x32!.llmesh.api.retrieval.v1.CitationB!\xa2\x9f\x19\x1d\x1a\x1bWhere the passage came from\x12\x46\n\x05score\x18\x03 \x01(\x01\x42\x37\xa2\x9f\x19\x33\x08\x01\x1a/How well the passage bears on the query, 0 to 1\x12g\n\nattributes\x18\x04 \x03(\x0b\x32\x30.llmesh.api.retrieval.v1.Passage.AttributesEntryB!\xa2\x9f\x19\x1d\x08\x02\x1a\x19\x41ttributes of the passage\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf4\x01\n\x08\x43itation\x12\x36\n\x06source\x18\x01 \x01(\tB&\xa2\x9f\x19\"\x08\x02\x1a\x1eThe source the passage is from\x12\x35\n\x05title\x18\x02 \x01(\tB&\xa2\x9f\x19\"\x08\x02\x1a\x1eTitle of the document or entry\x12;\n\x08location\x18\x03 \x01(\tB)\xa2\x9f\x19%\x08\x02\x1a!Where to read the passage in full\x12<\n\x06\x64igest\x18\x04 \x01(\tB,\xa2\x9f\x19(\x08\x01\x1a$sha256 of the passage\'s text, in hexb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'llmesh/api/retrieval/v1/retrieval.proto\x12\x17llmesh.api.retrieval.v1\x1a\x1b\x62uf/validate/validate.proto\x1a#llmesh/api/options/v1/options.proto\"\x8f\x03\n\x0fRetrieveRequest\x12;\n\x05query\x18\x01 \x01(\tB,\xbaH\x07r\x05\x10\x01\x18\x80 \xa2\x9f\x19\x1e\x08\x02\x1a\x1aWhat to look for, in words\x12N\n\x05limit\x18\x02 \x01(\rB?\xbaH\x04*\x02\x18\x64\xa2\x9f\x19\x34\x08\x01\x1a&At most this many passages; 0 means 10\"\x08passages\x12\x64\n\x07\x66ilters\x18\x03 \x03(\x0b\x32\x1f.llmesh.api.retrieval.v1.FilterB2\xbaH\x05\x92\x01\x02\x10\x10\xa2\x9f\x19&\x1a$Only passages that pass every filter:\x88\x01\xa2\x9f\x19\x83\x01\n\tretrieval\x12PFinds passages that bear on a query, best first, each with its source and score.\x1a$\"\"\n\x08passages\x12\x05score\"\x0f\x63itation.digest\"\x8a\x01\n\x06\x46ilter\x12H\n\tattribute\x18\x01 \x01(\tB5\xbaH\x06r\x04\x10\x01\x18@\xa2\x9f\x19(\x08\x01\x1a$Name of an attribute of the passages\x12\x36\n\x06values\x18\x02 \x03(\tB&\xbaH\x07\x92\x01\x04\x08\x01\x10@\xa2\x9f\x19\x18\x08\x02\x1a\x14The values that pass\"\xb4\x01\n\x10RetrieveResponse\x12X\n\x08passages\x18\x01 \x03(\x0b\x32 .llmesh.api.retrieval.v1.PassageB$\xa2\x9f\x19 \x1a\x1eThe passages found, best first\x12\x46\n\x0bwords_alone\x18\x02 \x01(\tB1\xa2\x9f\x19-\x08\x01\x1a)Why words alone were compared, for people\"\xf4\x02\n\x07Passage\x12-\n\x04text\x18\x01 \x01(\tB\x1f\xa2\x9f\x19\x1b\x08\x02\x1a\x17The text of the passage\x12V\n\x08\x63itation\x18\x02 \x01(\x0b\x32!.llmesh.api.retrieval.v1.CitationB!\xa2\x9f\x19\x1d\x1a\x1bWhere the passage came from\x12\x46\n\x05score\x18\x03 \x01(\x01\x42\x37\xa2\x9f\x19\x33\x08\x01\x1a/How well the passage bears on the query, 0 to 1\x12g\n\nattributes\x18\x04 \x03(\x0b\x32\x30.llmesh.api.retrieval.v1.Passage.AttributesEntryB!\xa2\x9f\x19\x1d\x08\x02\x1a\x19\x41ttributes of the passage\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf4\x01\n\x08\x43itation\x12\x36\n\x06source\x18\x01 \x01(\tB&\xa2\x9f\x19\"\x08\x02\x1a\x1eThe source the passage is from\x12\x35\n\x05title\x18\x02 \x01(\tB&\xa2\x9f\x19\"\x08\x02\x1a\x1eTitle of the document or entry\x12;\n\x08location\x18\x03 \x01(\tB)\xa2\x9f\x19%\x08\x02\x1a!Where to read the passage in full\x12<\n\x06\x64igest\x18\x04 \x01(\tB,\xa2\x9f\x19(\x08\x01\x1a$sha256 of the passage\'s text, in hexb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,6 +47,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FILTER'].fields_by_name['values']._serialized_options = b'\272H\007\222\001\004\010\001\020@\242\237\031\030\010\002\032\024The values that pass'
   _globals['_RETRIEVERESPONSE'].fields_by_name['passages']._loaded_options = None
   _globals['_RETRIEVERESPONSE'].fields_by_name['passages']._serialized_options = b'\242\237\031 \032\036The passages found, best first'
+  _globals['_RETRIEVERESPONSE'].fields_by_name['words_alone']._loaded_options = None
+  _globals['_RETRIEVERESPONSE'].fields_by_name['words_alone']._serialized_options = b'\242\237\031-\010\001\032)Why words alone were compared, for people'
   _globals['_PASSAGE_ATTRIBUTESENTRY']._loaded_options = None
   _globals['_PASSAGE_ATTRIBUTESENTRY']._serialized_options = b'8\001'
   _globals['_PASSAGE'].fields_by_name['text']._loaded_options = None
@@ -69,12 +71,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RETRIEVEREQUEST']._serialized_end=534
   _globals['_FILTER']._serialized_start=537
   _globals['_FILTER']._serialized_end=675
-  _globals['_RETRIEVERESPONSE']._serialized_start=677
-  _globals['_RETRIEVERESPONSE']._serialized_end=785
-  _globals['_PASSAGE']._serialized_start=788
-  _globals['_PASSAGE']._serialized_end=1160
-  _globals['_PASSAGE_ATTRIBUTESENTRY']._serialized_start=1111
-  _globals['_PASSAGE_ATTRIBUTESENTRY']._serialized_end=1160
-  _globals['_CITATION']._serialized_start=1163
-  _globals['_CITATION']._serialized_end=1407
+  _globals['_RETRIEVERESPONSE']._serialized_start=678
+  _globals['_RETRIEVERESPONSE']._serialized_end=858
+  _globals['_PASSAGE']._serialized_start=861
+  _globals['_PASSAGE']._serialized_end=1233
+  _globals['_PASSAGE_ATTRIBUTESENTRY']._serialized_start=1184
+  _globals['_PASSAGE_ATTRIBUTESENTRY']._serialized_end=1233
+  _globals['_CITATION']._serialized_start=1236
+  _globals['_CITATION']._serialized_end=1480
 # @@protoc_insertion_point(module_scope)

@@ -89,6 +89,13 @@ class RetrieveResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PASSAGES_FIELD_NUMBER: _builtins.int
+    WORDS_ALONE_FIELD_NUMBER: _builtins.int
+    words_alone: _builtins.str
+    """Why words alone were compared, or of what meanings were not; for people.
+    Empty if the query's meaning was compared with those of all passages, and
+    from tools that compare in other ways. Merged answers lack it: each branch
+    has its own.
+    """
     @_builtins.property
     def passages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Passage]:
         """Best first, by score; empty if nothing bears on the query."""
@@ -97,10 +104,11 @@ class RetrieveResponse(_message.Message):
         self,
         *,
         passages: _abc.Iterable[Global___Passage] | None = ...,
+        words_alone: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["passages", b"passages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["passages", b"passages", "words_alone", b"words_alone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,6 +5,7 @@ import sys
 import llmesh
 from llmesh.home import Home, HomeError
 from llmesh.log import configure_logging
+from llmesh.retrieval import Meanings, Passages
 
 from .cache import load_or_build
 from .service import DocSearch
@@ -17,7 +18,13 @@ def main() -> None:
         home = Home.join()
     except HomeError as err:
         sys.exit(f"doc_search: {err}")
-    llmesh.serve(DocSearch(load_or_build(home.cache)), home=home)
+    index, own_mesh = load_or_build(home.cache), llmesh.OwnMesh()
+
+    async def passages() -> Passages:
+        return index.meant
+
+    meanings = Meanings(home.cache / "doc-search-meanings", own_mesh, passages)
+    llmesh.serve(DocSearch(index, meanings), home=home, own_mesh=own_mesh, beside=meanings)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+import llmesh
+from llmesh.retrieval import Meanings, Passages
+
 # Last, so that it hides nothing.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
@@ -24,3 +27,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def index(cache: Path) -> Index:
     """The real index, as a second start loads it."""
     return load_or_build(cache)
+
+
+@pytest.fixture
+def meanings(tmp_path: Path) -> Meanings:
+    """None that are learnt: words alone decide."""
+
+    async def passages() -> Passages:
+        return Passages([])
+
+    return Meanings(tmp_path / "meanings", llmesh.OwnMesh(), passages)

@@ -2,10 +2,13 @@
 
 import argparse
 import logging
+import sys
 from pathlib import Path
 
 import llmesh
+from llmesh.home import Home, HomeError
 from llmesh.log import configure_logging
+from llmesh.retrieval import Meanings, Passages
 
 from .installed import STATUS, Installed
 from .service import PackageSearch
@@ -26,7 +29,17 @@ def main() -> None:
             "next": "run it on Debian or a system made from it, or leave it out of the mesh file",
         }
         log.warning("no dpkg here: every call is UNAVAILABLE", extra=told)
-    llmesh.serve(PackageSearch(Installed(status)))
+    try:
+        home = Home.join()
+    except HomeError as err:
+        sys.exit(f"package_search: {err}")
+    installed, own_mesh = Installed(status), llmesh.OwnMesh()
+
+    async def passages() -> Passages:
+        return (await installed.index()).meant
+
+    meanings = Meanings(home.cache / "package-search-meanings", own_mesh, passages)
+    llmesh.serve(PackageSearch(installed, meanings), home=home, own_mesh=own_mesh, beside=meanings)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from typing import cast
 import bm25s
 import numpy as np
 from bm25s.stopwords import STOPWORDS_EN
-from numpy.typing import NDArray
+
+from llmesh.retrieval import Asked, Passages, Scores
 
 from .packages import Package
 
@@ -58,26 +59,34 @@ class Index:
         documents = [_document(package) for package in packages]
         # In how many packages each word is.
         self._counts = Counter(word for document in documents for word in set(document))
+        # What they are found by where meanings are compared.
+        self.meant = Passages([f"{package.name}: {package.text}" for package in packages])
         self._bm25 = bm25s.BM25(k1=_K1, b=_B, method="lucene")
         if self._counts:
             self._bm25.index(documents, show_progress=False)
 
-    def search(self, query: str, *, limit: int, filters: Sequence[tuple[str, Sequence[str]]]) -> list[Hit]:
+    def search(
+        self, query: str, *, limit: int, filters: Sequence[tuple[str, Sequence[str]]], asked: Asked | None = None
+    ) -> list[Hit]:
         """The limit packages that bear on query best, best first; equal ones in the index's order.
 
-        filters: pairs of an attribute and the values that pass; a package must pass each.
+        filters: pairs of an attribute and the values that pass; a package must pass each. asked: what the query means;
+        None to go by its words alone.
         """
+        passing = np.ones(len(self.packages), dtype=np.bool_)
+        for attribute, values in filters:
+            passing &= [getattr(package, ATTRIBUTES[attribute]) in values for package in self.packages]
+        best = self.meant.best(self._shares(query), passing, asked or Asked(), limit=limit)
+        return [Hit(self.packages[at], score) for at, score in best]
+
+    def _shares(self, query: str) -> Scores:
+        """How much of the query's words each package says; of them and of the name that it is, if it is one."""
         asked = list(dict.fromkeys(words(query)))
         if _exact(query) in self._counts:
             asked.append(_exact(query))
         if not asked or not self._counts:
-            return []
-        scores = cast("NDArray[np.float32]", self._bm25.get_scores(asked)) / sum(map(self._bound, asked))
-        for attribute, values in filters:
-            passing = [getattr(package, ATTRIBUTES[attribute]) in values for package in self.packages]
-            scores = np.where(passing, scores, 0)
-        best: list[int] = np.argsort(-scores, kind="stable")[:limit].tolist()
-        return [Hit(self.packages[at], min(float(scores[at]), 1.0)) for at in best if scores[at] > 0]
+            return np.zeros(len(self.packages), dtype=np.float32)
+        return cast("Scores", self._bm25.get_scores(asked)) / np.float32(sum(map(self._bound, asked)))
 
     def _bound(self, word: str) -> float:
         """The most that the word can add to a score: Lucene's inverse document frequency. An unknown one is rare."""

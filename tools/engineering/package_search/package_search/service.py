@@ -8,6 +8,7 @@ from acme.engineering.v1 import package_search_pb2, package_search_pb2_grpc
 from llmesh import current_call
 from llmesh.api.retrieval.v1 import retrieval_pb2 as retrieval
 from llmesh.errors import InvalidCall, Violation
+from llmesh.retrieval import Meanings
 
 from .index import ATTRIBUTES, Hit
 from .installed import Installed
@@ -23,19 +24,19 @@ _DEFAULT_LIMIT = 10
 class PackageSearch(package_search_pb2_grpc.PackageSearchServicer):
     """acme.engineering.v1.PackageSearch over the packages of one machine."""
 
-    def __init__(self, installed: Installed) -> None:
-        """Answer from what is installed."""
+    def __init__(self, installed: Installed, meanings: Meanings) -> None:
+        """Answer from what is installed. meanings: of the packages."""
         self._installed = installed
+        self._meanings = meanings
 
     async def Retrieve(self, request: retrieval.RetrieveRequest, context: object) -> retrieval.RetrieveResponse:
         """The packages that bear on the query, best first."""
         filters = read_filters(request)
         index = await self._installed.index()
-        hits = await asyncio.to_thread(
-            index.search, request.query, limit=request.limit or _DEFAULT_LIMIT, filters=filters
-        )
-        current_call().cite(source=SOURCE, index=index.digest)
-        return retrieval.RetrieveResponse(passages=map(to_passage, hits))
+        asked, limit = await self._meanings.ask(request.query, index.meant), request.limit or _DEFAULT_LIMIT
+        hits = await asyncio.to_thread(index.search, request.query, limit=limit, filters=filters, asked=asked)
+        current_call().cite(source=SOURCE, index=index.digest, **asked.provenance)
+        return retrieval.RetrieveResponse(passages=map(to_passage, hits), words_alone=asked.words_alone)
 
 
 def read_filters(request: retrieval.RetrieveRequest) -> list[tuple[str, list[str]]]:

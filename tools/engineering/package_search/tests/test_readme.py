@@ -13,15 +13,16 @@ from package_search.service import PackageSearch
 
 from llmesh import testing
 from llmesh.api.retrieval.v1.retrieval_pb2 import RetrieveRequest
+from llmesh.retrieval import Meanings
 
 TOOL = Path(__file__).resolve().parent.parent
 STATUS = Path(__file__).with_name("status.txt")
 README = TOOL.joinpath("README.md").read_text()
 
 
-async def test_python_snippet_runs() -> None:
+async def test_python_snippet_runs(meanings: Meanings) -> None:
     (snippet,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    async with testing.run(PackageSearch(Installed(STATUS))) as tool:
+    async with testing.run(PackageSearch(Installed(STATUS), meanings)) as tool:
         env = {**os.environ, "MESH": tool.server.address}
         process = await asyncio.create_subprocess_exec(sys.executable, "-c", snippet, cwd=TOOL, env=env, stdout=-1)
         printed, _ = await asyncio.wait_for(process.communicate(), 60)
@@ -30,9 +31,9 @@ async def test_python_snippet_runs() -> None:
     assert b"jq 1.6-2.1: dpkg --status jq" in printed
 
 
-async def test_call_on_the_command_line_is_one_the_method_takes() -> None:
+async def test_call_on_the_command_line_is_one_the_method_takes(meanings: Meanings) -> None:
     (request,) = re.findall(r"llmesh call acme.engineering.v1.PackageSearch/Retrieve '(.*?)'", README)
-    async with testing.run(PackageSearch(Installed(STATUS))) as tool:
+    async with testing.run(PackageSearch(Installed(STATUS), meanings)) as tool:
         found = await PackageSearchStub(tool.channel).Retrieve(
             json_format.Parse(request, RetrieveRequest()), timeout=60
         )

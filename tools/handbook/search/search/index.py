@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from llmesh.retrieval import Asked, Passages, Scores
+
 from .pages import Passage
 from .ranking import Ranking
 from .words import words
@@ -32,23 +34,31 @@ class Index:
         """Index passages; digest says which they are."""
         self.passages = tuple(passages)
         self.digest = hashlib.sha256(repr(self.passages).encode()).hexdigest()
+        # What they are found by where meanings are compared.
+        self.meant = Passages([_meant(passage) for passage in passages])
         documents = [_passage_words(passage) for passage in passages]
         self._ranking = Ranking.build(documents) if any(documents) else None
 
-    def search(self, query: str, *, limit: int, filters: Sequence[tuple[str, Sequence[str]]]) -> list[Hit]:
+    def search(
+        self, query: str, *, limit: int, filters: Sequence[tuple[str, Sequence[str]]], asked: Asked | None = None
+    ) -> list[Hit]:
         """The limit passages that bear on query best, best first; equal ones in the order of the pages.
 
-        filters: pairs of an attribute and the values that pass; a passage must pass each.
+        filters: pairs of an attribute and the values that pass; a passage must pass each. asked: what the query means;
+        None to go by its words alone.
         """
+        passing = np.ones(len(self.passages), dtype=np.bool_)
+        for attribute, values in filters:
+            passing &= [getattr(passage, attribute) in values for passage in self.passages]
+        best = self.meant.best(self._shares(query), passing, asked or Asked(), limit=limit)
+        return [Hit(self.passages[at], score) for at, score in best]
+
+    def _shares(self, query: str) -> Scores:
+        """How much of the query's words each passage says."""
         asked = list(dict.fromkeys(words(query)))
         if not asked or self._ranking is None:
-            return []
-        shares = self._ranking.shares(asked)
-        for attribute, values in filters:
-            passing = [getattr(passage, attribute) in values for passage in self.passages]
-            shares = np.where(passing, shares, 0)
-        best: list[int] = np.argsort(-shares, kind="stable")[:limit].tolist()
-        return [Hit(self.passages[at], min(float(shares[at]), 1.0)) for at in best if shares[at] > 0]
+            return np.zeros(len(self.passages), dtype=np.float32)
+        return self._ranking.shares(asked)
 
 
 def _passage_words(passage: Passage) -> list[str]:
@@ -58,3 +68,8 @@ def _passage_words(passage: Passage) -> list[str]:
         *words(passage.file),
         *words(passage.text),
     ]
+
+
+def _meant(passage: Passage) -> str:
+    """The passage's text, under its headings."""
+    return "\n\n".join((" > ".join(passage.headings) or passage.file, passage.text))

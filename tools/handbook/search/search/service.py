@@ -9,6 +9,7 @@ from acme.handbook.v1 import handbook_search_pb2, handbook_search_pb2_grpc
 from llmesh import current_call
 from llmesh.api.retrieval.v1 import retrieval_pb2 as retrieval
 from llmesh.errors import InvalidCall, Violation
+from llmesh.retrieval import Meanings
 
 from .handbook import Handbook
 from .index import ATTRIBUTES, Hit
@@ -24,9 +25,10 @@ _DEFAULT_LIMIT = 10
 class HandbookSearch(handbook_search_pb2_grpc.HandbookSearchServicer):
     """acme.handbook.v1.HandbookSearch over one handbook."""
 
-    def __init__(self, handbook: Handbook) -> None:
-        """Answer from handbook."""
+    def __init__(self, handbook: Handbook, meanings: Meanings) -> None:
+        """Answer from handbook. meanings: of its passages."""
         self._handbook = handbook
+        self._meanings = meanings
 
     async def Retrieve(self, request: retrieval.RetrieveRequest, context: object) -> retrieval.RetrieveResponse:
         """The passages that bear on the query, best first."""
@@ -34,11 +36,10 @@ class HandbookSearch(handbook_search_pb2_grpc.HandbookSearchServicer):
             raise InvalidCall(violations[0].description, violations)
         filters = [(condition.attribute, list(condition.values)) for condition in request.filters]
         index = await self._handbook.index()
-        hits = await asyncio.to_thread(
-            index.search, request.query, limit=request.limit or _DEFAULT_LIMIT, filters=filters
-        )
-        current_call().cite(source=SOURCE, index=index.digest)
-        return retrieval.RetrieveResponse(passages=map(to_passage, hits))
+        asked, limit = await self._meanings.ask(request.query, index.meant), request.limit or _DEFAULT_LIMIT
+        hits = await asyncio.to_thread(index.search, request.query, limit=limit, filters=filters, asked=asked)
+        current_call().cite(source=SOURCE, index=index.digest, **asked.provenance)
+        return retrieval.RetrieveResponse(passages=map(to_passage, hits), words_alone=asked.words_alone)
 
 
 def unknown_attributes(request: retrieval.RetrieveRequest) -> Iterator[Violation]:

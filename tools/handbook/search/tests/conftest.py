@@ -3,5 +3,20 @@
 import sys
 from pathlib import Path
 
+import pytest
+
+import llmesh
+from llmesh.retrieval import Meanings, Passages
+
 # Last, so that it hides nothing.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
+
+
+@pytest.fixture
+def meanings(tmp_path: Path) -> Meanings:
+    """None that are learnt: words alone decide."""
+
+    async def passages() -> Passages:
+        return Passages([])
+
+    return Meanings(tmp_path / "meanings", llmesh.OwnMesh(), passages)

@@ -13,15 +13,16 @@ from search.service import HandbookSearch
 
 from llmesh import testing
 from llmesh.api.retrieval.v1.retrieval_pb2 import RetrieveRequest
+from llmesh.retrieval import Meanings
 
 TOOL = Path(__file__).resolve().parent.parent
 REPOSITORY = TOOL.parents[2]
 README = TOOL.joinpath("README.md").read_text()
 
 
-async def test_python_snippet_runs() -> None:
+async def test_python_snippet_runs(meanings: Meanings) -> None:
     (snippet,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    async with testing.run(HandbookSearch(Handbook(REPOSITORY))) as tool:
+    async with testing.run(HandbookSearch(Handbook(REPOSITORY), meanings)) as tool:
         env = {**os.environ, "MESH": tool.server.address}
         process = await asyncio.create_subprocess_exec(sys.executable, "-c", snippet, cwd=TOOL, env=env, stdout=-1)
         printed, _ = await asyncio.wait_for(process.communicate(), 60)
@@ -30,9 +31,9 @@ async def test_python_snippet_runs() -> None:
     assert b"Handbook search > Scores: tools/handbook/search/README.md#scores" in printed
 
 
-async def test_call_on_the_command_line_is_one_the_method_takes() -> None:
+async def test_call_on_the_command_line_is_one_the_method_takes(meanings: Meanings) -> None:
     (request,) = re.findall(r"llmesh call acme.handbook.v1.HandbookSearch/Retrieve '(.*?)'", README)
-    async with testing.run(HandbookSearch(Handbook(REPOSITORY))) as tool:
+    async with testing.run(HandbookSearch(Handbook(REPOSITORY), meanings)) as tool:
         found = await HandbookSearchStub(tool.channel).Retrieve(
             json_format.Parse(request, RetrieveRequest()), timeout=60
         )

@@ -56,8 +56,12 @@ class DocSearchServicer(object):
         "class", "function", "method", "property" and "topic"; "module" is the
         module to import, and is absent for topics.
 
-        A score is the share of what the query asks for that the passage answers:
-        its BM25 score over the highest one that the query's words could give.
+        Where the mesh has a model server that the caller may ask, passages are also
+        found by what they mean; `words_alone` of the response says where not.
+
+        A score is the share of the words asked for that the passage says: its BM25
+        score over the highest one that they could give. With meanings, their cosine
+        counts for two thirds of it.
 
         INVALID_ARGUMENT with BadRequest: a field breaks a rule of RetrieveRequest,
         or a filter names an unknown attribute.
