@@ -230,6 +230,12 @@ OF_CALLERS = (
     Mutant("what is not there is told to be forbidden", DELEGATION, "ipairs(claims.absent or {})", "ipairs({})"),
     Mutant("any number of tools may act", DELEGATION, "if #path > MAX_HOPS then", "if false then"),
     Mutant(
+        "a tool in its own right is told as a fan-out",
+        DELEGATION,
+        "if #path == 0 and claims.issuer == OURSELVES then",
+        "if false then",
+    ),
+    Mutant(
         "a delegation's time is not asked for",
         VERIFY,
         '"clock_skew_seconds": _DELEGATION_SKEW_S',
