@@ -46,7 +46,8 @@ class OwnMesh(FansOut):
 
     For what a tool does while it answers no call, as in the background at its start. It may call what its methods
     list under `uses`; of these, what the rules permit to the tool itself, a caller of the issuer `llmesh` with the
-    service's name and without roles. Calls fail as those of llmesh.Mesh do. For the event loop that serves alone.
+    service's name and without roles. Calls fail as those of llmesh.Mesh do; those in flight when the server stops are
+    cancelled. For the event loop that serves alone.
     """
 
     def __init__(self, service: str = "") -> None:

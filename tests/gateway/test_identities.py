@@ -16,6 +16,7 @@ from echo_tool.herald import HeraldServicer
 from echo_tool.service import EchoServicer
 
 import llmesh
+from gateway import identities
 from gateway.catalog import CatalogBoard, Endpoint, Tool
 from gateway.identities import LIVES_S, METHODS_MAX, RENEWED_EACH_S, Identities
 from governance.delegation import Delegation, tool_itself
@@ -189,15 +190,36 @@ async def test_whoever_names_another_tools_address_learns_nothing(world: World) 
     assert world.says(thief.heard[0]).caller == tool_itself(OTHER, "testing")
 
 
-async def test_what_has_no_need_of_an_identity_gets_none(world: World) -> None:
-    hears, control = Hears(), Hears()
-    async with served(world, "quiet", hears) as address, served(world, "herald", control) as needs_it:
-        many = [f"/acme.testing.v1.Echo/M{number}" for number in range(METHODS_MAX + 1)]
-        await world.show(herald(address, service=OTHER, uses=()), herald(address, service="a.Many", uses=many))
-        await world.show(herald(address, service=OTHER, uses=()), herald(needs_it))
-        await heard(control, 1)
+async def test_what_has_no_need_of_an_identity_or_too_much_gets_none(world: World) -> None:
+    hears = Hears()
+    many = [f"/acme.testing.v1.Echo/M{number}" for number in range(METHODS_MAX + 1)]
+    async with served(world, "all", hears) as address:
+        others = herald(address, service=OTHER, uses=()), herald(address, service="acme.Many", uses=many)
+        await world.show(*others)
+        await settle()
+        # Told after them, if they were told.
+        await world.show(*others, herald(address))
+        await heard(hears, 1)
 
-    assert hears.heard == []
+    assert hears.services == [HERALD]
+
+
+async def test_an_endpoint_that_leaves_is_told_no_more_and_the_others_are(world: World) -> None:
+    left, stays = Hears(), Hears()
+    async with served(world, "left", left) as one, served(world, "stays", stays) as other:
+        await world.show(herald(one, other))
+        await heard(left, 1)
+        await heard(stays, 1)
+        await world.show(herald(other))
+        for count in range(2, 4):
+
+            async def renewed(count: int = count) -> None:
+                await world.clock.pass_(RENEWED_EACH_S / 10)
+                assert len(stays.heard) >= count
+
+            await eventually(renewed)
+
+    assert len(left.heard) == 1
 
 
 async def test_no_token_travels_in_the_clear(world: World) -> None:
@@ -274,14 +296,32 @@ async def test_a_server_without_the_sdk_is_left_alone(world: World) -> None:
     assert arrived == ["/llmesh.api.identity.v1.IdentityService/TakeIdentity"]
 
 
-async def test_servers_that_hang_keep_no_other_from_its_identity(world: World) -> None:
+async def test_servers_that_hang_keep_no_other_from_its_identity(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(identities, "AT_ONCE", 1)
+    monkeypatch.setattr(identities, "ANSWER_WITHIN_S", 0.2)
     hangs, hears = Hears(), Hears()
     hangs.hangs = True
-    async with served(world, "hangs", hangs) as stuck, served(world, "herald", hears) as address:
-        await world.show(herald(stuck, service=OTHER))
-        await heard(hangs, 1)
-        await world.show(herald(stuck, service=OTHER), herald(address))
-        await heard(hears, 1)
+    with TemporaryDirectory(prefix="ids") as name:
+        world = World(Path(name))
+        async with (
+            gateway_of(world),
+            served(world, "hangs", hangs) as stuck,
+            served(world, "herald", hears) as address,
+        ):
+            await world.show(herald(stuck, service=OTHER))
+            await heard(hangs, 1)
+            # From now on it takes for ever.
+            monkeypatch.setattr(identities, "ANSWER_WITHIN_S", 3600.0)
+
+            async def asked_again() -> None:
+                await world.clock.pass_(1.0)
+                assert len(hangs.heard) > 1
+
+            await eventually(asked_again)
+            await world.show(herald(stuck, service=OTHER), herald(address))
+            await heard(hears, 1)
 
 
 async def test_over_tls_a_tool_takes_its_identity_from_the_gateway_alone(tmp_path: Path) -> None:
