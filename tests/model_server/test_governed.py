@@ -28,22 +28,28 @@ from tests.collector import Collector
 from tests.e2e.mesh import ECHO, READER
 from tests.e2e.recorded import AUDITOR
 from tests.eventually import eventually
+from tests.llmesh.schema.shapes import files
 from tests.model_server.models import (
+    AT_ONCE,
     CALL_S,
     EMBEDDER,
     NAME,
     SERVICE,
     START_S,
+    WAITING,
     WRITER,
     ModelServer,
     asked,
     chat,
+    pieces,
     wait_answered,
 )
 
 OPS = DevCaller("ops", roles=("editor",), domain="platform")
 AGENT = DevCaller("sam", domain="support")
 ENVOY = "llmesh-envoy"
+# Takes a second at least: 8 texts of up to 256 characters each.
+LONG_ANSWER: dict[str, Any] = {"type": "acme.shapes.v1.Lists", "descriptors": files()}
 HANDBOOK = handbook_search_pb2.DESCRIPTOR.services_by_name["HandbookSearch"].full_name
 ITEM = "acme.testing.v1.Item"
 # Envoy's of the call, the server's, its own of asking for the type, and Envoy's of that: each caused the next.
@@ -172,6 +178,25 @@ async def test_the_audit_says_of_each_method_which_model_answered_and_with_how_m
         if name != "Embed":
             assert cited[-1]["prompt"] == answers[name].provenance.prompt_digest
             assert usage.output_token_count > 0
+
+
+async def test_whose_time_is_up_is_told_so_through_the_mesh(models: ModelServer, client: llmesh.Mesh) -> None:
+    stub = ModelServiceStub(client.channel)
+
+    async def written() -> None:
+        async for _ in stub.Generate(asked(max_tokens=4000), timeout=3):
+            pass
+
+    async def answered() -> None:
+        sampling = pb.Sampling(temperature=2)
+        await stub.GenerateMessage(pb.GenerateMessageRequest(prompt="a", sampling=sampling, **LONG_ANSWER), timeout=0.5)
+
+    ended = await asyncio.gather(written(), written(), answered(), return_exceptions=True)
+    assert {type(each) for each in ended} == {llmesh.DeadlineExceeded}
+    # Were they still being written, these would find the queue full.
+    async with models.stub() as direct:
+        more = await asyncio.gather(*(pieces(direct, asked(max_tokens=2)) for _ in range(AT_ONCE + WAITING)))
+    assert all(each[-1].finish_reason for each in more)
 
 
 class Handbook(HandbookSearchServicer):
