@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from llmesh.api.model.v1 import model_pb2 as pb
 from llmesh.errors import OverQuota
 from model_server.engine import Embedding
+from model_server.importing import IMPORTING
 from model_server.source import ModelSource
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ async def start_embedder(source: ModelSource) -> TransformerEmbedder:
 
 
 def _load(source: ModelSource) -> SentenceTransformer:
-    from sentence_transformers import SentenceTransformer
+    with IMPORTING:
+        from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(str(source.folder), local_files_only=True)
     # The first one compiles what the others use.

@@ -16,6 +16,7 @@ from typing import Any as Untyped
 from llmesh.api.model.v1 import model_pb2 as pb
 from llmesh.errors import FailedPrecondition, InvalidCall, OverQuota, Unavailable, Violation
 from model_server.engine import NoGrammarError, Piece
+from model_server.importing import IMPORTING
 from model_server.settings import Settings
 from model_server.source import ModelSource
 
@@ -88,9 +89,10 @@ class _Start:
         """Start it, and wait until it is ready."""
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        from vllm.engine.arg_utils import AsyncEngineArgs
-        from vllm.platforms import current_platform
-        from vllm.v1.engine.async_llm import AsyncLLM
+        with IMPORTING:
+            from vllm.engine.arg_utils import AsyncEngineArgs
+            from vllm.platforms import current_platform
+            from vllm.v1.engine.async_llm import AsyncLLM
 
         on_cpu = current_platform.is_cpu()
         arguments = AsyncEngineArgs(**_arguments(self._source, self._settings, on_cpu=on_cpu))

@@ -1,8 +1,9 @@
 """The ways to ask one model for the same text: our server directly, the same through the mesh, and vLLM's own server.
 
-h2load keeps texts coming, which takes far less of the processor than what it
-loads. It knows neither gRPC's errors nor tokens: the engine's own counters say
-how many texts were written to their end, and of how many tokens.
+Rates are h2load's, which takes far less of the processor than what it loads. It
+knows neither gRPC's errors nor tokens: the engine's own counters say how many
+texts were written to their end, and of how many tokens. For first tokens, this
+process reads all the texts itself.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import re
 import statistics
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any as Untyped
@@ -48,8 +50,8 @@ class Way(Protocol):
         """What h2load is told to ask for so many texts at a time."""
         ...
 
-    async def first_token_s(self) -> float:
-        """Ask for one text, and read all of it: how long its first token took."""
+    def client(self) -> AbstractAsyncContextManager[Callable[[], Awaitable[float]]]:
+        """What asks for one text and reads all of it: how long its first token took. Many may ask at a time."""
         ...
 
 
@@ -71,19 +73,24 @@ class OverGrpc:
         place = ["-B", self.address, f"http://localhost{METHOD}"] if of_socket else [f"http://{self.address}{METHOD}"]
         return ("-c", "1", "-m", str(streams), "-d", str(self.body), *stated, *place)
 
-    async def first_token_s(self) -> float:
-        """By a connection of its own."""
+    @asynccontextmanager
+    async def client(self) -> AsyncGenerator[Callable[[], Awaitable[float]]]:
+        """By one connection."""
         options = (("grpc.default_authority", "localhost"), ("grpc.use_local_subchannel_pool", 1))
         async with grpc.aio.insecure_channel(self.address, options=options) as channel:
             await channel.channel_ready()
-            ask: Untyped = channel.unary_stream(METHOD, request_serializer=as_sent, response_deserializer=as_sent)
-            began_s = time.monotonic()
-            answers = aiter(ask(REQUEST, metadata=self.metadata, timeout=TIMEOUT_S))
-            await anext(answers)
-            took_s = time.monotonic() - began_s
-            async for _ in answers:
-                pass
-        return took_s
+            call: Untyped = channel.unary_stream(METHOD, request_serializer=as_sent, response_deserializer=as_sent)
+
+            async def ask() -> float:
+                began_s = time.monotonic()
+                answers = aiter(call(REQUEST, metadata=self.metadata, timeout=TIMEOUT_S))
+                await anext(answers)
+                took_s = time.monotonic() - began_s
+                async for _ in answers:
+                    pass
+                return took_s
+
+            yield ask
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +123,12 @@ class OverHttp:
             url,
         )
 
-    async def first_token_s(self) -> float:
-        """By a connection of its own."""
+    @asynccontextmanager
+    async def client(self) -> AsyncGenerator[Callable[[], Awaitable[float]]]:
+        """By a connection for each text."""
+        yield self._ask
+
+    async def _ask(self) -> float:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         body = self._request()
         head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -147,17 +158,17 @@ def tokens_per_s(way: Way, texts: int, *, streams: int) -> float:
 
 
 async def first_token_s(way: Way, texts: int, *, streams: int) -> float:
-    """How long a first token takes, the median: of one text after the other while so many less one are written.
+    """How long a first token takes where so many texts are written at a time, the median. Raises BadAnswersError."""
+    before, left, took = _counted(way), iter(range(texts)), list[float]()
 
-    Raises BadAnswersError if a text was not.
-    """
-    before = _counted(way)
-    loading = asyncio.create_task(asyncio.to_thread(h2load, "-n", str(texts), *way.asking(streams - 1)))
-    took: list[float] = []
-    while not loading.done():
-        took.append(await way.first_token_s())
-    await loading
-    _written(way, before, texts + len(took))
+    async def work() -> None:
+        for _ in left:
+            took.append(await ask())
+
+    async with way.client() as ask, asyncio.TaskGroup() as workers:
+        for _ in range(streams):
+            workers.create_task(work())
+    _written(way, before, texts)
     return statistics.median(took)
 
 
