@@ -189,6 +189,18 @@ async def test_a_tool_that_is_gone_is_unknown(tmp_path: Path) -> None:
         await made.answers(PLATFORM, grpc.StatusCode.OK)
 
 
+async def test_whether_a_tool_may_act_is_not_known_of_what_is_not_there_or_hidden_from_it(tmp_path: Path) -> None:
+    async with controlled(tmp_path) as made:
+        tool, hidden = made.mesh.tool(TICKETS), made.mesh.tool(OTHER, hidden=True)
+        known, nobody = Caller("llmesh", "acme.support.v1.Actor", domain="support"), Caller()
+
+        assert made.control.may_act(tool, "Get", known)
+        assert made.control.may_act(hidden, "Get", known)
+        assert made.control.may_act(tool, "Get", nobody) is False
+        assert made.control.may_act(hidden, "Get", nobody) is None
+        assert made.control.may_act(tool, "Gone", known) is None
+
+
 async def test_a_tool_cannot_take_the_place_of_the_platforms(tmp_path: Path) -> None:
     async with controlled(tmp_path) as made:
         impostor = replace(made.mesh.tool(PLATFORM, domain="support"), contract=Contract("the impostor's", ()))
