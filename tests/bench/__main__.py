@@ -11,8 +11,10 @@ from tests.bench.figures import record
 
 REPO = Path(__file__).parents[2]
 # In the order in which they disturb each other least.
-NAMES = ("data_path", "rules", "blocks", "records", "fleet", "fanout", "up", "hostile", "restart")
-NAMES += ("model", "passages", "questions")
+NAMES = (
+    *("data_path", "rules", "blocks", "records", "fleet", "fanout", "up", "hostile", "restart"),
+    *("model", "passages", "questions"),
+)
 
 
 def main() -> None:
