@@ -19,6 +19,8 @@ Ranges = tuple[tuple[int, int], ...]
 
 LAST = 0x10FFFF
 DELETE = 0x7F
+# Behind the control characters that follow it.
+CONTROLS_END = 0xA0
 # What stands in JSON as it is: no quote, backslash, control character, nor half of a surrogate pair.
 ANY: Ranges = ((0x20, 0x21), (0x23, 0x5B), (0x5D, 0x7E), (0x80, 0xD7FF), (0xE000, LAST))
 ASCII: Ranges = ANY[:3]
@@ -135,9 +137,7 @@ class _Char(_Node):
     def text(self, floor: int, cap: int) -> str:
         if self.ranges[0][0] == self.ranges[-1][1]:
             return _escaped(self.ranges[0][0], "^$\\.*+?()[]{}|")
-        if self.ranges[-1][1] == LAST:
-            # Halves of surrogate pairs need no mention: no text has them.
-            return f"[^{_ranges(each for each in _without(((0, LAST),), self.ranges) if each != (0xD800, 0xDFFF))}]"
+        # Never what it is not: of bytes that are no text, a decoder then takes some for characters (xgrammar 0.2.8).
         return f"[{_ranges(self.ranges)}]"
 
     def last(self) -> int:
@@ -387,4 +387,4 @@ def _ranges(ranges: Iterable[tuple[int, int]]) -> str:
 def _escaped(point: int, special: str) -> str:
     if chr(point) in special:
         return f"\\{chr(point)}"
-    return chr(point) if ord(" ") <= point != DELETE else f"\\x{point:02x}"
+    return f"\\x{point:02x}" if point < ord(" ") or DELETE <= point < CONTROLS_END else chr(point)

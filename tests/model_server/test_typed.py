@@ -55,7 +55,9 @@ async def test_an_answer_is_a_message_and_says_what_it_is_from() -> None:
     said: Untyped = found.message
     assert (said.summary, said.urgency, found.repair_count, found.warning) == ("It is broken", 2, 0, "means nothing")
     assert found.provenance.model == "tiny"
-    assert call.usage == pb.Usage(input_token_count=len(engine.written[0].asked), output_token_count=len(TICKET))
+    assert call.usage == pb.Usage(
+        input_token_count=len(engine.written[0].asked.encode()), output_token_count=len(TICKET)
+    )
 
 
 async def test_the_model_is_held_to_the_schema_told_it_and_given_room_for_the_longest_message() -> None:

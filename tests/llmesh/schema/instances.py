@@ -14,6 +14,9 @@ from hypothesis import strategies as st
 from llmesh.schema import Limits
 
 PLAIN = st.characters(codec="utf-8", exclude_characters='"\\\x7f', min_codepoint=0x20)
+# All that JSON holds as it is: the same characters, as schemas name them and as hypothesis need not list them.
+NAMED = "[ !#-\\[\\]-~\\x80-\ud7ff\ue000-\U0010ffff]"
+INVERTED = r'[^\x00-\x1f"\\\x7f\ud800-\udfff]'
 KEYS = string.ascii_letters + string.digits + "_.-"
 
 
@@ -28,7 +31,7 @@ def instances(schema: Mapping[str, Untyped]) -> st.SearchStrategy[Untyped]:  # n
         case "boolean":
             return st.booleans()
         case "string":
-            pattern: str = schema["pattern"]
+            pattern: str = schema["pattern"].replace(NAMED, INVERTED)
             return st.from_regex(pattern.removeprefix("^").removesuffix("$"), fullmatch=True)
         case "integer":
             return st.integers(schema["minimum"], schema["maximum"])
