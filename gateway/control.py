@@ -42,8 +42,9 @@ log = logging.getLogger(__name__)
 
 # How long callers wait to see a new catalog when Envoy is away.
 SHOW_AFTER_S = 1.0
-# The same when one is there and says nothing, as it does for seconds while it takes up thousands of tools; and of one
-# stage of a change, until Envoy holds the one before. Calls fail if it comes too soon.
+# The same when one is there and says nothing, as it does for seconds while it takes up thousands of tools.
+SILENT_AFTER_S = 3.0
+# The same of one stage of a change, until Envoy holds the one before; calls fail if it comes too soon.
 STAGE_AFTER_S = 10.0
 
 
@@ -213,7 +214,7 @@ class Control:
             self._tools = catalog.tools
             await self._route(catalog.tools, clock)
         # Many tools take a slow Envoy longer than that: it is waited for while it gets on with them.
-        if await self._publisher.settled(silent_s=STAGE_AFTER_S if self._publisher.streams else SHOW_AFTER_S):
+        if await self._publisher.settled(silent_s=SILENT_AFTER_S if self._publisher.streams else SHOW_AFTER_S):
             await self._blocks_are_taken()
         await self._shown.post(self._callable(catalog.tools), catalog.reports)
 
