@@ -20,7 +20,7 @@ from tests.e2e.traffic import Traffic
 from tests.eventually import eventually
 
 # A gateway takes two seconds to start, and many more beside other tests.
-BACK_WITHIN_S = 60.0
+BACK_WITHIN_S = 180.0
 
 
 @pytest.fixture(scope="module")
