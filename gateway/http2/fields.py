@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from hpack import HPACKError
-from hpack.huffman_table import decode_huffman
+from hpack.huffman_table import HUFFMAN_COMPLETE, HUFFMAN_EMIT_SYMBOL, HUFFMAN_FAIL, HUFFMAN_TABLE
 from hpack.table import HeaderTable
 
 from gateway.http2.frames import PeerError, Reason
@@ -139,7 +139,39 @@ def _text(block: bytes, at: int) -> tuple[bytes, int]:
         raise HPACKError("a text without an end")
     if not coded:
         return text, at
-    return (_decode_short if size <= _SHORT_BYTES else decode_huffman)(text), at
+    return (_decode_short if size <= _SHORT_BYTES else _decode)(text), at
 
 
-_decode_short = lru_cache(_SHORT_KEPT)(decode_huffman)
+class _Steps(dict[int, tuple[int, bytes, bool]]):
+    """Huffman's code, a byte for a step: where it leads, what it says, and whether a text may end there.
+
+    By where the bytes before have led, and the byte. Each is made once, when it is needed: hpack's table takes half a
+    byte for a step, and so several times as long.
+    """
+
+    def __missing__(self, key: int) -> tuple[int, bytes, bool]:
+        state, flags, said = key >> 8, 0, bytearray()
+        for half in (key >> 4 & 0xF, key & 0xF):
+            state, flags, symbol = HUFFMAN_TABLE[state << 4 | half]
+            if flags & HUFFMAN_FAIL:
+                raise HPACKError("a text that is not in Huffman's code")
+            if flags & HUFFMAN_EMIT_SYMBOL:
+                said.append(symbol)
+        self[key] = step = state << 8, bytes(said), bool(flags & HUFFMAN_COMPLETE)
+        return step
+
+
+_STEPS = _Steps()
+
+
+def _decode(text: bytes) -> bytes:
+    state, may_end, made = 0, True, bytearray()
+    for byte in text:
+        state, said, may_end = _STEPS[state | byte]
+        made += said
+    if not may_end:
+        raise HPACKError("a text that ends in the middle of Huffman's code")
+    return bytes(made)
+
+
+_decode_short = lru_cache(_SHORT_KEPT)(_decode)
