@@ -131,6 +131,9 @@ def http2_options(streams: int = MAX_STREAMS) -> dict[str, Untyped]:
     """What a caller's connection may do, as the fields of Envoy's Http2ProtocolOptions."""
     return {
         "max_concurrent_streams": {"value": streams},
+        # What a caller cannot read of one tool's answer must not stay in the table that later answers of all tools
+        # refer to: gRPC's C core keeps the error with the entry.
+        "hpack_table_size": {"value": 0},
         # What one caller may have Envoy hold of its calls.
         "initial_stream_window_size": {"value": HELD_BYTES},
         "initial_connection_window_size": {"value": 16 << 20},

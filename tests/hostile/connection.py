@@ -25,6 +25,8 @@ TIMEOUT_S = 60.0
 HEADER_BYTES = 9
 # The largest payload that a peer takes unless it says otherwise.
 FRAME_BYTES = 16384
+# How large the table of header fields is that a peer keeps unless it says otherwise (RFC 7541, HTTP/2's settings).
+TABLE_BYTES = 4096
 
 Header = tuple[bytes, bytes]
 
@@ -164,6 +166,7 @@ class Connection:
                 self._pong = True
             case SettingsFrame() if "ACK" not in frame.flags:
                 self.send(SettingsFrame(flags=["ACK"]))
+                self._encoder.header_table_size = frame.settings.get(SettingsFrame.HEADER_TABLE_SIZE, TABLE_BYTES)
             case _:
                 pass
         answer.ended |= "END_STREAM" in frame.flags
