@@ -20,6 +20,7 @@ from tests.eventually import eventually
 
 UNAVAILABLE, INTERNAL = grpc.StatusCode.UNAVAILABLE.name, grpc.StatusCode.INTERNAL.name
 DENIED, UNIMPLEMENTED = grpc.StatusCode.PERMISSION_DENIED.value[0], grpc.StatusCode.UNIMPLEMENTED.value[0]
+LATE = grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
 # What a fan-out may take, and how late the machine may be that tells.
 BUDGET_S, LATE_S = 15.0, 5.0
 # Beside the rules of the tests' own domain.
@@ -132,6 +133,21 @@ async def test_metrics_tell_what_runs_and_how_it_ended(mesh: RunningMesh) -> Non
         's_total{end="left"}': 1,
         '_branches_total{code="ok"}': COUNT,
     }
+
+
+async def test_a_fan_out_whose_time_is_up_tells_what_became_of_each_branch(mesh: RunningMesh) -> None:
+    fan = Fan()
+    async with fan.serving(mesh, *FAN), caller(mesh) as asking:
+        await eventually(lambda: eight_answer(asking))
+
+        async def is_told_in_time() -> None:
+            told = await asking.told("Slow", timeout_s=3, completion=pb.COMPLETION_BEST_EFFORT)
+            assert told[-1].summary.end == pb.Summary.END_DEADLINE
+            assert [each.status.code for message in told for each in message.branches] == [LATE] * COUNT
+
+        # Not each time on a machine that is busy: there is a tenth of a second for it.
+        await eventually(is_told_in_time)
+        await nothing_is_left(mesh, fan)
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped"])
