@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 # An error's details need the rest of gRPC's 8 KiB.
 _PROVENANCE_OF_ERROR_MAX_BYTES = 2048
-_EARLY_S = 0.05
+_EARLY_S = 0.1
 _EARLY_SHARE = 0.05
 
 

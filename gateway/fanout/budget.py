@@ -8,10 +8,10 @@ from gateway.snapshot.fanout import DEFAULT_S
 
 __all__ = ["Budget", "split"]
 
-# Of the time there is, what is kept to answer; but no more than it ever takes. A third of it passes unused: so long
-# before the deadline the SDK ends every stream of answers.
+# Of the time there is, what is kept to answer; but no more than it ever takes. In the last of it, a third to a
+# half, the SDK ends every stream of answers.
 KEPT_SHARE = 0.15
-KEPT_MOST_S = 0.15
+KEPT_MOST_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)

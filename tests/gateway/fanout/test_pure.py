@@ -162,13 +162,13 @@ def test_answers_of_very_many_entries_are_not_merged_however_small_they_are(stat
 def test_some_of_the_time_is_kept_to_answer_and_most_is_the_branches(remaining_s: float) -> None:
     budget = split(remaining_s)
     assert budget.whole_s == pytest.approx(remaining_s)
-    assert 0 < budget.kept_s <= 0.15
+    assert 0 < budget.kept_s <= 0.2
     assert budget.branch_s >= remaining_s * 0.84
 
 
 @given(remaining_s=st.floats(min_value=1e-6, max_value=86_400))
 def test_there_is_time_to_answer_before_the_sdk_ends_the_answer(remaining_s: float) -> None:
-    assert split(remaining_s).kept_s >= 2.9 * early_s(remaining_s)
+    assert split(remaining_s).kept_s >= 1.9 * early_s(remaining_s)
 
 
 @given(first=st.floats(min_value=1e-6, max_value=86_400), more=st.floats(min_value=0, max_value=86_400))
