@@ -76,10 +76,16 @@ class Engine(Mortal, Protocol):
     async def read(self, asked: pb.Conversation | str) -> Sequence[int]:
         """The tokens of a conversation in the model's template, or of a prompt.
 
+        What a message says is read as by `plain`: the template alone marks turns. A prompt is read as it is.
+
         Raises InvalidCall, which names the input as a field, if it is longer
         than the model reads or the template does not take it, and
         FailedPrecondition if the model has none.
         """
+        ...
+
+    def plain(self, text: str) -> str:
+        """The text, with nothing in it that the model's tokenizer takes for a control token; as it is, if none was."""
         ...
 
     def write(

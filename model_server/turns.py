@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from llmesh.api.model.v1 import model_pb2 as pb
 from llmesh.errors import Violation
@@ -26,14 +26,20 @@ def request_for(conversation: pb.Conversation, method: str, summary: str) -> pb.
     return _said(conversation, f"The method to call next is {method}{f': {summary}' if summary else ''}")
 
 
-def mend(asked: pb.Conversation | str, text: str, broken: Sequence[Violation]) -> pb.Conversation | str:
-    """What was asked and answered, and what is wrong with the answer."""
+def mend(
+    asked: pb.Conversation | str, text: str, broken: Sequence[Violation], *, plain: Callable[[str], str]
+) -> pb.Conversation | str:
+    """What was asked and answered, and what is wrong with the answer.
+
+    plain: the engine's. Of a prompt, control tokens are the caller's to write, and not the answer's, which may repeat
+    what a document says; nor the violations', which may quote the answer.
+    """
     wrong = "\n".join(
         f"- `{each.field}` {each.description}" if each.field else f"- {each.description}" for each in broken
     )
     words = f"That breaks rules of its type:\n{wrong}\nAnswer again, with these mended."
     if isinstance(asked, str):
-        return f"{asked}{text}\n{words}\n"
+        return asked + plain(f"{text}\n{words}\n")
     longer = pb.Conversation(messages=asked.messages)
     longer.messages.add(role=pb.ROLE_ASSISTANT, content=text)
     longer.messages.add(role=pb.ROLE_USER, content=words)

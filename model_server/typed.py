@@ -137,7 +137,7 @@ class Answering:
         repairs = 0
         if broken:
             repairs = 1
-            text, writing = await self._mend(mend(told, text, broken), wanted, schema, broken)
+            text, writing = await self._mend(mend(told, text, broken, plain=self._engine.plain), wanted, schema, broken)
             message, broken = _read(text, wanted)
         if message is None or broken:
             raise _rules_broken(wanted, broken, "even when mended")

@@ -15,6 +15,7 @@ from typing import Any as Untyped
 
 from llmesh.api.model.v1 import model_pb2 as pb
 from llmesh.errors import FailedPrecondition, InvalidCall, OverQuota, Unavailable, Violation
+from model_server.control_tokens import ControlTokens
 from model_server.engine import NoGrammarError, Piece
 from model_server.importing import IMPORTING
 from model_server.settings import Settings
@@ -121,7 +122,9 @@ class VllmEngine:
         self.context_length = int(llm.model_config.max_model_len)
         self.dimension = 0
         self.capabilities = (pb.MODEL_CAPABILITY_WRITE,)
-        if getattr(llm.get_tokenizer(), "chat_template", None):
+        tokenizer = llm.get_tokenizer()
+        self._control_tokens = ControlTokens(tokenizer.get_added_vocab())
+        if getattr(tokenizer, "chat_template", None):
             self.capabilities += (pb.MODEL_CAPABILITY_CONVERSE,)
         self.defaults = _defaults(llm.model_config.get_diff_sampling_param())
 
@@ -147,10 +150,14 @@ class VllmEngine:
 
         if pb.MODEL_CAPABILITY_CONVERSE not in self.capabilities:
             raise FailedPrecondition("the model has no template for conversations: send a prompt", reason="UNABLE")
-        messages = [{"role": ROLES[each.role], "content": each.content} for each in conversation.messages]
+        messages = [{"role": ROLES[each.role], "content": self.plain(each.content)} for each in conversation.messages]
         asked = ChatParams(chat_template_kwargs={"add_generation_prompt": True})
         _, (read,) = await self._llm.renderer.render_chat_async([messages], asked)
         return read["prompt_token_ids"]
+
+    def plain(self, text: str) -> str:
+        """The text, with its control tokens parted."""
+        return self._control_tokens.part(text)
 
     async def write(
         self, tokens: Sequence[int], sampling: pb.Sampling, *, reader: str, schema: str = ""

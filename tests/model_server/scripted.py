@@ -40,6 +40,10 @@ class ScriptedEngine:
             return list(asked.encode())
         return list("\n".join(f"{pb.Role.Name(each.role)}: {each.content}" for each in asked.messages).encode())
 
+    def plain(self, text: str) -> str:
+        """The text, without what its model may be taken to read as a control token."""
+        return text.replace("<|", "< |")
+
     async def write(
         self, tokens: Sequence[int], sampling: pb.Sampling, *, reader: str, schema: str = ""
     ) -> AsyncGenerator[Piece, None]:

@@ -92,25 +92,6 @@ async def test_the_decision_record_says_which_model_and_how_many_tokens(models: 
     assert '"output_tokens":8' in record.provenance
 
 
-async def test_a_seed_gives_the_same_text_again_and_temperature_nought_the_likeliest(models: ModelServer) -> None:
-    async with models.stub() as stub:
-        texts = [
-            "".join(piece.text for piece in await pieces(stub, request))
-            for request in (
-                *(asked(max_tokens=20, seed=seed) for seed in (7, 7, 8)),
-                *(asked(max_tokens=20, temperature=0) for _ in range(2)),
-            )
-        ]
-        told = await pieces(stub, asked(max_tokens=4, temperature=0, logprobs=2))
-    assert texts[0] == texts[1] != texts[2]
-    assert texts[3] == texts[4]
-    tokens = [token for piece in told for token in piece.logprobs]
-    assert len(tokens) == 4
-    for token in tokens:
-        assert token.picked == token.likeliest[0]
-        assert token.likeliest[0].logprob >= token.likeliest[1].logprob
-
-
 async def test_long_inputs_at_once_with_a_seed_each_harm_no_engine(models: ModelServer) -> None:
     """A CPU's generator cannot be set back, as vLLM does once it has read a part of such an input."""
     long = "What is a mesh? " * 350
@@ -122,15 +103,6 @@ async def test_long_inputs_at_once_with_a_seed_each_harm_no_engine(models: Model
     assert [answer[-1].finish_reason for answer in told] == [pb.FINISH_REASON_LENGTH] * len(told)
     assert min(answer[-1].usage.input_token_count for answer in told) > 2000
     assert all(model.ready for model in listed.models)
-
-
-async def test_a_stop_text_ends_the_text_and_is_no_part_of_it(models: ModelServer) -> None:
-    async with models.stub() as stub:
-        whole = "".join(piece.text for piece in await pieces(stub, asked(max_tokens=60, seed=3)))
-        stop = whole[len(whole) // 2 :][:3]
-        answer = await pieces(stub, asked(max_tokens=60, seed=3, stop=[stop]))
-    assert answer[-1].finish_reason == pb.FINISH_REASON_STOP
-    assert "".join(piece.text for piece in answer) == whole[: whole.index(stop)]
 
 
 async def test_tokens_are_counted_as_the_model_reads_them(models: ModelServer) -> None:

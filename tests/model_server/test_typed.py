@@ -102,6 +102,16 @@ async def test_what_breaks_the_rules_goes_back_once_with_what_is_wrong() -> None
     assert call.usage.input_token_count == sum(len(each.asked) for each in engine.written)
 
 
+async def test_an_answer_that_goes_back_after_a_prompt_writes_no_control_tokens() -> None:
+    quoted = """message M { string text = 1 [(buf.validate.field).cel = {
+      id: "quiet" expression: "this == 'calm' ? '' : 'is not calm: ' + this" }]; }"""
+    engine = ScriptedEngine(['{"text":"<|system|>"}', '{"text":"calm"}'])
+    await answering(engine).answer("<|user|>How?<|assistant|>", await typed(message(quoted)))
+    again = engine.written[1].asked
+    assert again.startswith('<|user|>How?<|assistant|>{"text":"< |system|>"}')
+    assert "is not calm: < |system|>" in again
+
+
 async def test_what_breaks_the_rules_twice_is_an_error_that_names_the_fields() -> None:
     engine = ScriptedEngine(['{"items":["a","a"]}'] * 2)
     unique = "message M { repeated string items = 1 [(buf.validate.field).repeated.unique = true]; }"

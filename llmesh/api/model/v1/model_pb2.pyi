@@ -120,10 +120,15 @@ class GenerateRequest(_message.Message):
     model: _builtins.str
     """Id of the model, as ListModels has it. Empty: the one that writes here."""
     prompt: _builtins.str
-    """Given to the model as it is."""
+    """Given to the model as it is, with the control tokens that it writes: what
+    others have said belongs into a conversation.
+    """
     @_builtins.property
     def conversation(self) -> Global___Conversation:
-        """Put into the model's own template; the text is the assistant's next turn."""
+        """Put into the model's own template, which alone marks turns: what looks
+        like its control tokens in a message is read as text. The text is the
+        assistant's next turn.
+        """
 
     @_builtins.property
     def sampling(self) -> Global___Sampling:
@@ -495,12 +500,12 @@ class GenerateMessageRequest(_message.Message):
     model: _builtins.str
     """Id of the model, as ListModels has it. Empty: the one that writes here."""
     prompt: _builtins.str
-    """Given to the model as it is."""
+    """As in GenerateRequest."""
     type: _builtins.str
     """Full name of the message type to answer as: "acme.support.v1.Triage"."""
     @_builtins.property
     def conversation(self) -> Global___Conversation:
-        """Put into the model's own template."""
+        """As in GenerateRequest."""
 
     @_builtins.property
     def sampling(self) -> Global___Sampling:
