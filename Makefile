@@ -46,7 +46,7 @@ tests/e2e/node/node_modules/.installed: tests/e2e/node/package-lock.json
 	npm ci --prefix tests/e2e/node --no-audit --no-fund --silent
 	@touch $@
 
-bench: setup model ## Measure every figure; `make bench-NAME` for one: data-path, rules, blocks, records, fleet, fanout, up, hostile, restart, model, passages, questions
+bench: setup model ## Measure every figure; `make bench-NAME` for one: data-path, rules, blocks, records, fleet, fanout, up, hostile, restart, model, passages, questions, search
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m docs.generate
 

@@ -25,6 +25,8 @@ BENCHMARKS: Mapping[str, str] = {
     "fleet": "Tools that run before the clock does: how soon all can be called, how soon one more can, and what each "
     "costs.",
     "up": "`llmesh up --detach` with the reference tools, where it has run before.",
+    "search": "150 labelled questions, asked of some 2,000 tools; half of them share no word with the name of a tool "
+    "that serves them.",
     "hostile": "Good calls go on while hostile tools and callers do what they can.",
     "passages": "100,000 vectors of 384 numbers are searched one query at a time, in one thread: by the index that "
     "retrieval tools use, and by looking at all of them in numpy. tests/bench/passages.py says what they are.",
@@ -83,6 +85,11 @@ FIGURES: Mapping[str, str] = {
     "gateway_mb_1000": "memory of the gateway with 1,000 tools",
     "up_to_first_call_s": "until the first good call",
     "up_returns_s": "until the command returns",
+    "toolsearch_recall5_hybrid": "share of the questions with a tool that serves them among the first five",
+    "toolsearch_recall5_words": "the same by words alone, as without a model server",
+    "toolsearch_recall5_meanings": "the same by meanings alone",
+    "toolsearch_2000_cpu_ms": "CPU time of a search among them, its query's vector at hand, the median",
+    "toolsearch_10000_cpu_ms": "the same among five times as many",
     "hostile_harm": "good calls that failed",
     "hostile_tools": "hostile tools",
     "hostile_callers": "attacks by callers",

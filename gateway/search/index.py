@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gateway.search.ranking import Flags, Ranking
 from gateway.search.vectors import Vector, Vectors
@@ -20,11 +21,10 @@ _WORDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a tool is found by: words with how often they count, and what it is for. key: of its meaning's vector."""
+    """What a tool is found by: words with how often they count, and texts of what it is for, by their vectors' keys."""
 
     words: Mapping[str, int]
-    meaning: str
-    key: bytes
+    meanings: Mapping[bytes, str]
 
 
 class Index:
@@ -35,11 +35,13 @@ class Index:
         self.entries = entries
         self.vectors = vectors
         self.services = tuple(entries)
+        # The place of each service's name among the names.
+        self._places = np.argsort(np.argsort(np.array(self.services, dtype=np.str_)))
         self._ranking = ranking or Ranking([entry.words for entry in entries.values()])
-        keys = [entry.key for entry in entries.values()]
-        self._known = np.array([key in vectors.known for key in keys], dtype=np.bool_)
+        meant = [_meant(entry, vectors) for entry in entries.values()]
+        self._known = np.array([each is not None for each in meant], dtype=np.bool_)
         # Those of the tools that have one, a row each.
-        self._rows = np.array([vectors.known[key] for key in keys if key in vectors.known], dtype=np.float32)
+        self._rows = np.array([each for each in meant if each is not None], dtype=np.float32)
 
     def with_(self, vectors: Vectors) -> Index:
         """The same tools, with these vectors."""
@@ -54,10 +56,11 @@ class Index:
         scores = self._ranking.shares(asked, among)
         if meaning is not None and len(self._rows):
             scores *= _WORDS
-            # Of no other row, not even in the last digit: how sums are rounded may hang on how many rows there are.
-            scores[self._known & among] += self._rows[among[self._known]] @ meaning
-        hits = [(self.services[at], float(scores[at])) for at in np.flatnonzero(scores > 0)]
-        return sorted(hits, key=lambda hit: (-hit[1], hit[0]))
+            # Row by row: how a product of matrices is rounded hangs on how many rows there are, unseen ones too.
+            scores[self._known & among] += np.vecdot(self._rows, meaning)[among[self._known]]
+        order: NDArray[np.intp] = np.lexsort((self._places, -scores))
+        best: list[int] = order[: np.count_nonzero(scores > 0)].tolist()
+        return list(zip((self.services[at] for at in best), scores[best].tolist(), strict=True))
 
     def lacks(self, among: Flags) -> bool:
         """Whether a tool that takes part has no vector."""
@@ -66,4 +69,13 @@ class Index:
 
 def missing(entries: Iterable[Entry], vectors: Vectors) -> dict[bytes, str]:
     """Meanings that have no vector, by their keys."""
-    return {entry.key: entry.meaning for entry in entries if entry.key not in vectors.known}
+    return {key: text for entry in entries for key, text in entry.meanings.items() if key not in vectors.known}
+
+
+def _meant(entry: Entry, vectors: Vectors) -> Vector | None:
+    """The mean of the vectors of what a tool is for; None while one is missing.
+
+    A question is often near to one sentence alone: the mean keeps it, where a model dilutes it in the whole.
+    """
+    several = [vectors.known[key] for key in entry.meanings if key in vectors.known]
+    return np.array(several).mean(axis=0) if len(several) == len(entry.meanings) else None

@@ -53,7 +53,7 @@ class Learner:
             while wanted := missing(several, await self.vectors()):
                 await self._make(dict(islice(wanted.items(), BATCH)))
         finally:
-            await self._save(before, {entry.key for entry in several})
+            await self._save(before, {key for entry in several for key in entry.meanings})
 
     async def _make(self, texts: dict[bytes, str]) -> None:
         from gateway.search.vectors import read

@@ -17,7 +17,7 @@ from gateway.catalog import Catalog, Tool
 from gateway.clock import Clock
 from gateway.search.embedding import why_not
 from gateway.search.learner import Learner
-from gateway.search.texts import meaning_of, words_of
+from gateway.search.texts import meanings_of, words_of
 from governance.words import Caller
 from llmesh.embedding import MODELS, Embedded, NotEmbeddedError
 
@@ -226,5 +226,4 @@ def _entry(before: tuple[Tool, Entry] | None, tool: Tool) -> Entry:
         old, entry = before
         if (old.domain, old.contract.digest, old.sheet) == (tool.domain, tool.contract.digest, tool.sheet):
             return entry
-    meaning = meaning_of(tool)
-    return Entry(words_of(tool), meaning, key_of(meaning))
+    return Entry(words_of(tool), {key_of(text): text for text in meanings_of(tool)})

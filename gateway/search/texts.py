@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -12,12 +13,15 @@ from gateway.search.words import humps, tokens
 from governance.contract.types import messages
 from llmesh.api.options.v1 import options_pb2 as options
 
-__all__ = ["meaning_of", "words_of"]
+__all__ = ["meanings_of", "words_of"]
 
 # How often a text counts.
 _NAME, _SUMMARY, _DOMAIN, _TYPE, _FIELD = 4, 2, 2, 2, 1
 # A model reads a few hundred words.
 _MEANING_CHARS = 2000
+_SENTENCE = re.compile(r"(?<=[.!?])\s+")
+# The others are in the whole.
+_SENTENCES = 8
 
 
 def words_of(tool: Tool) -> Mapping[str, int]:
@@ -29,10 +33,12 @@ def words_of(tool: Tool) -> Mapping[str, int]:
     return found
 
 
-def meaning_of(tool: Tool) -> str:
-    """What the tool is for, as it says itself; never empty."""
+def meanings_of(tool: Tool) -> list[str]:
+    """What the tool is for, as it says itself: its name and summary, then the summary's sentences; never empty."""
     name = " ".join(humps(tool.service.rpartition(".")[2])).lower()
-    return f"{tool.sheet.name or name}: {tool.sheet.summary or name}"[:_MEANING_CHARS]
+    summary = tool.sheet.summary[:_MEANING_CHARS].strip() or name
+    whole = f"{tool.sheet.name or name}: {summary}"[:_MEANING_CHARS]
+    return [whole, *_SENTENCE.split(summary)[:_SENTENCES]]
 
 
 def _texts_of(tool: Tool) -> Iterator[tuple[str, int]]:

@@ -13,7 +13,7 @@ REPO = Path(__file__).parents[2]
 # In the order in which they disturb each other least.
 NAMES = (
     *("data_path", "rules", "blocks", "records", "fleet", "fanout", "up", "hostile", "restart"),
-    *("model", "passages", "questions"),
+    *("model", "passages", "questions", "search"),
 )
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gateway.catalog import Tool
 from gateway.search.index import Entry, Index, missing
 from gateway.search.ranking import Ranking
-from gateway.search.texts import meaning_of, words_of
+from gateway.search.texts import meanings_of, words_of
 from gateway.search.vectors import NONE, Vectors, key_of
 from llmesh.api.options.v1 import options_pb2
 from tests.gateway.services.world import DOC_SEARCH, ESCALATIONS, TICKET_TOOL, small_mesh
@@ -97,23 +97,65 @@ def test_nothing_is_told_of_meanings_of_tools_that_do_not_take_part() -> None:
     assert index.rank("?", np.array([False, True]), _vector(0, 1)) == [("b", pytest.approx(1))]
 
 
+@given(st.integers(0, 2**32 - 1), st.lists(st.booleans(), min_size=1, max_size=50))
+def test_scores_by_meaning_are_those_of_a_mesh_of_the_tools_that_take_part_to_the_last_digit(
+    seed: int, parts: list[bool]
+) -> None:
+    rows = np.random.default_rng(seed).standard_normal((len(parts), 384)).astype(np.float32)
+    vectors = Vectors("m", {key_of(str(at)): row for at, row in enumerate(rows)})
+    entries = {f"tool{at}": _entry(f"word{at}", str(at)) for at in range(len(parts))}
+    alone = Index({name: entry for (name, entry), part in zip(entries.items(), parts, strict=True) if part}, vectors)
+    asked = rows.mean(axis=0)
+    found = Index(entries, vectors).rank("word0 word1", np.array(parts), asked)
+    assert found == alone.rank("word0 word1", _all(alone), asked)
+
+
 def test_only_meanings_without_a_vector_are_missing() -> None:
     entries = [_entry("a", "north"), _entry("b", "east")]
     vectors = Vectors("m", {key_of("north"): _vector(0, 1)})
     assert missing(entries, vectors) == {key_of("east"): "east"}
 
 
-def test_tool_says_what_it_is_for() -> None:
-    assert meaning_of(small_mesh()[TICKET_TOOL]) == "Tickets: Keeps the customers' tickets."
+def test_tool_is_found_by_what_one_of_its_sentences_means() -> None:
+    vectors = Vectors("m", {key_of("north, then west"): _vector(0, 1), key_of("west"): _vector(1, 0)})
+    one, both = _entry("a", "north, then west"), _entry("b", "north, then west", "west")
+    index = Index({"a": one, "b": both}, vectors)
+    assert index.rank("?", _all(index), _vector(1, 0)) == [("b", pytest.approx(0.5))]
+
+
+def test_tool_of_which_one_sentence_has_no_vector_is_found_by_words() -> None:
+    vectors = Vectors("m", {key_of("north"): _vector(0, 1)})
+    index = Index({"a": _entry("a", "north", "west")}, vectors)
+    assert index.lacks(_all(index))
+    assert index.rank("?", _all(index), _vector(0, 1)) == []
+    assert [name for name, _ in index.rank("a", _all(index), _vector(0, 1))] == ["a"]
+
+
+def test_tool_says_what_it_is_for_whole_and_sentence_by_sentence() -> None:
+    sheet = options_pb2.Tool(name="Leases", summary="Keeps rental contracts. Warns in time! Of what?")
+    whole, *sentences = meanings_of(replace(small_mesh()[TICKET_TOOL], sheet=sheet))
+    assert whole == "Leases: Keeps rental contracts. Warns in time! Of what?"
+    assert sentences == ["Keeps rental contracts.", "Warns in time!", "Of what?"]
 
 
 def test_tool_that_says_nothing_is_known_by_its_name() -> None:
-    assert meaning_of(replace(small_mesh()[DOC_SEARCH], sheet=options_pb2.Tool())) == "doc search: doc search"
+    assert meanings_of(replace(small_mesh()[DOC_SEARCH], sheet=options_pb2.Tool())) == [
+        "doc search: doc search",
+        "doc search",
+    ]
 
 
 def test_what_a_hostile_tool_says_is_cut() -> None:
-    sheet = options_pb2.Tool(name="x", summary="y" * 100_000)
-    assert len(meaning_of(replace(small_mesh()[DOC_SEARCH], sheet=sheet))) == 2000
+    sheet = options_pb2.Tool(name="x", summary="y. " * 100_000)
+    whole, *sentences = meanings_of(replace(small_mesh()[DOC_SEARCH], sheet=sheet))
+    assert len(whole) == 2000
+    assert sentences == ["y."] * 8
+
+
+def test_no_sentence_is_empty_where_the_rest_is_cut() -> None:
+    sheet = options_pb2.Tool(summary="y" * 1998 + ". And more.")
+    _, *sentences = meanings_of(replace(small_mesh()[DOC_SEARCH], sheet=sheet))
+    assert sentences == ["y" * 1998 + "."]
 
 
 def _rank(index: Index, query: str) -> list[tuple[str, float]]:
@@ -125,7 +167,7 @@ def _all(index: Index) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
 
 
 def _index(tools: Iterable[Tool]) -> Index:
-    return Index({tool.service: Entry(words_of(tool), tool.service, b"") for tool in tools}, NONE)
+    return Index({tool.service: Entry(words_of(tool), {key_of(tool.service): tool.service}) for tool in tools}, NONE)
 
 
 def _meaning(meanings: dict[str, str], **vectors: tuple[float, float]) -> Index:
@@ -133,8 +175,8 @@ def _meaning(meanings: dict[str, str], **vectors: tuple[float, float]) -> Index:
     return Index({name: _entry(name, meaning) for name, meaning in meanings.items()}, Vectors("m", known))
 
 
-def _entry(name: str, meaning: str) -> Entry:
-    return Entry({name: 1}, meaning, key_of(meaning))
+def _entry(name: str, *meanings: str) -> Entry:
+    return Entry({name: 1}, {key_of(text): text for text in meanings})
 
 
 def _vector(*numbers: float) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
