@@ -14,15 +14,18 @@ import grpc
 
 from llmesh._client import AUTHORITY_VARIABLE, Mesh, MeshChannel
 from llmesh.certificates import own_certificate
-from llmesh.errors import ToolFailed
+from llmesh.errors import ToolFailed, Unavailable
 from llmesh.fanout import FansOut, Opened
 from llmesh.home import Home
 
-__all__ = ["DELEGATION_KEY", "MESH_KEY", "DelegatedMesh", "Meshes", "Shared"]
+__all__ = ["AWAY_KEY", "DELEGATION_KEY", "MESH_KEY", "DelegatedMesh", "Meshes", "Shared"]
 
 DELEGATION_KEY = "llmesh-delegation"
 # Where the mesh that gave the token is to be found.
 MESH_KEY = "x-llmesh-mesh"
+# What Envoy says of a call that it let through without asking the gateway for a token: it is away.
+AWAY_KEY = "x-envoy-auth-failure-mode-allowed"
+_RETRY_AFTER_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +55,16 @@ class Meshes:
     def delegated(
         self, method: str, metadata: Mapping[str, str], remaining: Callable[[], float | None]
     ) -> DelegatedMesh:
-        """The mesh for the caller of a call. metadata: the call's. Raises ToolFailed if it was given no token."""
+        """The mesh for the caller of a call. metadata: the call's.
+
+        Raises Unavailable if the gateway was away, which gives a call its token, and ToolFailed if the call is to have
+        none.
+        """
         token, address = metadata.get(DELEGATION_KEY, ""), metadata.get(MESH_KEY, "")
+        if AWAY_KEY in metadata:
+            message = f"the gateway is away, without which {method[1:]} cannot call the others that it uses"
+            facts = {"method": method}
+            raise Unavailable(message, retry_after_s=_RETRY_AFTER_S, reason="NO_DELEGATION", metadata=facts)
         if not token or not address:
             message = (
                 f"{method[1:]} was given no right to call other tools: list them in its contract under `uses`, "

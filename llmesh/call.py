@@ -63,7 +63,8 @@ class Call:
 
         Only the methods that the contract lists under `uses`, and of these what
         the rules permit both to the caller and to this tool; what is refused
-        raises Denied. Raises ToolFailed if the method uses none.
+        raises Denied. Raises ToolFailed if the method uses none, and Unavailable
+        while the gateway is away.
         """
         return self._mesh()
 

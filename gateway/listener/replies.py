@@ -11,7 +11,7 @@ from google.rpc import code_pb2, status_pb2  # pyright: ignore[reportMissingType
 from gateway.listener import floods, quotas, tokens
 from gateway.listener.call_log import SHOWN_PATH
 from gateway.listener.edge import CONTENT, MALFORMED_PATH, MAX_PATH_BYTES, METHOD, TIMEOUT
-from gateway.snapshot import blocks, delegate, refusals
+from gateway.snapshot import blocks, refusals
 from gateway.snapshot.caller import DELEGATION
 from gateway.snapshot.service import call_id
 from gateway.xds.messages import make, pack
@@ -119,7 +119,6 @@ def _to_large_messages() -> Iterator[dict[str, Untyped]]:
 
 
 def _for_tools_that_fail() -> Iterator[dict[str, Untyped]]:
-    yield _told(f"response.code_details == '{delegate.FAILED}'", refusals.undelegated())
     yield _composed(_details_start("overflow"), refusals.OVERLOADED, code_pb2.RESOURCE_EXHAUSTED)
     yield _composed(_details_start(*_CUT_BY), refusals.CUT, code_pb2.UNAVAILABLE)
     # Whatever else: no endpoint is healthy, or none could be connected to.

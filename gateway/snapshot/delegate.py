@@ -2,7 +2,8 @@
 
 Only methods whose contract lists what they use take it; on all other routes
 the filter is off, and costs nothing. The gateway answers it
-(services/tokens.py); while it is away, those methods alone are unavailable.
+(services/tokens.py); while it is away, the tool gets the call without one, and
+is told so: the rules have let the call in, and it can call nobody by it.
 """
 
 from __future__ import annotations
@@ -20,8 +21,6 @@ from llmesh.caller import CALL_ID_KEY
 DELEGATE = "llmesh.delegate"
 # The route's facts, as the gateway is asked with them.
 DOMAIN, USES, DEADLINE_MS = "domain", "uses", "deadline_ms"
-# What Envoy says of a call that got no answer, or a refusal, from the gateway.
-FAILED = "ext_authz_error"
 # How long the gateway may take.
 _TIMEOUT_S = 2
 # What it is told of a call's headers, beside the call's id.
@@ -38,7 +37,9 @@ def delegate(cluster: str) -> Message:
         grpc_service={"envoy_grpc": {"cluster_name": cluster}, "timeout": {"seconds": _TIMEOUT_S}},
         allowed_headers={"patterns": [{"exact": TIMEOUT}, {"exact": CALL_ID_KEY}]},
         metadata_context_namespaces=[CALLER],
-        status_on_error={"code": "ServiceUnavailable"},
+        failure_mode_allow=True,
+        # By a header, llmesh._delegation.AWAY_KEY.
+        failure_mode_allow_header_add=True,
     )
 
 

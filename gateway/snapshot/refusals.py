@@ -103,17 +103,6 @@ def over_quota(quota: str, calls_per_s: int) -> status_pb2.Status:
     )
 
 
-def undelegated() -> status_pb2.Status:
-    """What a caller reads of a method that calls others, while nobody can say what it may call."""
-    return _status(
-        code_pb2.UNAVAILABLE,
-        "the gateway is away, without which this method cannot call the others that it uses; "
-        f"try again in {RETRY_AFTER_S} s",
-        error_details_pb2.RetryInfo(retry_delay=Duration(seconds=RETRY_AFTER_S)),
-        error_details_pb2.ErrorInfo(reason="NO_DELEGATION", domain=ERROR_DOMAIN),
-    )
-
-
 def blocked(block: Block, as_what: str = "") -> status_pb2.Status:
     """What whoever is stopped by a block reads. as_what: what the target is to the call, if not what is called."""
     info = block_info(block)

@@ -53,7 +53,7 @@ async def retrieve(mesh: RunningMesh, query: str) -> RetrieveResponse:
         return await HandbookSearchStub(client.channel).Retrieve(RetrieveRequest(query=query), timeout=30)
 
 
-async def test_passages_are_found_by_meaning_while_there_is_a_model_server(mesh: RunningMesh) -> None:
+async def test_passages_are_found_by_meaning_while_the_model_server_can_be_asked(mesh: RunningMesh) -> None:
     before = await retrieve(mesh, "hound")
     assert (list(before.passages), bool(before.words_alone)) == ([], True)
 
@@ -69,6 +69,14 @@ async def test_passages_are_found_by_meaning_while_there_is_a_model_server(mesh:
         # It asks again ten seconds after it was refused, then twenty.
         found = await eventually(by_meaning, within_s=120)
         assert [passage.citation.title for passage in found.passages] == ["Pets > Dogs"]
+
+        [gateway] = [each for each in mesh.processes if each.name == "gateway"]
+        await asyncio.to_thread(gateway.kill)
+        alone = await retrieve(mesh, "sofa")
+        assert alone.words_alone.startswith("the query was not embedded: the gateway is away")
+        assert [passage.citation.title for passage in alone.passages] == ["Pets > Cats"]
+        mesh.start_gateway()
+        await eventually(by_meaning, within_s=180)
     asked_for = {(caller.subject, caller.actor) for caller in models.callers}
     # The tool itself asked what its passages mean, and the reader what the query does.
     assert {(HANDBOOK, ""), ("ada", HANDBOOK)} <= asked_for

@@ -12,7 +12,7 @@ from echo_tool.service import EchoServicer
 
 import llmesh
 from llmesh import testing
-from llmesh._delegation import DELEGATION_KEY, MESH_KEY, DelegatedMesh, Meshes
+from llmesh._delegation import AWAY_KEY, DELEGATION_KEY, MESH_KEY, DelegatedMesh, Meshes
 
 TOKEN = "head.payload.signature"  # noqa: S105 no token of anybody's
 HELLO = pb.UnaryRequest(text="hello")
@@ -74,6 +74,13 @@ async def test_a_servicer_does_not_see_the_token_and_no_log_does(caplog: pytest.
     assert DELEGATION_KEY not in seen.metadata_keys
     assert TOKEN not in caplog.text
     assert TOKEN not in repr(Meshes(None).delegated("/acme.A/Ask", dict(given), lambda: None))
+
+
+def test_a_method_that_was_called_while_the_gateway_is_away_is_told_so() -> None:
+    with pytest.raises(llmesh.Unavailable, match=r"gateway is away, without which acme.A/Ask cannot call") as raised:
+        Meshes(None).delegated("/acme.A/Ask", {AWAY_KEY: "true"}, lambda: None)
+
+    assert (raised.value.reason, raised.value.retry_after_s) == ("NO_DELEGATION", 1)
 
 
 @pytest.mark.parametrize("given", [{}, {MESH_KEY: "127.0.0.1:1"}, {DELEGATION_KEY: TOKEN}])

@@ -13,13 +13,13 @@ from typing import Any as Untyped
 
 import grpc
 import pytest
-from google.rpc import error_details_pb2  # pyright: ignore[reportMissingTypeStubs]
 from joserfc import jws
 
 from gateway.keys import TURN_S, Keys
 from governance.bundle import parse_bundle
 from governance.delegation import MAX_HOPS, Delegation, derive, refusal
 from governance.words import Caller
+from llmesh._delegation import AWAY_KEY, DELEGATION_KEY
 from llmesh.api.options.v1 import options_pb2 as options
 from llmesh.home import Home
 from tests.e2e.admin import get
@@ -174,19 +174,34 @@ async def test_what_a_caller_may_no_longer_do_no_tool_does_for_them(running: Mes
     assert (await running.call(f"/{C}/Get", given)).info.reason == "NO_RULE_PERMITS"
 
 
-async def test_while_the_gateway_is_away_only_methods_that_use_others_are_unavailable() -> None:
+async def test_while_the_gateway_is_away_tools_are_called_without_a_token_and_told_so() -> None:
     async with mesh(xds=False) as running:
         async with serve_xds(running.publisher, running.folder / "xds.sock", running.tokens()):
             tool = running.tool(A, using("Ask", f"{C}/Get"), method_of("Get"))
             await running.publish(tool, running.tool(C, method_of("Get")), policy=ALL)
-            given = carrying(await delegated(running, f"/{A}/Ask"))
+            given = carrying(minted(path=[f"/{B}/Ask"], methods=[f"/{A}/Ask"]))
+            before = await running.call(f"/{A}/Ask", given)
 
-        answer = await running.call(f"/{A}/Ask")
-        others = [await running.call(f"/{A}/Get"), await running.call(f"/{C}/Get", given)]
+        own, handed_on, other = [
+            await running.call(f"/{A}/Ask"),
+            await running.call(f"/{A}/Ask", given),
+            await running.call(f"/{A}/Get"),
+        ]
+        assert {each.code for each in (before, own, handed_on, other)} == {grpc.StatusCode.OK}
+        # Nor does the tool get the token that its caller came with.
+        assert [DELEGATION_KEY in each.seen for each in (before, own, handed_on)] == [True, False, False]
+        assert [AWAY_KEY in each.seen for each in (before, own, handed_on, other)] == [False, True, True, False]
 
-        assert (answer.code, answer.info.reason) == (grpc.StatusCode.UNAVAILABLE, "NO_DELEGATION")
-        assert answer.detail(error_details_pb2.RetryInfo).retry_delay.seconds == 1
-        assert [each.code for each in others] == [grpc.StatusCode.OK] * 2
+
+async def test_what_the_rules_deny_is_denied_while_the_gateway_is_away() -> None:
+    async with mesh(xds=False) as running:
+        async with serve_xds(running.publisher, running.folder / "xds.sock", running.tokens()):
+            eve = mesh_file(rule("eve", "permit", "caller.subject == 'eve'"))
+            tool = running.tool(A, using("Ask", f"{C}/Get"))
+            await running.publish(tool, policy=policy_of(parse_bundle(eve, {})))
+
+        assert (await running.call(f"/{A}/Ask", bearer(token(sub="eve")))).code is grpc.StatusCode.OK
+        assert (await running.call(f"/{A}/Ask", bearer(token(sub="sam")))).info.reason == "NO_RULE_PERMITS"
 
 
 async def test_what_a_key_signed_is_believed_until_the_next_but_one(running: Mesh, tmp_path: Path) -> None:
