@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import secrets
-import subprocess
-import sys
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -29,6 +25,7 @@ from tests.e2e.mesh import ECHO, READER
 from tests.e2e.recorded import AUDITOR
 from tests.eventually import eventually
 from tests.llmesh.schema.shapes import files
+from tests.model_server.commands import blocked, command
 from tests.model_server.models import (
     AT_ONCE,
     CALL_S,
@@ -42,10 +39,8 @@ from tests.model_server.models import (
     asked,
     chat,
     pieces,
-    wait_answered,
 )
 
-OPS = DevCaller("ops", roles=("editor",), domain="platform")
 AGENT = DevCaller("sam", domain="support")
 ENVOY = "llmesh-envoy"
 # Takes a second at least: 8 texts of up to 256 characters each.
@@ -66,16 +61,6 @@ async def client(models: ModelServer) -> AsyncGenerator[llmesh.Mesh]:
     """The models' mesh, as a reader."""
     async with llmesh.Mesh(models.mesh.address, models.mesh.token(READER)) as mesh:
         yield mesh
-
-
-def command(models: ModelServer, caller: DevCaller, *arguments: str) -> str:
-    """What `llmesh ...` of somebody who has a token says. Raises CalledProcessError if it fails."""
-    mesh = models.mesh
-    told = {"LLMESH_HOME": str(mesh.home.path), "LLMESH_ADDRESS": mesh.address, "LLMESH_TOKEN": mesh.token(caller)}
-    argv = (sys.executable, "-m", "llmesh.cli", *arguments)
-    return subprocess.run(
-        argv, env=os.environ | told, capture_output=True, text=True, check=True, timeout=CALL_S
-    ).stdout
 
 
 async def test_a_call_joins_its_callers_trace_and_so_does_what_it_asks_of_the_mesh(
@@ -120,17 +105,6 @@ async def test_a_model_that_is_blocked_refuses_until_it_is_unblocked(models: Mod
     async with blocked(models, SERVICE):
         await refused()
     assert [piece async for piece in stub.Generate(asked(max_tokens=1), timeout=CALL_S)]
-
-
-@asynccontextmanager
-async def blocked(models: ModelServer, target: str) -> AsyncGenerator[None]:
-    """The method or the service is blocked for as long as the block lasts."""
-    await asyncio.to_thread(command, models, OPS, "block", target, "--reason", "it raves")
-    try:
-        yield
-    finally:
-        await asyncio.to_thread(command, models, OPS, "unblock", target)
-    await wait_answered(models.mesh)
 
 
 async def id_of(call: Any) -> str:
