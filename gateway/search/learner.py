@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,7 +50,8 @@ class Learner:
             self._vectors = before.of(again)
         try:
             while wanted := missing(several, await self.vectors()):
-                await self._make(dict(islice(wanted.items(), BATCH)))
+                # Those of one length together: a batch takes as long as if all its texts were as long as the longest.
+                await self._make(dict(sorted(wanted.items(), key=_length)[:BATCH]))
         finally:
             await self._save(before, {key for entry in several for key in entry.meanings})
 
@@ -75,3 +75,7 @@ class Learner:
             # They are made again after the next start.
             log.exception("vectors could not be kept", extra={"path": str(self._path)})
         log.info("meanings of tools learnt", extra={"texts": len(now.known), "model": now.model})
+
+
+def _length(item: tuple[bytes, str]) -> int:
+    return len(item[1])

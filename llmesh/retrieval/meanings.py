@@ -21,7 +21,7 @@ import grpc
 import numpy as np
 
 from llmesh.embedding import Embedded, NotEmbeddedError, embed, embed_query
-from llmesh.errors import MeshError
+from llmesh.errors import DeadlineExceeded, Denied, MeshError, OverQuota, Unavailable, Unimplemented
 from llmesh.retrieval.asked import Asked, Meaning
 from llmesh.retrieval.nearest import Nearest, Vector
 from llmesh.retrieval.passages import Passages
@@ -37,6 +37,8 @@ PARTLY = "what some passages mean is still being learnt"
 # Texts a call, and rest after it as a multiple of its time: others' calls have most of the model server's.
 BATCH, REST = 16, 3.0
 _BATCH_TIMEOUT_S = 60.0
+# Why the model server makes no vectors that passes, or that others have decided.
+_WAITED_FOR = (DeadlineExceeded, Denied, OverQuota, Unavailable, Unimplemented)
 # After a failure, until it is tried again: twice as long each time, up to 160 s.
 PAUSE_S, _DOUBLINGS = 10.0, 4
 
@@ -84,6 +86,7 @@ class Meanings(AbstractAsyncContextManager["Meanings"]):
         self._woken.set()
         self._is_read = False
         self._failures = 0
+        self._waits = False
         self._running: asyncio.Task[None] | None = None
 
     async def ask(self, query: str, passages: Passages) -> Asked:
@@ -136,20 +139,23 @@ class Meanings(AbstractAsyncContextManager["Meanings"]):
             try:
                 await self._learn()
             except NotEmbeddedError as err:
-                self._failed(str(err))
+                self._failed(str(err), waits=err.away)
             except Exception as err:  # noqa: BLE001 whatever is wrong here must not cost the tool its words
                 self._failed(f"what the passages mean could not be learnt: {err!r}")
             else:
-                self._failures = 0
+                self._failures, self._waits = 0, False
                 continue
             await self._pause(PAUSE_S * 2 ** min(self._failures, _DOUBLINGS))
             self._failures += 1
             self._woken.set()
 
-    def _failed(self, why: str) -> None:
-        if why != self._why:
-            self._why = why
+    def _failed(self, why: str, *, waits: bool = False) -> None:
+        """waits: for the model server, as where it starts after the tool. That is said once."""
+        if waits and not self._waits:
+            log.info("passages are found by words alone until the model server is there", extra={"reason": why})
+        elif not waits and why != self._why:
             log.warning("passages' meanings were not learnt", extra={"reason": why})
+        self._why, self._waits = why, waits
 
     async def _learn(self) -> None:
         """Make the index of what is wanted, unless it is there. Raises NotEmbeddedError, and what the disk does."""
@@ -186,13 +192,15 @@ class Meanings(AbstractAsyncContextManager["Meanings"]):
         try:
             return await embed(self._own_mesh.channel, texts, timeout_s=_BATCH_TIMEOUT_S)
         except MeshError as err:
-            raise NotEmbeddedError(f"the passages were not embedded: {err.message}", away=True) from err
+            away = isinstance(err, _WAITED_FOR)
+            raise NotEmbeddedError(f"the passages were not embedded: {err.message}", away=away) from err
 
     async def _vectors(self, wanted: Passages) -> dict[bytes, Vector] | None:
         """All that are wanted, by one model; None if meanwhile others are, or another one is there."""
         model = self._model
         known = await asyncio.to_thread(self._file.get, model, wanted.texts.keys())
-        missing = iter([key for key in wanted.texts if key not in known])
+        # Those of one length together: a batch takes as long as if all its texts were as long as the longest.
+        missing = iter(sorted(wanted.texts.keys() - known.keys(), key=lambda key: (len(wanted.texts[key]), key)))
         while batch := list(islice(missing, BATCH)):
             began_s = self._now()
             made = await self._embed([wanted.texts[key] for key in batch])

@@ -219,7 +219,7 @@ async def test_only_what_a_tool_says_anew_is_embedded_again(tmp_path: Path) -> N
         mesh.models.asked.clear()
         await mesh.post(*small_mesh(), changed=replace(tool, sheet=sheet))
         await mesh.learnt("?")
-        assert [text for text in mesh.models.asked if text != "?"] == ["Tickets: The manual.", "The manual."]
+        assert [text for text in mesh.models.asked if text != "?"] == ["The manual.", "Tickets: The manual."]
         assert (await mesh.search("manual")).hits[0][1] == pytest.approx(1, abs=0.2)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -185,6 +186,52 @@ async def test_learning_leaves_others_most_of_the_model_servers_time(tmp_path: P
         async with mesh.meanings():
             await eventually(learnt)
         assert mesh.rests[:3] == [REST, REST, REST]
+
+
+async def test_texts_of_one_length_are_embedded_together(tmp_path: Path) -> None:
+    async with world(tmp_path) as mesh:
+        mesh.passages = Passages([f"dog{'s' * (number * 7 % 50)}" for number in range(3 * BATCH)])
+        async with mesh.meanings() as meanings:
+            await mesh.learnt(meanings)
+        lengths = [len(text) for text in mesh.models.asked if text != "hound"]
+        assert lengths == sorted(len(text) for text in mesh.passages.texts.values())
+
+
+async def test_that_it_waits_for_the_model_server_is_said_once_and_calmly(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with world(tmp_path) as mesh:
+        mesh.models.refusal = llmesh.Denied("it is not on the mesh", reason="NOT_DELEGATED")
+        async with mesh.meanings() as meanings:
+
+            async def told(why: str) -> None:
+                assert (await mesh.ask(meanings, "hound")).words_alone == f"the passages were not embedded: {why}"
+
+            await eventually(lambda: told("it is not on the mesh"))
+            mesh.models.refusal = llmesh.Unavailable("it starts")
+            await eventually(lambda: told("it starts"))
+            mesh.models.refusal = None
+            await mesh.learnt(meanings)
+    [waits, learnt] = [record for record in caplog.records if record.name == "llmesh.retrieval.meanings"]
+    assert (waits.levelname, waits.message) == (
+        "INFO",
+        "passages are found by words alone until the model server is there",
+    )
+    assert learnt.message == "passages' meanings learnt"
+
+
+async def test_a_model_server_that_fails_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with world(tmp_path) as mesh:
+        mesh.models.refusal = llmesh.ToolFailed("broken")
+        async with mesh.meanings():
+
+            async def warned() -> None:
+                assert "passages' meanings were not learnt" in {
+                    record.message for record in caplog.records if record.levelname == "WARNING"
+                }
+
+            await eventually(warned)
 
 
 @pytest.mark.parametrize("name", ["index", "vectors", "*.graph"])
