@@ -47,13 +47,9 @@ T = TypeVar("T")
 
 # An error's details need the rest of gRPC's 8 KiB.
 _PROVENANCE_OF_ERROR_MAX_BYTES = 2048
+# So long before its deadline a stream of answers is ended, or so much of the time that it had if that is less.
 _EARLY_S = 0.1
 _EARLY_SHARE = 0.05
-
-
-def early_s(remaining_s: float) -> float:
-    """How long before its deadline a stream of answers is ended that has so much time left; in seconds."""
-    return min(_EARLY_S, remaining_s * _EARLY_SHARE)
 
 
 def wrap_handler(
@@ -166,9 +162,10 @@ class _CheckedContext:
         if remaining_s is None:
             yield
             return
+        early_s = min(_EARLY_S, remaining_s * _EARLY_SHARE)
+        self._call.end_early(early_s)
         late = DeadlineExceeded("the time that the call had is up")
-        ends_in_s = remaining_s - early_s(remaining_s)
-        timer = asyncio.get_running_loop().call_later(ends_in_s, self._in_flight.end, late)
+        timer = asyncio.get_running_loop().call_later(remaining_s - early_s, self._in_flight.end, late)
         try:
             yield
         finally:

@@ -26,7 +26,7 @@ class Call:
     mesh's id for it, empty if it didn't come through the mesh.
     """
 
-    __slots__ = ("_citations", "_mesh", "_remaining", "_room", "call_id", "caller", "method")
+    __slots__ = ("_citations", "_early_s", "_mesh", "_remaining", "_room", "call_id", "caller", "method")
 
     def __init__(
         self,
@@ -46,6 +46,7 @@ class Call:
         self.caller = caller
         self.call_id = call_id
         self._remaining = remaining
+        self._early_s = 0.0
         self._mesh = mesh
         self._citations: list[str] = []
         # What is left of the limit, less a bracket; negative once a citation did not fit.
@@ -53,9 +54,16 @@ class Call:
 
     @property
     def remaining_s(self) -> float | None:
-        """Seconds until the deadline, 0 when it has passed; None if the call has none."""
+        """Seconds that are left to answer, 0 when they have passed; None if the call has no deadline.
+
+        A stream of answers is ended just before its deadline.
+        """
         remaining = self._remaining()
-        return None if remaining is None else max(remaining, 0.0)
+        return None if remaining is None else max(remaining - self._early_s, 0.0)
+
+    def end_early(self, early_s: float) -> None:
+        """Have it end so many seconds before its deadline. For the SDK alone."""
+        self._early_s = early_s
 
     @property
     def mesh(self) -> DelegatedMesh:

@@ -1,9 +1,10 @@
-"""What came of one leg, and how it is told."""
+"""One branch, what came of its legs, and how that is told."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any as Untyped
 from typing import cast
@@ -13,14 +14,14 @@ import grpc.aio
 from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2  # pyright: ignore[reportMissingTypeStubs]: it has stubs, but no py.typed
 
-from gateway.fanout.legs import Stream
+from gateway.fanout.legs import Leg, Stream
 from gateway.fanout.takers import Taker
 from gateway.http2.reply import Answer
 from llmesh.caller import CALL_ID_KEY, PROVENANCE_KEY
 from llmesh.errors import ToolFailed
 from llmesh.status import STATUS_KEY, status_from_error, status_from_parts, status_from_rpc
 
-__all__ = ["CANCELLED", "EXPIRED", "OK", "Outcome", "Respondent", "outcome_of", "outcome_of_stream"]
+__all__ = ["CANCELLED", "EXPIRED", "OK", "Branch", "Outcome", "Respondent", "outcome_of", "outcome_of_stream"]
 
 OK = status_pb2.Status()
 CANCELLED = status_pb2.Status(code=grpc.StatusCode.CANCELLED.value[0], message="not needed any more")
@@ -78,6 +79,64 @@ class Respondent:
         """What is told of a branch whose response is none."""
         message = f"what it gave is no `{self.taker.method.response_type}`"
         return status_from_error(ToolFailed(message, reason="MALFORMED_RESPONSE"))
+
+
+@dataclass(eq=False, slots=True)
+class Branch:
+    """One method's part in a fan-out.
+
+    began_s, ended_s: by the loop's clock, 0 until then. leg: the last one; None where none could be sent, and once all
+    has been told.
+    """
+
+    respondent: Respondent
+    began_s: float = 0.0
+    ended_s: float = 0.0
+    leg: Leg | None = None
+    sent: int = 0
+    # Responses that nobody was told yet, and what they come to.
+    held: list[bytes] = field(default_factory=list[bytes])
+    held_bytes: int = 0
+    # Of an answer that is coming, what is held.
+    coming_bytes: int = 0
+    # Of a stream, set while it may be read on.
+    room: asyncio.Event | None = None
+    # How its leg ended, from then until it is known what becomes of the branch. And what is held of that until it has
+    # been told.
+    came: Outcome | None = None
+    ending_bytes: int = 0
+    # Why nothing more of what comes is taken.
+    refused: status_pb2.Status | None = None
+    # How it has ended, without a response, until that has been told.
+    outcome: Outcome | None = None
+    told: bool = False
+
+    @property
+    def streams(self) -> bool:
+        """Whether it gives a stream of responses."""
+        return self.respondent.taker.method.server_streaming
+
+    @property
+    def size_bytes(self) -> int:
+        """About what is to be told of it now."""
+        told = self.outcome
+        return self.held_bytes + (told.size_bytes if told else 0)
+
+    def hold(self, data: bytes, size: int) -> None:
+        """A response that is to be told. size: what it comes to."""
+        self.held.append(data)
+        self.held_bytes += size
+
+    def take(self) -> list[bytes]:
+        """The responses that nobody was told yet; its stream is read on."""
+        taken, self.held, self.held_bytes = self.held, [], 0
+        if self.room is not None:
+            self.room.set()
+        return taken
+
+    def forget(self) -> None:
+        """Hold nothing any more."""
+        self.held, self.came, self.outcome = [], None, None
 
 
 def outcome_of(answer: Answer) -> Outcome:

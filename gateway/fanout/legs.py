@@ -35,6 +35,14 @@ def _nothing() -> None:
     pass
 
 
+def _nobody(_: Answer) -> None:
+    pass
+
+
+def _none(_: int) -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Metadata:
     """What goes with calls."""
@@ -69,6 +77,8 @@ class Leg:
     tool: str
     began_s: float
     cancel: Callable[[], None] = _nothing
+    # Of a call that has not ended, who is told that it has.
+    tells: Callable[[Answer], None] = _nobody
     # None of a stream, and once it has ended.
     call: Call | None = None
     # Whether it has given a response, whether it has ended, and whether nobody wants it any more.
@@ -78,6 +88,11 @@ class Leg:
     cancelled: bool = False
     # Set while it is to be cancelled later.
     cancelling: asyncio.TimerHandle | None = None
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether some of its answer has come."""
+        return self.answered or (self.call is not None and self.call.reply.has_begun)
 
     @property
     def waits(self) -> bool:
@@ -118,18 +133,19 @@ class Legs:
     ) -> Leg:
         """Call a method that gives one answer.
 
-        holds: whether so many bytes more of the answer may be held. ended: told once the leg is over. Raises OverQuota
-        if the tool or the caller has as many legs as it may.
+        holds: whether so many bytes more of the answer may be held. ended: told once the leg is over. Neither is asked
+        or told once the leg is released. Raises OverQuota if the tool or the caller has as many legs as it may.
         """
         head = request_block(path) + metadata.block
         leg = self._begin(path, caller, streams=False)
 
         def end(answer: Answer) -> None:
+            tells = leg.tells
             self._end(leg)
-            ended(answer)
+            tells(answer)
 
         call = Call(head, request.body, Reply(RESPONSE_MAX_BYTES), holds, end)
-        leg.call, leg.cancel = call, partial(leg.line.wire.cancel, call)
+        leg.call, leg.cancel, leg.tells = call, partial(leg.line.wire.cancel, call), ended
         leg.line.wire.start(call)
         return leg
 
@@ -169,7 +185,7 @@ class Legs:
     def _end(self, leg: Leg) -> None:
         leg.over = True
         # They hold on to what holds the leg.
-        leg.call, leg.cancel = None, _nothing
+        leg.call, leg.cancel, leg.tells = None, _nothing, _nobody
         self.count -= 1
         self.room.end(leg.caller, leg.tool)
         self.lines.give_back(leg.caller, leg.line)
@@ -193,8 +209,10 @@ class Legs:
         leg.released = True
         if leg.cancelled:
             return
+        # What these hold on to is the fan-out, with all that its other branches gave.
+        leg.tells = _nobody
         if leg.call is not None:
-            leg.call.wanted = False
+            leg.call.wanted, leg.call.holds = False, _none
         if leg.waits:
             # There is no stream to reset.
             self._break_off(leg)
@@ -203,10 +221,12 @@ class Legs:
         age_s = loop.time() - leg.began_s
         if expired:
             leg.cancelling = loop.call_later(EXPIRY_S, self.release, leg)
-        elif leg.answered or age_s > YOUNG_S or leg.resets.use():
+        elif leg.is_answered or age_s > YOUNG_S or leg.resets.use():
             self._break_off(leg)
         else:
             leg.cancelling = loop.call_later(YOUNG_S - age_s, self._break_off, leg)
+        if leg.call is not None:
+            leg.call.let_go()
 
     def _break_off(self, leg: Leg) -> None:
         leg.cancelled = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from typing import Any as Untyped
@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 
 from gateway.fanout.allowances import Allowance
-from gateway.fanout.branch import CANCELLED, EXPIRED, Outcome, Respondent, outcome_of, outcome_of_stream
+from gateway.fanout.branch import CANCELLED, EXPIRED, Branch, Outcome, Respondent, outcome_of, outcome_of_stream
 from gateway.fanout.completion import Ends, Progress
 from gateway.fanout.legs import Leg, Legs, Metadata, Request, Stream
 from gateway.fanout.merge import Gathered
@@ -26,6 +26,7 @@ from llmesh.status import status_from_error
 
 __all__ = ["MESSAGE_BYTES", "Order", "Run"]
 
+CROWDED = status_from_error(crowded())
 _UNAVAILABLE = grpc.StatusCode.UNAVAILABLE.value[0]
 SENT_MOST = 2
 # What is told in one message, but for a single branch that is larger; gRPC's clients take 4 MiB of themselves.
@@ -45,56 +46,6 @@ class Order:
     metadata: Mapping[str, Metadata]
     caller: Hashable
     deadline_s: float
-
-
-@dataclass(eq=False, slots=True)
-class _Branch:
-    """One method's part.
-
-    began_s, ended_s: by the loop's clock, 0 until then. leg: the last one; None where none could be sent, and once all
-    has been told.
-    """
-
-    respondent: Respondent
-    began_s: float = 0.0
-    ended_s: float = 0.0
-    leg: Leg | None = None
-    sent: int = 0
-    # Responses that nobody was told yet, and what they come to.
-    held: list[bytes] = field(default_factory=list[bytes])
-    held_bytes: int = 0
-    # Of an answer that is coming, what is held.
-    coming_bytes: int = 0
-    # Of a stream, set while it may be read on.
-    room: asyncio.Event | None = None
-    # How its leg ended; None until it has. And what is held of that until it has been told.
-    came: Outcome | None = None
-    ending_bytes: int = 0
-    # Whether there was no room for what came.
-    crowded: bool = False
-    # Set once it has ended.
-    outcome: Outcome | None = None
-    told: bool = False
-
-    @property
-    def streams(self) -> bool:
-        return self.respondent.taker.method.server_streaming
-
-    @property
-    def size_bytes(self) -> int:
-        """About what is to be told of it now."""
-        told = self.outcome
-        return self.held_bytes + (told.size_bytes if told else 0)
-
-    def hold(self, data: bytes, size: int) -> None:
-        self.held.append(data)
-        self.held_bytes += size
-
-    def take(self) -> list[bytes]:
-        taken, self.held, self.held_bytes = self.held, [], 0
-        if self.room is not None:
-            self.room.set()
-        return taken
 
 
 class Run:
@@ -118,9 +69,9 @@ class Run:
         self._order = order
         self._retries = retries
         self._gathered = gathered
-        self._branches = [_Branch(respondent) for respondent in order.respondents]
+        self._branches = [Branch(respondent) for respondent in order.respondents]
         # Those of which there is something to tell, in that order.
-        self._news: dict[_Branch, None] = {}
+        self._news: dict[Branch, None] = {}
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         # Wakes it later.
@@ -129,8 +80,8 @@ class Run:
         self._under_way = len(self._branches)
         # Of answers that are held, and of those of them that have been told, or that the message under way tells.
         self._held_bytes = self._told_bytes = 0
-        # What comes then is not held.
-        self._closed = False
+        # Whether legs that had not ended have been given up: what comes then is not held.
+        self._given_up = False
 
     async def messages(self) -> AsyncGenerator[pb.FanOutResponse]:
         """What comes of the branches, as much at once as there is and a message holds. The last may be empty.
@@ -153,7 +104,8 @@ class Run:
                         self._let_go()
         finally:
             timer.cancel()
-            self._close_all()
+            self._give_up()
+            self._forget()
 
     async def _news_there(self) -> None:
         """Return when there is something to tell, and nothing more is worth waiting for."""
@@ -163,19 +115,36 @@ class Run:
             self._gathering.cancel()
             self._gathering = None
 
-    def _close_all(self) -> None:
-        self._closed = True
+    def _end(self, end: pb.Summary.End.ValueType | None) -> None:
+        """End now, unless it has ended or that is None. What had come by now is told yet."""
+        if self.end is None and end is not None:
+            self.end = end
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Nobody waits any more for what has not ended."""
+        self._given_up = True
         expired = self.end == Ends.END_DEADLINE
         for branch in self._branches:
             if branch.room is not None:
                 branch.room.set()
             if branch.leg is not None:
                 self._legs.release(branch.leg, expired=expired)
+            self._drop(branch.coming_bytes)
+            branch.coming_bytes = 0
+
+    def _forget(self) -> None:
+        """Keep nothing: streams that are to be broken off later have hold of this until then."""
         self._drop(self._held_bytes)
+        self._news.clear()
+        self._gathered = None
+        self._order = replace(self._order, request=Request(b""))
+        for branch in self._branches:
+            branch.forget()
 
     def _hold(self, size: int) -> bool:
         """Whether an answer of that size is to be held until it has been told."""
-        if self._closed or not self._legs.room.hold(self._order.caller, size):
+        if self._given_up or not self._legs.room.hold(self._order.caller, size):
             return False
         self._held_bytes += size
         return True
@@ -191,11 +160,10 @@ class Run:
         self._held_bytes -= size
 
     def _expire(self) -> None:
-        if self.end is None:
-            self.end = Ends.END_DEADLINE
+        self._end(Ends.END_DEADLINE)
         self._wake.set()
 
-    def _tell(self, branch: _Branch) -> None:
+    def _tell(self, branch: Branch) -> None:
         if self.end is not None:
             return
         self._news[branch] = None
@@ -204,7 +172,7 @@ class Run:
         elif self._gathering is None:
             self._gathering = self._loop.call_later(GATHER_S, self._wake.set)
 
-    def _start(self, branch: _Branch) -> None:
+    def _start(self, branch: Branch) -> None:
         branch.began_s = self._loop.time()
         try:
             self._send(branch)
@@ -213,7 +181,7 @@ class Run:
             self._under_way -= 1
             self._tell(branch)
 
-    def _send(self, branch: _Branch) -> None:
+    def _send(self, branch: Branch) -> None:
         """Begin a leg. Raises OverQuota if there may be none."""
         path = branch.respondent.path
         sent = path, self._order.request, self._order.metadata[path]
@@ -225,51 +193,64 @@ class Run:
             branch.leg = self._legs.ask(*sent, caller=caller, holds=holds, ended=ended)
         branch.sent += 1
 
-    async def _read(self, branch: _Branch, leg: Leg, call: Stream) -> None:
+    async def _read(self, branch: Branch, leg: Leg, call: Stream) -> None:
         """Read a stream, no further ahead of the reader than AHEAD_BYTES and one response."""
         branch.room = asyncio.Event()
         # Read to its end even if nobody wants it any more: to cancel this task would leak like `call.cancel()`.
         with suppress(grpc.aio.AioRpcError, asyncio.CancelledError):
             while isinstance(data := await call.read(), bytes):
                 leg.answered = True
-                size = branch.respondent.size_bytes(data)
-                if self.end is not None or not self._hold(size):
-                    branch.crowded = True
+                if not self._takes(branch, data):
                     self._legs.release(leg)
                     continue
-                branch.hold(data, size)
                 self._tell(branch)
                 if branch.held_bytes >= AHEAD_BYTES:
                     branch.room.clear()
                     await branch.room.wait()
         self._ended(branch, await outcome_of_stream(call))
 
-    def _holds(self, branch: _Branch, size: int) -> bool:
-        """Whether so much more of a branch's one answer is held: where there is no room, nothing of it."""
-        branch.crowded = not self._hold(size)
-        branch.coming_bytes += 0 if branch.crowded else size
-        return not branch.crowded
+    def _takes(self, branch: Branch, data: bytes) -> bool:
+        """Whether a stream's next response is taken; after one that is not, no more are."""
+        if self._given_up or branch.refused is not None:
+            return False
+        size = branch.respondent.size_bytes(data)
+        if branch.respondent.read(data) is None:
+            branch.refused = branch.respondent.lies()
+        elif not self._hold(size):
+            branch.refused = CROWDED
+        else:
+            branch.hold(data, size)
+        return branch.refused is None
 
-    def _answered(self, branch: _Branch, answer: Answer) -> None:
-        if answer.response is None and not self._closed:
+    def _holds(self, branch: Branch, size: int) -> bool:
+        """Whether so much more of a branch's one answer is held: where there is no room, nothing of it."""
+        if not self._hold(size):
+            branch.refused = CROWDED
+            return False
+        branch.coming_bytes += size
+        return True
+
+    def _answered(self, branch: Branch, answer: Answer) -> None:
+        if answer.response is None:
             self._drop(branch.coming_bytes)
         branch.coming_bytes = 0
         self._ended(branch, outcome_of(answer))
 
-    def _ended(self, branch: _Branch, outcome: Outcome) -> None:
+    def _ended(self, branch: Branch, outcome: Outcome) -> None:
         self._under_way -= 1
         # What comes once the fan-out has ended is too late, however long it takes to tell what came before.
         if self.end is None:
             branch.came, branch.ended_s = self._kept(branch, outcome), self._loop.time()
             self._tell(branch)
 
-    def _kept(self, branch: _Branch, outcome: Outcome) -> Outcome:
+    def _kept(self, branch: Branch, outcome: Outcome) -> Outcome:
         """What is held of an outcome until it has been told: where there is no room for it, that there is none."""
         size = outcome.size_bytes
-        if branch.crowded or (size and not self._hold(size)):
-            branch.crowded = True
+        if branch.refused is None and size and not self._hold(size):
+            branch.refused = CROWDED
+        if branch.refused is not None:
             self._drop(len(outcome.response or b""))
-            return Outcome(status_from_error(crowded()), call_id=outcome.call_id)
+            return Outcome(branch.refused, call_id=outcome.call_id)
         branch.ending_bytes = size
         return outcome
 
@@ -290,26 +271,28 @@ class Run:
                 self._tell_of(branch, response)
         return response
 
-    def _settle(self, branch: _Branch, leg: Leg, outcome: Outcome) -> None:
+    def _settle(self, branch: Branch, leg: Leg, outcome: Outcome) -> None:
         """See how a leg ended that is over; a branch that may be is sent again."""
-        if branch.crowded:
-            branch.outcome = outcome
-            return
-        if self._may_be_sent_again(branch, outcome) and self._send_again(branch, leg, outcome):
+        again = branch.refused is None and self._may_be_sent_again(branch, outcome)
+        if again and self._send_again(branch, leg, outcome):
             return
         if outcome.status.code == 0 and not branch.streams:
-            answer = outcome.response
-            message = None if answer is None else branch.respondent.read(answer)
-            if answer is None or message is None:
-                self._drop(len(answer or b""))
-                outcome = replace(outcome, status=branch.respondent.lies(), response=None)
-            else:
-                branch.hold(answer, len(answer))
-                if self._gathered:
-                    self._gathered.add(branch.respondent.taker.name, message)
-        branch.outcome = outcome
+            outcome = self._read_answer(branch, outcome)
+        branch.came, branch.outcome = None, outcome
 
-    def _send_again(self, branch: _Branch, leg: Leg, outcome: Outcome) -> bool:
+    def _read_answer(self, branch: Branch, outcome: Outcome) -> Outcome:
+        """How a branch has ended that gave one answer, which is held to be told, if it is one."""
+        answer = outcome.response
+        message = None if answer is None else branch.respondent.read(answer)
+        if answer is None or message is None:
+            self._drop(len(answer or b""))
+            return replace(outcome, status=branch.respondent.lies(), response=None)
+        branch.hold(answer, len(answer))
+        if self._gathered:
+            self._gathered.add(branch.respondent.taker.name, message)
+        return replace(outcome, response=None)
+
+    def _send_again(self, branch: Branch, leg: Leg, outcome: Outcome) -> bool:
         """Whether there may be a leg more; if not, the branch has ended as it had."""
         self._legs.release(leg)
         self._under_way += 1
@@ -324,7 +307,7 @@ class Run:
         branch.ending_bytes = 0
         return True
 
-    def _may_be_sent_again(self, branch: _Branch, outcome: Outcome) -> bool:
+    def _may_be_sent_again(self, branch: Branch, outcome: Outcome) -> bool:
         """Whether a call is one that Envoy did not answer, and that may be made twice."""
         return (
             self.end is None
@@ -336,7 +319,7 @@ class Run:
             and self._retries.use()
         )
 
-    def _tell_of(self, branch: _Branch, response: pb.FanOutResponse) -> None:
+    def _tell_of(self, branch: Branch, response: pb.FanOutResponse) -> None:
         """What is told of a branch now."""
         self._told_bytes += branch.held_bytes
         outcome = branch.outcome if not branch.told else None
@@ -353,9 +336,10 @@ class Run:
             self.progress.count(ok=ok)
             if ok:
                 self._retries.earn()
-            self.end = self.end or self.progress.end()
+            branch.forget()
+            self._end(self.progress.end())
 
-    def _facts(self, branch: _Branch, outcome: Outcome | None) -> dict[str, Untyped]:
+    def _facts(self, branch: Branch, outcome: Outcome | None) -> dict[str, Untyped]:
         """The fields of an entry but for its responses. outcome: if it is the branch's last."""
         taker = branch.respondent.taker
         told: dict[str, Untyped] = {"tool": taker.tool.service, "method": taker.method.name}

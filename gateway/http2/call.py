@@ -24,6 +24,9 @@ class Bearer(Protocol):
     def cancel(self, call: Call) -> None:
         """Break the call off."""
 
+    def cut(self, call: Call) -> None:
+        """Send no more of the call's request, and keep none of it."""
+
 
 @dataclass(eq=False, slots=True)
 class Call:
@@ -48,6 +51,11 @@ class Call:
     sent_bytes: int = 0
     there: int = 0
     here: int = ANSWER_WINDOW_BYTES
+
+    def let_go(self) -> None:
+        """Keep nothing of its request: it is not `wanted` any more, and is broken off later or ends by itself."""
+        if self.bearer is not None:
+            self.bearer.cut(self)
 
     def end(self, answer: Answer) -> None:
         """It has ended so."""

@@ -101,6 +101,13 @@ class Connection(asyncio.Protocol):
         """Break a call off that is on this connection."""
         self._refuse(call, StatusCode.CANCELLED, "not needed any more")
 
+    def cut(self, call: Call) -> None:
+        """Send no more of a request: one that ends in the middle of its message is none to who reads it."""
+        if call.sent_bytes < len(call.body):
+            self._stuck.pop(call, None)
+            self._write(frames.frame(Kind.DATA, END_STREAM, call.stream))
+        call.body, call.sent_bytes = b"", 0
+
     async def close(self) -> None:
         """End it, and every call on it."""
         if self._transport is not None:

@@ -36,7 +36,7 @@ _INTEGER_MAX_BYTES = 5
 _PATHS = 4096
 _TABLE = HeaderTable.STATIC_TABLE
 # Blocks and texts that come again and again, as sent: no longer ones than these, and no more of them, are kept as read.
-_SHORT_BYTES, _SHORT_KEPT = 20, 1024
+_SHORT_BYTES, _SHORT_KEPT = 24, 1024
 
 
 def block_of(fields: Iterable[tuple[str, str | bytes]]) -> bytes:

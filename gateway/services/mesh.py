@@ -78,7 +78,7 @@ class MeshServicer(Base):
         order = Order(
             asked.respondents,
             Request(request.request.value),
-            behalf.metadata(paths, self._mint, timeout_s=budget.whole_s, now_s=self._clock.unix_s()),
+            behalf.metadata(paths, self._mint, timeout_s=budget.call_s, now_s=self._clock.unix_s()),
             caller=behalf.key,
             deadline_s=asyncio.get_running_loop().time() + budget.branch_s,
         )

@@ -191,11 +191,13 @@ class Endless(EchoServicer):
     def __init__(self) -> None:
         super().__init__()
         self.ended = asyncio.Event()
+        self.remaining_s: float | None = None
 
     async def ServerStream(
         self, request: pb.ServerStreamRequest, context: object
     ) -> AsyncIterator[pb.ServerStreamResponse]:
         llmesh.current_call().cite(document="a.md")
+        self.remaining_s = llmesh.current_call().remaining_s
         try:
             yield pb.ServerStreamResponse(text=request.text)
             await asyncio.Event().wait()
@@ -217,6 +219,9 @@ async def test_a_stream_of_answers_ends_by_a_status_before_the_mesh_would_break_
         assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         assert await provenance(call) == [{"document": "a.md"}]
         await asyncio.wait_for(endless.ended.wait(), 30)
+    # Who plans by it plans to be done by then.
+    assert endless.remaining_s is not None
+    assert endless.remaining_s <= 0.5
 
 
 async def test_citations_follow_an_answer_and_an_error() -> None:

@@ -10,7 +10,7 @@ from tests.gateway.fanout.world import Behaviour, passages
 
 
 def answer_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep a seventh of all time to answer: one process does everything here, and may have to wait for its turn."""
+    """Keep a tenth of all time to answer: one process does everything here, and may have to wait for its turn."""
     monkeypatch.setattr(budget, "KEPT_MOST_S", 10.0)
 
 

@@ -76,6 +76,23 @@ async def test_best_effort_gives_what_has_come_by_the_deadline(monkeypatch: pyte
         await running.released()
 
 
+async def test_a_tool_that_takes_the_time_that_it_is_told_is_not_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer_late(monkeypatch)
+    async with world() as running:
+        await running.publish(running.tool(EIGHT[0]))
+        left: list[float] = []
+
+        async def looks(_data: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+            left.append(context.time_remaining())
+            return passages(("one", 1))
+
+        running.tools.behaviours[f"/{EIGHT[0]}/Retrieve"] = looks
+        await running.fan_out(timeout_s=20)
+
+    # The caller's, less most of what is kept to answer.
+    assert 10 < left[0] <= 19
+
+
 async def test_who_states_no_deadline_has_half_a_minute_and_who_does_has_it() -> None:
     async with world() as running:
         await running.publish(running.tool(EIGHT[0], rpc(options="deadline { seconds: 600 }")))
