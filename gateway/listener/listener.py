@@ -39,10 +39,16 @@ _RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC"
 MAX_STREAMS = 256
 # Of a connection of the gateway's, by which one caller's branches come.
 MAX_BRANCHES = 1 << 16
+# What Envoy may hold of a caller's requests, of all calls on a connection.
+CONNECTION_BYTES = 16 << 20
 MAX_HEADERS_KB = 60
 MAX_HEADERS = 100
 # What Envoy holds of a call each way: a message, and what frames it.
 HELD_BYTES = MAX_HELD_BYTES + 1024
+# The same of a caller's branches: twice what those to one tool come to (128), as Envoy says only of a half that it may
+# be sent again. So a tool that reads nothing keeps no branch to another from being sent. A smaller window for each
+# branch would do it too, but Envoy holds no message back that is larger than that.
+BRANCHES_BYTES = 2 * 128 * HELD_BYTES
 # How long a connection stays that has no call, or never had one.
 IDLE_S = 300
 KEEPALIVE_S = 60
@@ -52,15 +58,19 @@ HANDSHAKE_S = 10
 
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """A way in. name: in Envoy's figures. streams: of one connection. gateways: whether it is the gateway's own."""
+    """A way in. name: in Envoy's figures. gateways: whether it is the gateway's own.
+
+    streams: of one connection. window_bytes: of their requests together, what may wait for tools to read it.
+    """
 
     name: str
     streams: int
+    window_bytes: int
     gateways: bool
 
 
-_MESH = _Way("llmesh", MAX_STREAMS, gateways=False)
-_BRANCHES = _Way("branches", MAX_BRANCHES, gateways=True)
+_MESH = _Way("llmesh", MAX_STREAMS, CONNECTION_BYTES, gateways=False)
+_BRANCHES = _Way("branches", MAX_BRANCHES, BRANCHES_BYTES, gateways=True)
 
 
 def listener(
@@ -106,7 +116,7 @@ def _manager(way: _Way, call_log: str, traces: Traces | None, limits: LimitSetti
         request_headers_timeout={"seconds": HEADERS_S},
         max_request_headers_kb={"value": MAX_HEADERS_KB},
         common_http_protocol_options={"idle_timeout": {"seconds": IDLE_S}, "max_headers_count": {"value": MAX_HEADERS}},
-        http2_protocol_options=http2_options(way.streams),
+        http2_protocol_options=http2_options(way.streams, way.window_bytes),
         early_header_mutation_extensions=[edge.strip(gateway=way.gateways)],
         generate_request_id={"value": True},
         # A tool's own, or none: that there is an Envoy is nobody's business.
@@ -127,7 +137,7 @@ def _manager(way: _Way, call_log: str, traces: Traces | None, limits: LimitSetti
     return {"name": "envoy.filters.network.http_connection_manager", "typed_config": pack(manager)}
 
 
-def http2_options(streams: int = MAX_STREAMS) -> dict[str, Untyped]:
+def http2_options(streams: int = MAX_STREAMS, window_bytes: int = CONNECTION_BYTES) -> dict[str, Untyped]:
     """What a caller's connection may do, as the fields of Envoy's Http2ProtocolOptions."""
     return {
         "max_concurrent_streams": {"value": streams},
@@ -136,7 +146,7 @@ def http2_options(streams: int = MAX_STREAMS) -> dict[str, Untyped]:
         "hpack_table_size": {"value": 0},
         # What one caller may have Envoy hold of its calls.
         "initial_stream_window_size": {"value": HELD_BYTES},
-        "initial_connection_window_size": {"value": 16 << 20},
+        "initial_connection_window_size": {"value": window_bytes},
         # Frames that cost their sender nothing: beyond these, the connection is cut.
         "max_outbound_frames": {"value": 10_000},
         "max_outbound_control_frames": {"value": 1_000},
