@@ -115,6 +115,9 @@ class _Walk:
             raise self._too_large(f"the oneofs of `{message.full_name}` can be set in {count} ways", message)
         self._spend(count * size, message)
         grouped = {name for options in groups for name in options if name}
+        absent = sum(not each.needed for name, each in found.items() if name not in grouped)
+        if absent > self._limits.optional:
+            raise self._too_large(f"{absent} fields of `{message.full_name}` may be absent", message)
         alternatives: list[Shape] = []
         for chosen in itertools.product(*groups):
             names = [name for name in found if name not in grouped or name in chosen]

@@ -44,6 +44,7 @@ TOO_LARGE = {
     "types that all hold each other": knot(12),
     "an enum without end": f"enum E {{ E0 = 0; {fields(30_000, 'E{at} = {at};')} }} message M {{ E e = 1; }}",
     "fields without end": f"message M {{ {fields(3_900, 'string f{at} = {at};')} }}",
+    "more that may be absent than decoders take": f"message M {{ {fields(257, 'optional bool f{at} = {at};')} }}",
     "a list of values without end": "message M { string s = 1 [(buf.validate.field).string = {"
     + "".join(f'in: "{at:0>60}" ' for at in range(6000))
     + "}]; }",
