@@ -94,7 +94,10 @@ async def test_a_build_that_broke_off_is_taken_up_where_it_was(tmp_path: Path) -
         mesh.models.refusal, mesh.models.lie = None, lambda _: None
         async with mesh.meanings() as meanings:
             await mesh.learnt(meanings)
-        assert sorted(text for text in asked if text != "hound") == sorted(mesh.passages.texts.values())
+        embedded = [text for text in asked if text != "hound"]
+        assert {*embedded} == {*mesh.passages.texts.values()}
+        # The server may still get to the call that was under way when the first one ended.
+        assert len(embedded) <= 4 * BATCH
 
 
 @pytest.mark.parametrize("lie", LIES)
