@@ -20,12 +20,13 @@ class Plan:
     """takers: the methods to ask, in order of their names; never empty.
 
     denied_count: methods that take the request and that the caller may not call. denied: those of them that the
-    caller may know by name.
+    caller may know by name. unasked_count: methods that are picked and that the caller may call, beside the takers.
     """
 
     takers: tuple[Taker, ...]
     denied_count: int
     denied: tuple[str, ...]
+    unasked_count: int
 
 
 @dataclass(slots=True)
@@ -80,7 +81,9 @@ def make_plan(
     if not asked:
         message = f"no method that takes `{request_type}` is left to be asked: {counts.told()}"
         raise NotFound(message, resource=("type", request_type), reason="NO_METHOD_LEFT")
-    return Plan(tuple(asked[: selector.limit]), counts.denied, tuple(denied))
+    takers = tuple(asked[: selector.limit])
+    unasked = len(asked) - len(takers) + counts.destructive + counts.writes
+    return Plan(takers, counts.denied, tuple(denied), unasked)
 
 
 def _is_wanted(taker: Taker, selector: Selector, counts: _Counts, *, allow_writes: bool) -> bool:

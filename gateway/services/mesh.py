@@ -155,6 +155,7 @@ def _summary(run: Run, asked: _Asked) -> pb.Summary:
         cancelled_count=done.asked - done.answered - done.failed,
         denied_count=plan.denied_count,
         denied=plan.denied[:DENIED_MOST],
+        unasked_count=plan.unasked_count,
     )
     if asked.gathered:
         merged = asked.gathered.merged() if done.met else "not enough have answered"

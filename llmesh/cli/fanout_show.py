@@ -63,6 +63,7 @@ def ending(summary: pb.Summary) -> Text:
         "failed": summary.failed_count,
         "cancelled": summary.cancelled_count,
         "denied to you": summary.denied_count,
+        "not asked": summary.unasked_count,
     }
     told = ", ".join(f"{count} {what}" for what, count in counts.items() if count or what == "answered")
     return Text(f"{told}: {ENDS.get(summary.end, 'it has ended')}")

@@ -183,6 +183,18 @@ async def test_a_request_that_is_none_of_its_type_is_refused() -> None:
         assert not running.tools.calls
 
 
+async def test_what_is_picked_and_not_asked_is_counted() -> None:
+    async with world() as running:
+        several = (rpc(), rpc("Write", effect=WRITE), rpc("Drop", effect=options.EFFECT_DESTRUCTIVE))
+        await running.publish(*(running.tool(name, *several) for name in EIGHT[:3]), policy=OPEN)
+
+        left = (await running.fan_out(selector=pb.Selector(limit=2))).summary.unasked_count
+        assert left == 1 + 3 + 3
+        assert (await running.fan_out(allow_writes=True)).summary.unasked_count == 3
+        named = pb.Selector(methods=[f"{EIGHT[0]}/Retrieve"])
+        assert (await running.fan_out(selector=named)).summary.unasked_count == 0
+
+
 async def test_denied_methods_are_counted_and_named_only_where_the_caller_sees_their_tool() -> None:
     async with world() as running:
         await running.publish(

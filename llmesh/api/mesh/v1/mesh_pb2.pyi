@@ -348,6 +348,7 @@ class Summary(_message.Message):
     DENIED_FIELD_NUMBER: _builtins.int
     MERGED_FIELD_NUMBER: _builtins.int
     UNMERGED_FIELD_NUMBER: _builtins.int
+    UNASKED_COUNT_FIELD_NUMBER: _builtins.int
     end: Global___Summary.End.ValueType
     """Why."""
     met: _builtins.bool
@@ -368,6 +369,11 @@ class Summary(_message.Message):
     unmerged: _builtins.str
     """Why there is no `merged` though one was asked for: `met` is false, or the
     answers were too large. Empty if there is.
+    """
+    unasked_count: _builtins.int
+    """Methods that the selector picks and the caller may call, and that were not
+    asked: beyond its limit, writing without `allow_writes`, or such that what
+    they do cannot be undone.
     """
     @_builtins.property
     def denied(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -394,10 +400,11 @@ class Summary(_message.Message):
         denied: _abc.Iterable[_builtins.str] | None = ...,
         merged: _any_pb2.Any | None = ...,
         unmerged: _builtins.str = ...,
+        unasked_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["merged", b"merged"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_count", b"answered_count", "asked_count", b"asked_count", "cancelled_count", b"cancelled_count", "denied", b"denied", "denied_count", b"denied_count", "end", b"end", "failed_count", b"failed_count", "merged", b"merged", "met", b"met", "unmerged", b"unmerged"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_count", b"answered_count", "asked_count", b"asked_count", "cancelled_count", b"cancelled_count", "denied", b"denied", "denied_count", b"denied_count", "end", b"end", "failed_count", b"failed_count", "merged", b"merged", "met", b"met", "unasked_count", b"unasked_count", "unmerged", b"unmerged"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
