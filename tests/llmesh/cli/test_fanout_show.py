@@ -103,7 +103,12 @@ def test_an_answer_that_is_no_json_says_its_type_and_spoils_no_other(odd: pb.Bra
 
 def test_the_end_is_a_sentence_of_what_there_was() -> None:
     summary = pb.Summary(
-        end=pb.Summary.END_DEADLINE, answered_count=2, cancelled_count=1, denied_count=3, denied=["acme.X/Y"], unasked_count=1
+        end=pb.Summary.END_DEADLINE,
+        answered_count=2,
+        cancelled_count=1,
+        denied_count=3,
+        denied=["acme.X/Y"],
+        unasked_count=1,
     )
 
     assert str(ending(summary)) == "2 answered, 1 cancelled, 3 denied to you, 1 not asked: its time is up"
