@@ -91,6 +91,7 @@ class _Start:
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         with IMPORTING:
+            from vllm import envs
             from vllm.engine.arg_utils import AsyncEngineArgs
             from vllm.platforms import current_platform
             from vllm.v1.engine.async_llm import AsyncLLM
@@ -102,7 +103,10 @@ class _Start:
             os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) - 1)))
         if self._given_up:
             raise InterruptedError
-        return AsyncLLM.from_engine_args(arguments)
+        llm = AsyncLLM.from_engine_args(arguments)
+        # At each token it would look up variables anew, as its own processes do not.
+        envs.enable_envs_cache()
+        return llm
 
     def give_up(self) -> None:
         """Have it fail soon, if this is said until it has: it waits for its processes."""
@@ -237,6 +241,8 @@ def _parameters(sampling: pb.Sampling, schema: str) -> SamplingParams:
         logprobs=sampling.logprobs if sampling.HasField("logprobs") else None,
         output_kind=RequestOutputKind.DELTA,
         structured_outputs=StructuredOutputsParams(json=schema) if schema else None,
+        # Nobody else has them: a deep copy of each call's would be for nothing.
+        skip_clone=True,
     )
 
 

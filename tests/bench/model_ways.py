@@ -3,7 +3,7 @@
 Rates are h2load's, which takes far less of the processor than what it loads. It
 knows neither gRPC's errors nor tokens: the engine's own counters say how many
 texts were written to their end, and of how many tokens. For first tokens, this
-process reads all the texts itself.
+process reads all the texts itself, of all ways alike (model_readers.py).
 """
 
 from __future__ import annotations
@@ -12,21 +12,17 @@ import asyncio
 import json
 import re
 import statistics
-import time
 import urllib.request
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any as Untyped
 from typing import Protocol
 
-import grpc.aio
-
 from gateway.http2.reply import framed
-from gateway.reading.calls import as_sent
 from llmesh.api.model.v1 import model_pb2 as pb
 from tests.bench.load import BadAnswersError, h2load
+from tests.bench.model_readers import Ask, over_grpc, over_http
 
 TOKENS = 32
 PROMPT = "What does the mesh do with a call that its rules refuse?"
@@ -50,8 +46,8 @@ class Way(Protocol):
         """What h2load is told to ask for so many texts at a time."""
         ...
 
-    def client(self) -> AbstractAsyncContextManager[Callable[[], Awaitable[float]]]:
-        """What asks for one text and reads all of it: how long its first token took. Many may ask at a time."""
+    def reader(self) -> AbstractAsyncContextManager[Ask]:
+        """Who reads texts, for the time to their first tokens."""
         ...
 
 
@@ -73,24 +69,9 @@ class OverGrpc:
         place = ["-B", self.address, f"http://localhost{METHOD}"] if of_socket else [f"http://{self.address}{METHOD}"]
         return ("-c", "1", "-m", str(streams), "-d", str(self.body), *stated, *place)
 
-    @asynccontextmanager
-    async def client(self) -> AsyncGenerator[Callable[[], Awaitable[float]]]:
+    def reader(self) -> AbstractAsyncContextManager[Ask]:
         """By one connection."""
-        options = (("grpc.default_authority", "localhost"), ("grpc.use_local_subchannel_pool", 1))
-        async with grpc.aio.insecure_channel(self.address, options=options) as channel:
-            await channel.channel_ready()
-            call: Untyped = channel.unary_stream(METHOD, request_serializer=as_sent, response_deserializer=as_sent)
-
-            async def ask() -> float:
-                began_s = time.monotonic()
-                answers = aiter(call(REQUEST, metadata=self.metadata, timeout=TIMEOUT_S))
-                await anext(answers)
-                took_s = time.monotonic() - began_s
-                async for _ in answers:
-                    pass
-                return took_s
-
-            yield ask
+        return over_grpc(self.address, METHOD, REQUEST, self.metadata)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,23 +104,11 @@ class OverHttp:
             url,
         )
 
-    @asynccontextmanager
-    async def client(self) -> AsyncGenerator[Callable[[], Awaitable[float]]]:
-        """By a connection for each text."""
-        yield self._ask
-
-    async def _ask(self) -> float:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+    def reader(self) -> AbstractAsyncContextManager[Ask]:
+        """By as many connections as texts at a time."""
         body = self._request()
         head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        began_s = time.monotonic()
-        writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-        await reader.readuntil(b"data: ")
-        took_s = time.monotonic() - began_s
-        await reader.readuntil(b"data: [DONE]")
-        writer.close()
-        await writer.wait_closed()
-        return took_s
+        return over_http(f"127.0.0.1:{self.port}", f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
 
     def _request(self) -> bytes:
         asked = {"model": self.model, "prompt": PROMPT, "max_tokens": TOKENS, "temperature": 1, "stream": True}
@@ -165,7 +134,7 @@ async def first_token_s(way: Way, texts: int, *, streams: int) -> float:
         for _ in left:
             took.append(await ask())
 
-    async with way.client() as ask, asyncio.TaskGroup() as workers:
+    async with way.reader() as ask, asyncio.TaskGroup() as workers:
         for _ in range(streams):
             workers.create_task(work())
     _written(way, before, texts)

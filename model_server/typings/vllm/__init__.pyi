@@ -15,4 +15,5 @@ class SamplingParams:
         logprobs: int | None,
         output_kind: RequestOutputKind,
         structured_outputs: StructuredOutputsParams | None,
+        skip_clone: bool,
     ) -> None: ...
