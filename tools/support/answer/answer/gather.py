@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from acme.support.v1 import answer_pb2 as pb
 
 import llmesh
+from llmesh.api.mesh.v1 import mesh_pb2
 from llmesh.api.options.v1 import options_pb2 as options
 from llmesh.api.retrieval.v1 import retrieval_pb2 as retrieval
 
@@ -39,15 +40,23 @@ async def gather(call: llmesh.Call, question: str, *, limit: int) -> pb.AnswerTi
     """
     request = retrieval.RetrieveRequest(query=question[:_QUERY_CHARS], limit=limit)
     timeout_s = _MOST_S if call.remaining_s is None else min(_MOST_S, call.remaining_s * _SHARE)
+    asked = call.mesh.fan_out(request, retrieval.RetrieveResponse, timeout_s=timeout_s)
+    branches: list[Answered] = []
+    summary: mesh_pb2.Summary | None = None
     try:
-        told = await call.mesh.fan_out_all(request, retrieval.RetrieveResponse, merge=None, timeout_s=timeout_s)
+        async for branch in asked:
+            branches.append(branch)  # noqa: PERF401 a list made at once would be lost with the error
+        summary = asked.summary
     except llmesh.NotFound as err:
         raise llmesh.Unavailable(f"nobody can be asked: {err.message}", reason="NO_ANSWERS") from err
-    unanswered = list(_unanswered(told.branches, told.summary.denied))
-    if not any(branch.error is None for branch in told.branches):
+    except llmesh.DeadlineExceeded:
+        # What came before is there all the same.
+        pass
+    unanswered = list(_unanswered(branches, summary))
+    if not any(branch.error is None for branch in branches):
         why = "; ".join(f"{each.method}: {each.reason}" for each in unanswered)
         raise llmesh.Unavailable(f"nobody who was asked answered: {why}", reason="NO_ANSWERS")
-    return pb.AnswerTicketResponse(sources=_best(told.branches, limit=limit), unanswered=unanswered)
+    return pb.AnswerTicketResponse(sources=_best(branches, limit=limit), unanswered=unanswered)
 
 
 def cite(call: llmesh.Call, sources: Iterable[pb.Source]) -> None:
@@ -73,15 +82,19 @@ def _best(branches: Iterable[Answered], *, limit: int) -> list[pb.Source]:
     return list(once.values())[:limit]
 
 
-def _unanswered(branches: Sequence[Answered], denied: Sequence[str]) -> Iterator[pb.Unanswered]:
-    """Those that were to be asked and gave no answer, in the contract's order."""
+def _unanswered(branches: Sequence[Answered], summary: mesh_pb2.Summary | None) -> Iterator[pb.Unanswered]:
+    """Those that were to be asked and gave no answer, in the contract's order. summary: None if none came in time."""
     told = {f"{branch.tool}/{branch.method}": branch.error for branch in branches}
     for method in RETRIEVERS:
         error = told.get(method)
         if error:
             yield pb.Unanswered(method=method, code=error.code.name, reason=error.message)
-        elif method in denied:
+        elif method in told:
+            continue
+        elif summary is None:
+            yield pb.Unanswered(method=method, code="DEADLINE_EXCEEDED", reason="nothing came of it in time")
+        elif method in summary.denied:
             yield pb.Unanswered(method=method, code="PERMISSION_DENIED", reason="you may not call it")
-        elif method not in told:
+        else:
             # A caller may not even know of a tool of which they may call nothing.
             yield pb.Unanswered(method=method, code="NOT_FOUND", reason="it is not on the mesh for you")

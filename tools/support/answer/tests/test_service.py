@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from collections.abc import AsyncIterator
 
 import pytest
 from acme.engineering.v1.doc_search_pb2 import DESCRIPTOR as DOCS_FILE
@@ -21,11 +22,14 @@ from answer.reply import PROMPT
 from answer.service import AnswersService
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from google.rpc.status_pb2 import Status
 
 import llmesh
 from llmesh import Denied, InvalidCall, NotFound, ToolFailed, Unavailable, testing
 from llmesh.api.catalog.v1 import catalog_pb2
 from llmesh.api.catalog.v1.catalog_pb2_grpc import CatalogServiceServicer
+from llmesh.api.mesh.v1 import mesh_pb2
+from llmesh.api.mesh.v1.mesh_pb2_grpc import MeshServiceServicer
 from llmesh.api.options.v1 import options_pb2 as options
 from llmesh.api.retrieval.v1 import retrieval_pb2 as retrieval
 from llmesh.api.retrieval.v1.retrieval_pb2 import RetrieveRequest
@@ -59,6 +63,16 @@ class Retrieving:
                 for text, score in self._found
             ]
         )
+
+
+class EndsLate(MeshServiceServicer):
+    """Fans out, and has no time left to tell more than the first answer."""
+
+    async def FanOut(self, request: mesh_pb2.FanOutRequest, context: object) -> AsyncIterator[mesh_pb2.FanOutResponse]:
+        branch = mesh_pb2.Branch(tool=DOCS, method="Retrieve", status=Status())
+        branch.responses.add().Pack(retrieval.RetrieveResponse(passages=[retrieval.Passage(text="a", score=0.5)]))
+        yield mesh_pb2.FanOutResponse(branches=[branch])
+        raise llmesh.DeadlineExceeded("its time is up")
 
 
 class Docs(Retrieving, DocSearchServicer):
@@ -207,6 +221,16 @@ async def test_one_that_is_slow_is_left_out_in_time() -> None:
 
     assert found(answer) == [("a", HANDBOOK)]
     assert [(each.method, each.code) for each in answer.unanswered] == [(f"{DOCS}/Retrieve", "DEADLINE_EXCEEDED")]
+
+
+async def test_what_came_before_the_fan_outs_time_was_up_is_given_all_the_same() -> None:
+    answer = await answered(EndsLate())
+
+    assert found(answer) == [("a", DOCS)]
+    assert [(each.method, each.code) for each in answer.unanswered] == [
+        (f"{PACKAGES}/Retrieve", "DEADLINE_EXCEEDED"),
+        (f"{HANDBOOK}/Retrieve", "DEADLINE_EXCEEDED"),
+    ]
 
 
 async def test_where_nobody_answers_the_call_fails_and_says_why() -> None:
