@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any as Untyped
@@ -26,6 +27,7 @@ Mint = Callable[[Delegation], str]
 METHODS_A_TOKEN = 8
 FORWARDED_FOR = "x-forwarded-for"
 _TRACE = ("traceparent", "tracestate")
+_VALUE = re.compile(r"[ -~]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def behalf_of(caller: Caller, call_id: str, metadata: Iterable[tuple[str, str | 
     """Whom a call is made for, by what Envoy says of it."""
     told = read_metadata(metadata)
     # Others are no trace's, and nothing that a header may hold.
-    trace = tuple((key, told[key]) for key in _TRACE if key in told and told[key].isascii())
+    trace = tuple((key, told[key]) for key in _TRACE if key in told and _VALUE.fullmatch(told[key]))
     made = Behalf(caller, call_id, told.get(ADDRESS, ""), trace)
     payload = told.get(DELEGATED, "")
     if not payload:
