@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from datetime import timedelta
 from typing import cast
 
@@ -39,10 +40,10 @@ class Branches:
         self._rows: dict[str, tuple[Branch[Message], int]] = {}
 
     def add(self, branch: Branch[Message]) -> None:
-        """Show a branch, or more of one that streams."""
+        """Show a branch, or more of one that streams. What was no answer stays its error, however it ends."""
         name = f"{branch.tool}/{branch.method}"
-        count = self._rows[name][1] if name in self._rows else 0
-        self._rows[name] = branch, count + len(branch.responses)
+        before, count = self._rows.get(name, (branch, 0))
+        self._rows[name] = replace(branch, error=branch.error or before.error), count + len(branch.responses)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """As rich asks."""

@@ -11,7 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from rich.console import Console
 
-from llmesh import Branch, Denied
+from llmesh import Branch, Denied, ToolFailed
 from llmesh.api.mesh.v1 import mesh_pb2 as pb
 from llmesh.api.retrieval.v1.retrieval_pb2 import Passage, RetrieveResponse
 from llmesh.cli.fanout_show import Branches, branch_value, ending, summary_value
@@ -51,6 +51,16 @@ def test_a_stream_has_one_row_which_counts() -> None:
     assert "2 so far" in shown(flowing)
     assert "3 responses" in shown(flowing, done)
     assert shown(flowing, done).count(f"{TOOL}/A") == 1
+
+
+def test_a_stream_with_an_item_that_is_none_has_failed_though_its_tool_says_otherwise() -> None:
+    broken = Branch[Message](TOOL, "A", (), ended=False, error=ToolFailed("the answer is no `Tea`", reason="MALFORMED"))
+
+    told = shown(answered("a", ended=False), broken, answered("b"))
+
+    assert "INTERNAL" in told
+    assert "the answer is no `Tea`" in told
+    assert "OK" not in told
 
 
 @pytest.mark.parametrize("text", ["\x1b[2Jgone", "[bold red]loud[/]", "a\nb\x07", "\u202eback"])
