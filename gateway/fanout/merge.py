@@ -31,11 +31,20 @@ _KEYS = {*_WHOLE, FieldDescriptor.CPPTYPE_STRING, FieldDescriptor.CPPTYPE_BOOL, 
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """One tool's answer. name: of the method that gave it. came: its place in the order in which they came."""
+    """One tool's answer. name: of the method that gave it. came: its place in the order in which they came.
+
+    It is kept as its bytes: read, it may take forty times as much, which nobody counts.
+    """
 
     name: str
     came: int
-    message: Message
+    type: type[Message]
+    data: bytes
+
+    @property
+    def message(self) -> Message:
+        """It, read anew."""
+        return self.type.FromString(self.data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +92,13 @@ class Gathered:
         """One more. Beyond what fits, none is kept; nor is one that the merge does not look at."""
         if self.merging.takes_first and self.answers:
             return
-        self.size_bytes += message.ByteSize()
+        data = message.SerializeToString()
+        self.size_bytes += len(data)
         self.entry_count += self.merging.count(message)
         if self.is_over:
             self.answers.clear()
         else:
-            self.answers.append(Contribution(name, len(self.answers), message))
+            self.answers.append(Contribution(name, len(self.answers), type(message), data))
 
     def merged(self) -> Message | str:
         """The one message, or why there is none."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import math
+import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -27,6 +29,11 @@ from llmesh.api.options.v1 import options_pb2 as options
 from llmesh.api.retrieval.v1.retrieval_pb2 import Citation, Passage, RetrieveResponse
 from llmesh.errors import InvalidCall
 
+
+def contribution(name: str, came: int, message: RetrieveResponse) -> Contribution:
+    return Contribution(name, came, RetrieveResponse, message.SerializeToString())
+
+
 passage = st.builds(
     Passage,
     text=st.text(max_size=3),
@@ -35,7 +42,7 @@ passage = st.builds(
 )
 answers = st.lists(st.lists(passage, max_size=4), min_size=1, max_size=5).map(
     lambda found: [
-        Contribution(f"tool{index}", index, RetrieveResponse(passages=each)) for index, each in enumerate(found)
+        contribution(f"tool{index}", index, RetrieveResponse(passages=each)) for index, each in enumerate(found)
     ]
 )
 MERGES = {
@@ -68,7 +75,7 @@ def test_what_is_merged_does_not_depend_on_the_order_in_which_answers_came(
     stated: options.Merge, found: list[Contribution], seed: Random
 ) -> None:
     in_order = merged(stated, found)
-    came = [Contribution(each.name, place, each.message) for place, each in enumerate(found)]
+    came = [replace(each, came=place) for place, each in enumerate(found)]
     seed.shuffle(came)
 
     assert seen(merged(stated, came)) == seen(in_order)
@@ -102,7 +109,7 @@ def _rank(score: float) -> float:
 
 def test_the_first_is_the_one_that_came_first() -> None:
     late, early = (RetrieveResponse(passages=[Passage(text=text)]) for text in ("late", "early"))
-    found = [Contribution("a", 1, late), Contribution("b", 0, early)]
+    found = [contribution("a", 1, late), contribution("b", 0, early)]
     assert merged(options.Merge(first=options.First()), found) == early
 
 
@@ -133,6 +140,16 @@ def test_answers_that_are_too_large_together_are_not_kept() -> None:
         gathered.add(name, RetrieveResponse(passages=[Passage(text="x" * (5 << 20))]))
     assert isinstance(gathered.merged(), str)
     assert not gathered.answers
+
+
+@pytest.mark.parametrize("stated", [*MERGES.values(), options.Merge(first=options.First())], ids=[*MERGES, "first"])
+def test_an_answer_is_kept_as_its_bytes_alone(stated: options.Merge) -> None:
+    gathered = Gathered(read_merge(stated, RetrieveResponse))
+    answer = RetrieveResponse(passages=[Passage(text="tea")])
+    known = sys.getrefcount(answer)
+    gathered.add("a", answer)
+    assert sys.getrefcount(answer) == known
+    assert gathered.merged() == RetrieveResponse(passages=[Passage(text="tea")])
 
 
 def test_where_the_first_is_taken_no_other_counts_or_is_kept() -> None:
@@ -206,6 +223,14 @@ TOTAL = 500
 runs = st.lists(st.tuples(st.booleans(), st.integers(1, 900)), max_size=8).map(
     lambda found: [given_up for given_up, count in found for _ in range(count)]
 )
+
+
+@pytest.mark.parametrize(
+    ("value", "goes"), [("00-ab-cd-01", True), ("a=b, c=d", True), ("a=\tb", False), ("a\x7f", False), ("é", False)]
+)
+def test_what_of_a_trace_is_no_text_that_can_be_printed_goes_no_further(value: str, goes: bool) -> None:  # noqa: FBT001 a case
+    behalf = behalf_of(Caller("corp", "sam"), "call", [("tracestate", value)])
+    assert behalf.trace == ((("tracestate", value),) if goes else ())
 
 
 @pytest.mark.parametrize(("timeout_s", "ends_s"), [(5, 1005), (3600, 1020)])
