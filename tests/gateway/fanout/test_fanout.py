@@ -185,7 +185,7 @@ async def test_a_request_that_is_none_of_its_type_is_refused() -> None:
 
 async def test_what_is_picked_and_not_asked_is_counted() -> None:
     async with world() as running:
-        several = (rpc(), rpc("Write", effect=WRITE), rpc("Drop", effect=options.EFFECT_DESTRUCTIVE))
+        several = (rpc(), rpc("Write", effect=WRITE), rpc("Drop", effect=DESTRUCTIVE))
         await running.publish(*(running.tool(name, *several) for name in EIGHT[:3]), policy=OPEN)
 
         left = (await running.fan_out(selector=pb.Selector(limit=2))).summary.unasked_count
