@@ -17,12 +17,15 @@ from llmesh.api.model.v1 import model_pb2 as pb
 from llmesh.errors import FailedPrecondition, InvalidCall, OverQuota, Unavailable, Violation
 from model_server.control_tokens import ControlTokens
 from model_server.engine import NoGrammarError, Piece
+from model_server.grammar import shared
 from model_server.importing import IMPORTING
 from model_server.settings import Settings
 from model_server.source import ModelSource
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
+    from vllm.inputs import TokensPrompt
+    from vllm.inputs.engine import TokensInput
     from vllm.logprobs import Logprob
     from vllm.outputs import RequestOutput
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -168,15 +171,13 @@ class VllmEngine:
     ) -> AsyncGenerator[Piece, None]:
         """What follows the tokens."""
         from vllm.exceptions import QueueOverflowError, VLLMClientError
-        from vllm.inputs.engine import tokens_input
         from vllm.v1.engine.exceptions import EngineDeadError
 
         try:
-            parameters = _parameters(sampling, schema)
+            parameters = _parameters(sampling, await asyncio.to_thread(shared, schema) if schema else "")
             # vLLM takes one name twice, and mixes the two up.
             name = f"llmesh-{next(self._numbers)}"
-            asked = tokens_input(list(tokens), cache_salt=reader)
-            outputs = self._llm.generate(asked, parameters, name)
+            outputs = self._llm.generate(_asked(tokens, reader, schema), parameters, name)
             async with aclosing(outputs):
                 compiling = bool(schema)
                 async for output in outputs:
@@ -224,6 +225,18 @@ def _arguments(source: ModelSource, settings: Settings, *, on_cpu: bool) -> dict
     if on_cpu:
         arguments |= ON_CPU
     return arguments
+
+
+def _asked(tokens: Sequence[int], reader: str, schema: str) -> TokensInput | TokensPrompt:
+    """The tokens in vLLM's words."""
+    from vllm.inputs import TokensPrompt
+    from vllm.inputs.engine import tokens_input
+
+    if schema:
+        # As if it had yet to be read: so vLLM parses the schema, which may take seconds, in a thread of its own, and
+        # not where every other text goes through.
+        return TokensPrompt(prompt_token_ids=list(tokens), cache_salt=reader)
+    return tokens_input(list(tokens), cache_salt=reader)
 
 
 def _parameters(sampling: pb.Sampling, schema: str) -> SamplingParams:

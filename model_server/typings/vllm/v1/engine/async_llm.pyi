@@ -2,6 +2,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 
 from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.inputs import TokensPrompt
 from vllm.inputs.engine import TokensInput
 from vllm.outputs import RequestOutput
 from vllm.renderers.params import ChatParams
@@ -28,6 +29,6 @@ class AsyncLLM:
     def errored(self) -> bool: ...
     def get_tokenizer(self) -> Tokenizer: ...
     def generate(
-        self, prompt: TokensInput, sampling_params: SamplingParams, request_id: str
+        self, prompt: TokensInput | TokensPrompt, sampling_params: SamplingParams, request_id: str
     ) -> AsyncGenerator[RequestOutput]: ...
     def shutdown(self) -> None: ...
