@@ -351,24 +351,31 @@ class Connection(asyncio.Protocol):
 
     def _send_body(self, call: Call) -> None:
         """Send of a request what there is room for; the rest waits."""
+        while self._send_piece(call):
+            pass
+
+    def _send_piece(self, call: Call) -> bool:
+        """Send the next piece of a request, if there is room for it; whether there was, and there is more to send."""
         whole = len(call.body)
-        while call.sent_bytes < whole:
-            size = min(whole - call.sent_bytes, FRAME_MAX_BYTES, call.there, self._there)
-            if size <= 0 or self._paused:
-                self._stuck[call] = None
-                return
-            piece = call.body[call.sent_bytes : call.sent_bytes + size]
-            call.sent_bytes += size
-            call.there -= size
-            self._there -= size
-            last = END_STREAM if call.sent_bytes == whole else 0
-            self._write(frames.frame(Kind.DATA, last, call.stream, piece))
-        if self._stuck:
+        size = min(whole - call.sent_bytes, FRAME_MAX_BYTES, call.there, self._there)
+        if size <= 0 or self._paused:
+            self._stuck[call] = None
+            return False
+        piece = call.body[call.sent_bytes : call.sent_bytes + size]
+        call.sent_bytes += size
+        call.there -= size
+        self._there -= size
+        ends = call.sent_bytes == whole
+        self._write(frames.frame(Kind.DATA, END_STREAM if ends else 0, call.stream, piece))
+        if ends and self._stuck:
             self._stuck.pop(call, None)
+        return not ends
 
     def _send_stuck(self) -> None:
-        for call in list(self._stuck):
-            self._send_body(call)
+        """A piece of each in turn: what is let go is not for the one that has waited longest alone."""
+        going = list(self._stuck)
+        while going:
+            going = [call for call in going if self._send_piece(call)]
 
     def _owe(self, answer: bytes) -> None:
         self._owed += self._paused

@@ -18,6 +18,7 @@ from hyperframe.frame import (
 
 from gateway.http2.call import ANSWER_WINDOW_BYTES
 from gateway.http2.connection import ALL_WINDOW_BYTES
+from gateway.http2.frames import FRAME_MAX_BYTES
 from gateway.http2.reply import framed
 from tests.eventually import WITHIN_S
 from tests.gateway.http2.peer import Peer, asking, end_of
@@ -80,6 +81,20 @@ async def test_a_large_request_waits_for_room_of_its_own_and_of_all(tmp_path: Pa
 
         assert begun == whole
         assert (await end_of(answer)).code == 0
+
+
+async def test_requests_that_wait_for_room_go_on_in_turn(tmp_path: Path) -> None:
+    async with asking(tmp_path) as client:
+        for _ in range(2):
+            client.ask(b"x" * 200_000)
+        peer = await client.peer()
+        # The first has taken what there is for all.
+        await body_of(peer, 65_535)
+        peer.send(WindowUpdateFrame(1, 100_000), WindowUpdateFrame(0, 2 * FRAME_MAX_BYTES))
+
+        next_ones = [await peer.next(DataFrame) for _ in range(2)]
+
+        assert {each.stream_id: len(each.data) for each in next_ones} == {1: FRAME_MAX_BYTES, 3: FRAME_MAX_BYTES}
 
 
 async def test_a_window_may_become_negative(tmp_path: Path) -> None:
