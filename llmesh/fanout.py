@@ -195,7 +195,10 @@ def _check_no_loop() -> None:
 
 
 def request_of(request: Message, stated: Options) -> pb.FanOutRequest:
-    """What is sent for a request."""
+    """What is sent for a request. Raises TypeError for what no fan-out takes: nobody is asked whom a slip let in."""
+    if unknown := stated.keys() - Options.__annotations__.keys():
+        message = f"a fan-out takes no {', '.join(sorted(unknown))}; it takes {', '.join(Options.__annotations__)}"
+        raise TypeError(message)
     where, quorum = stated.get("where", ""), stated.get("quorum", 0)
     told = pb.FanOutRequest(
         selector=pb.Selector(where=where) if isinstance(where, str) else where,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 from collections.abc import Iterator
-from threading import Thread
+from threading import Event, Thread
 from types import TracebackType
 from typing import Self
 from wsgiref.simple_server import WSGIServer
@@ -17,6 +19,11 @@ from model_server.models import Models
 
 __all__ = ["Metrics"]
 
+log = logging.getLogger("llmesh.model")
+
+# How often an address is asked for that another has.
+RETRY_S = 0.5
+
 
 class Metrics(Collector):
     """Serves them while entered, from a thread; those of vLLM are in the same registry."""
@@ -26,6 +33,8 @@ class Metrics(Collector):
         self._models = models
         self._address = address
         self._serving: tuple[WSGIServer, Thread] | None = None
+        self._opening: Thread | None = None
+        self._closing = Event()
 
     def collect(self) -> Iterator[Metric]:
         """What is known of each model now."""
@@ -39,20 +48,40 @@ class Metrics(Collector):
         yield from (ready, restarts)
 
     def __enter__(self) -> Self:
-        """Open the port. Raises OSError if it can't be had."""
+        """Open the port, once whom this server replaces has left it. Raises OSError if it can't be had at all."""
         if self._address:
-            host, port = split_host_port(self._address)
-            self._serving = start_http_server(port, host)
             REGISTRY.register(self)
+            if not self._open():
+                log.info("figures wait for their address", extra={"address": self._address})
+                self._opening = Thread(target=self._open_later, name="figures", daemon=True)
+                self._opening.start()
         return self
+
+    def _open(self) -> bool:
+        """Whether the port is open; if not, another has it."""
+        host, port = split_host_port(self._address)
+        try:
+            self._serving = start_http_server(port, host)
+        except OSError as err:
+            if err.errno != errno.EADDRINUSE:
+                raise
+        return self._serving is not None
+
+    def _open_later(self) -> None:
+        while not self._closing.wait(RETRY_S) and not self._open():
+            pass
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Close it."""
+        self._closing.set()
+        if self._opening:
+            self._opening.join()
         if self._serving:
             server, thread = self._serving
             server.shutdown()
             server.server_close()
             thread.join()
+        if self._address:
             REGISTRY.unregister(self)

@@ -135,6 +135,7 @@ async def _call(
     lines: bool,
 ) -> None:
     """Make the call and print each response."""
+    from llmesh.cli.packed import learn_packed
     from llmesh.dynamic import invoke
 
     # A request that doesn't fit ends a call from within gRPC, where what was wrong with it is lost.
@@ -151,6 +152,7 @@ async def _call(
     show = print_json_line if lines or method.descriptor.server_streaming else print_json
     try:
         async for response in invoke(channel, method, messages(), timeout_s=timeout_s, metadata=metadata):
+            await learn_packed(channel, response)
             show(method.value(response))
     except (Exception, asyncio.CancelledError):
         if failed:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json as json_text
-from contextlib import nullcontext
+from collections.abc import AsyncIterator
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from llmesh.api.options.v1 import options_pb2
+    from llmesh.branch import Branch
     from llmesh.fanout import FanOut, Options
 
 
@@ -87,22 +89,37 @@ async def _run(channel: grpc.aio.Channel, type_name: str, value: object, stated:
         opened=lambda: nullcontext(channel),
         timeout_s=stated.get("timeout_s"),
     )
-    await (_print_lines(fan_out) if lines else _print_table(fan_out, merging=stated.get("merge") is not None))
+    told = _readable(channel, fan_out)
+    await (
+        _print_lines(fan_out, told) if lines else _print_table(fan_out, told, merging=stated.get("merge") is not None)
+    )
     if not fan_out.summary.met:
         raise Problem("too few answered", "give it more time (--timeout), or ask for fewer (--quorum)")
 
 
-async def _print_lines(fan_out: FanOut[Message]) -> None:
-    from llmesh.cli.fanout_show import branch_value, summary_value, value_of
+async def _readable(channel: grpc.aio.Channel, fan_out: FanOut[Message]) -> AsyncIterator[Branch[Message]]:
+    """The branches; what they pack can be shown then, if the mesh has its types."""
+    from llmesh.cli.packed import learn_packed
 
     async for branch in fan_out:
+        for each in branch.responses:
+            # One tool's answer must not end what is shown of the others.
+            with suppress(Problem):
+                await learn_packed(channel, each)
+        yield branch
+
+
+async def _print_lines(fan_out: FanOut[Message], told: AsyncIterator[Branch[Message]]) -> None:
+    from llmesh.cli.fanout_show import branch_value, summary_value, value_of
+
+    async for branch in told:
         print_json_line(branch_value(branch))
     summary = fan_out.summary
     merged = value_of(fan_out.merged) if summary.HasField("merged") else None
     print_json_line({"summary": summary_value(summary), "merged": merged})
 
 
-async def _print_table(fan_out: FanOut[Message], *, merging: bool) -> None:
+async def _print_table(fan_out: FanOut[Message], told: AsyncIterator[Branch[Message]], *, merging: bool) -> None:
     from rich.live import Live
 
     from llmesh.cli.fanout_show import Branches, ending, value_of
@@ -111,7 +128,7 @@ async def _print_table(fan_out: FanOut[Message], *, merging: bool) -> None:
     out, branches = console(), Branches()
     # Where nobody watches, the table is told once.
     with Live(branches, console=out) if out.is_terminal else nullcontext():
-        async for branch in fan_out:
+        async for branch in told:
             branches.add(branch)
     if not out.is_terminal:
         out.print(branches)

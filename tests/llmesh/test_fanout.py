@@ -189,6 +189,13 @@ async def test_what_is_asked_for_is_sent() -> None:
     assert merging.merge.WhichOneof("how") == "first"
 
 
+async def test_what_no_fan_out_takes_is_refused_before_anything_is_sent() -> None:
+    async with llmesh.Mesh("unix:none") as mesh:
+        slip: Any = {"wheer": "tool.domain == 'tea'"}
+        with pytest.raises(TypeError, match=r"a fan-out takes no wheer; it takes where, "):
+            mesh.fan_out(REQUEST, **slip)
+
+
 async def test_its_time_is_the_calls_deadline() -> None:
     servicer = Saying(pb.FanOutResponse(summary=ended()))
     async with testing.run(servicer) as tool, llmesh.Mesh(tool.server.address) as mesh:

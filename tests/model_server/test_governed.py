@@ -154,6 +154,17 @@ async def test_the_audit_says_of_each_method_which_model_answered_and_with_how_m
             assert usage.output_token_count > 0
 
 
+async def test_an_answer_that_packs_a_type_of_another_contract_is_shown_in_the_shell(models: ModelServer) -> None:
+    models.mesh.start_echo("echo-packed")
+    await asyncio.to_thread(models.mesh.wait_ready, ECHO)
+    request = json.dumps({"prompt": "Who am I?", "type": ITEM})
+
+    told = await asyncio.to_thread(command, models, READER, "call", f"{SERVICE}/GenerateMessage", request, "--json")
+
+    assert json.loads(told)["message"]["@type"] == f"type.googleapis.com/{ITEM}"
+    assert len(json.loads(told)["message"]) > 1
+
+
 async def test_whose_time_is_up_is_told_so_through_the_mesh(models: ModelServer, client: llmesh.Mesh) -> None:
     stub = ModelServiceStub(client.channel)
 
