@@ -4,7 +4,7 @@
  * ANSWERS is a file of entries (path, request, answer), each a length of four
  * bytes, network order, and that many bytes. A call gets the answer of the entry that has its
  * path and its request (a whole gRPC frame); the last entry is for every other call, but for those
- * to the server's own services (`/grpc.`), which it does not have.
+ * to the server's own services (`/grpc.`) and what the mesh tells a tool (`/llmesh.`), which it does not have.
  * `/bench.Backend/Answered` tells how many of the others it has answered, in decimal.
  */
 #define _GNU_SOURCE
@@ -24,6 +24,7 @@
 #define MAX_ENTRIES 64
 #define MAX_REQUEST 4096
 #define OWN "/grpc."
+#define MESH "/llmesh."
 #define COUNT "/bench.Backend/Answered"
 #define FIELD(name, value) \
   {(uint8_t *)(name), (uint8_t *)(value), sizeof(name) - 1, sizeof(value) - 1, NGHTTP2_NV_FLAG_NONE}
@@ -79,6 +80,7 @@ static Text answer_of(const Call *call) {
     count_frame[4] = (uint8_t)digits;
     return (Text){count_frame, 5 + (size_t)digits};
   }
+  if (!strncmp(call->path, MESH, sizeof MESH - 1)) return (Text){NULL, 0};
   if (strncmp(call->path, OWN, sizeof OWN - 1)) {
     answered++;
     return entries[entry_count - 1].answer;
