@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Generic, TypeVar
 
 from llmesh.errors import Unavailable
@@ -83,8 +82,19 @@ class Keeper(Generic[T]):
             log.error("model died", extra={"model": self._name})
         finally:
             self._become(None)
-            with suppress(asyncio.CancelledError):
-                await asyncio.shield(one.close())
+            await self._close(one)
+
+    async def _close(self, one: T) -> None:
+        """End it, whatever comes meanwhile; who is cancelled goes on to be once it has ended."""
+        closing = asyncio.ensure_future(one.close())
+        try:
+            await asyncio.shield(closing)
+        except asyncio.CancelledError:
+            await asyncio.wait([closing])
+            raise
+        except Exception:
+            # It is dead; what is left of it must not keep the next one from starting.
+            log.exception("model did not end well", extra={"model": self._name})
 
     def _become(self, one: T | None) -> None:
         self._current = one

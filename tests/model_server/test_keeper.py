@@ -23,11 +23,15 @@ class Thing:
     def __init__(self) -> None:
         self.dying = asyncio.Event()
         self.closed = False
+        # Set while it may end.
+        self.may_close = asyncio.Event()
+        self.may_close.set()
 
     async def wait_for_death(self) -> None:
         await self.dying.wait()
 
     async def close(self) -> None:
+        await self.may_close.wait()
         self.closed = True
 
 
@@ -119,3 +123,36 @@ async def test_pauses_grow_up_to_a_most_and_start_anew_after_one_that_lived(
         await eventually(has_failed)
     told = [vars(each)["after_s"] for each in caplog.records if each.getMessage() == "model starts again"]
     assert told[:5] == pauses
+
+
+async def test_who_ends_it_while_a_dead_one_is_cleared_away_starts_no_other() -> None:
+    kept = Kept()
+    task = asyncio.create_task(kept.keeper.run())
+    await kept.ready(1)
+    dead = kept.started[0]
+    dead.may_close.clear()
+    dead.dying.set()
+
+    async def is_away() -> None:
+        assert kept.told == [True, False]
+
+    await eventually(is_away)
+    task.cancel()
+    dead.may_close.set()
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, 30)
+    assert (dead.closed, len(kept.started)) == (True, 1)
+
+
+async def test_one_that_does_not_end_well_keeps_no_other_from_starting(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(_: Thing) -> None:
+        raise RuntimeError("stuck")
+
+    kept = Kept()
+    async with kept.running():
+        await kept.ready(1)
+        with monkeypatch.context() as patched:
+            patched.setattr(Thing, "close", fail)
+            kept.started[0].dying.set()
+            await kept.ready(2)
