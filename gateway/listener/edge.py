@@ -29,7 +29,15 @@ _CONTENT_TYPE = r"application/grpc(\+[a-z0-9.]+)?"
 # Longer ones are no tool's: a service's name has at most 255 bytes.
 MAX_PATH_BYTES = 512
 _PATH = "[^?#]+"
-CONTENT, METHOD, MALFORMED_PATH, TIMEOUT = POLICIES = ("edge/content-type", "edge/method", "edge/path", "edge/timeout")
+# What every gRPC library reads ("gRPC over HTTP2", Message-Encoding).
+_ENCODING = "identity|gzip|deflate"
+CONTENT, METHOD, MALFORMED_PATH, TIMEOUT, ENCODING = POLICIES = (
+    "edge/content-type",
+    "edge/method",
+    "edge/path",
+    "edge/timeout",
+    "edge/encoding",
+)
 
 
 def strip(*, gateway: bool = False) -> dict[str, Untyped]:
@@ -74,6 +82,8 @@ def refuse_no_calls() -> Message:
         MALFORMED_PATH: [_differs(":path", _PATH)],
         # Where Envoy passes it on, it poisons the connection to the tool.
         TIMEOUT: [_differs(_ASKED_TIMEOUT, _GRPC_TIMEOUT)],
+        # So would a name that gRPC's C core does not know.
+        ENCODING: [_differs("grpc-encoding", _ENCODING)],
     }
     policies: dict[str, Untyped] = {
         name: {"permissions": [{"header": header} for header in headers], "principals": [{"any": True}]}

@@ -10,7 +10,7 @@ from google.rpc import code_pb2, status_pb2  # pyright: ignore[reportMissingType
 
 from gateway.listener import floods, quotas, tokens
 from gateway.listener.call_log import SHOWN_PATH
-from gateway.listener.edge import CONTENT, MALFORMED_PATH, MAX_PATH_BYTES, METHOD, TIMEOUT
+from gateway.listener.edge import CONTENT, ENCODING, MALFORMED_PATH, MAX_PATH_BYTES, METHOD, TIMEOUT
 from gateway.snapshot import blocks, refusals
 from gateway.snapshot.caller import DELEGATION
 from gateway.snapshot.service import call_id
@@ -51,6 +51,12 @@ def _to_no_calls() -> Iterator[dict[str, Untyped]]:
         "grpc-timeout is malformed: expected 1 to 8 digits and one of H M S m u n",
         status=400,
         code=code_pb2.INVALID_ARGUMENT,
+    )
+    yield _reply(
+        _denied_by(ENCODING),
+        "grpc-encoding is unknown: messages are compressed by gzip or deflate, or not at all",
+        status=415,
+        code=code_pb2.UNIMPLEMENTED,
     )
     yield _reply(_denied_by(CONTENT), "this port speaks gRPC: content-type must be application/grpc", status=415)
     yield _reply(

@@ -17,6 +17,7 @@ import pytest
 from google.protobuf.message import Message
 
 from gateway.listener.bootstrap import Edge, bootstrap
+from gateway.listener.edge import ENCODING as ENCODING_POLICY
 from gateway.listener.edge import TIMEOUT as TIMEOUT_POLICY
 from gateway.snapshot.build import CLUSTER, ROUTES, Resource, Resources, build
 from gateway.xds.messages import message_type
@@ -45,13 +46,14 @@ ENCODING = Attack(("grpc-encoding", "llzip"), ("grpc-encoding", "gzip"))
 
 
 def without_filter(edge: Edge) -> Message:
-    """The bootstrap, but nothing looks at deadlines at the edge."""
+    """The bootstrap, but nothing looks at deadlines and encodings at the edge."""
     made: Untyped = bootstrap(edge)
     config = made.static_resources.listeners[0].filter_chains[0].filters[0].typed_config
     manager: Untyped = message_type(MANAGER).FromString(config.value)
     looks = next(each for each in manager.http_filters if each.name == "llmesh.edge").typed_config
     rules: Untyped = message_type(RBAC).FromString(looks.value)
-    del rules.rules.policies[TIMEOUT_POLICY]
+    for name in (TIMEOUT_POLICY, ENCODING_POLICY):
+        del rules.rules.policies[name]
     looks.value = rules.SerializeToString()
     config.value = manager.SerializeToString()
     return made
@@ -131,12 +133,13 @@ async def test_without_any_cure_a_malformed_deadline_fails_the_calls_of_others(m
     assert found["13"] >= 4, found
 
 
-async def test_an_unknown_encoding_harms_no_later_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with cured_by(monkeypatch, FILTER, REWRITE, OWN) as running:
+@pytest.mark.parametrize("cure", [FILTER, OWN])
+async def test_an_unknown_encoding_harms_no_later_call(monkeypatch: pytest.MonkeyPatch, cure: str) -> None:
+    async with cured_by(monkeypatch, REWRITE, cure) as running:
         assert await after(running, ENCODING) == {"0": ROUNDS * AFTER_EACH}
 
 
 async def test_without_the_cure_an_unknown_encoding_fails_the_calls_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with cured_by(monkeypatch, FILTER, REWRITE) as running:
+    async with cured_by(monkeypatch, REWRITE) as running:
         found = await after(running, ENCODING, rounds=1, each=8)
     assert found["13"] >= 4, found
