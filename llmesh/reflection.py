@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from typing import TYPE_CHECKING
 from typing import Any as Untyped
 
 from google.protobuf import descriptor_pb2, descriptor_pool, text_format
@@ -17,7 +18,10 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, FileDescript
 from grpc_reflection.v1alpha import reflection, reflection_pb2  # pyright: ignore[reportMissingTypeStubs]: pyright has them
 from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionServicer
 
-__all__ = ["V1", "V1ALPHA", "reflect", "v1_file"]
+if TYPE_CHECKING:
+    import grpc.aio
+
+__all__ = ["V1", "V1ALPHA", "files_defining", "reflect", "v1_file"]
 
 V1 = "grpc.reflection.v1.ServerReflection"
 V1ALPHA = "grpc.reflection.v1alpha.ServerReflection"
@@ -29,6 +33,23 @@ def reflect(services: Iterable[str]) -> ServerReflectionServicer:
     `llmesh.Server` adds one for what it serves, and serves it under both names.
     """
     return _Reflection(services)
+
+
+async def files_defining(channel: grpc.aio.Channel, symbol: str) -> list[bytes]:
+    """The file that defines a symbol, then all it imports, serialized; none if whoever is asked tells of no such.
+
+    Raises what calls by the channel raise.
+    """
+    asked = reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol)
+    untyped: Untyped = channel
+    answers = untyped.stream_stream(
+        f"/{V1}/ServerReflectionInfo",
+        request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+    )(_only(asked))
+    async for answer in answers:
+        return list(answer.file_descriptor_response.file_descriptor_proto)
+    return []
 
 
 def v1_file() -> descriptor_pb2.FileDescriptorProto:

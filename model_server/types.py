@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from google.protobuf.descriptor import Descriptor, MethodDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
-from grpc_reflection.v1alpha import reflection_pb2  # pyright: ignore[reportMissingTypeStubs]: pyright has them
 
 from llmesh.call import current_call
 from llmesh.errors import InvalidCall, NotFound, ToolFailed, Violation
-from llmesh.reflection import V1
-
-if TYPE_CHECKING:
-    import grpc.aio
-
-    Ask = grpc.aio.StreamStreamMultiCallable[
-        reflection_pb2.ServerReflectionRequest, reflection_pb2.ServerReflectionResponse
-    ]
+from llmesh.reflection import files_defining
 
 __all__ = ["Types"]
 
@@ -54,23 +45,10 @@ class Types:
 
 async def _seen(symbol: str, kind: str, *, shown: str = "") -> DescriptorPool:
     """The files that define a symbol, as the caller of this call sees them: asked of the mesh in their name."""
-    ask: Ask = current_call().mesh.channel.stream_stream(
-        f"/{V1}/ServerReflectionInfo",
-        request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
-        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
-    )
-    request = reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol)
-    async for answer in ask(_only(request)):
-        if answer.HasField("file_descriptor_response"):
-            return _pool(_files(answer.file_descriptor_response.file_descriptor_proto))
-        break
-    raise _unknown(kind, shown or symbol)
-
-
-async def _only(
-    request: reflection_pb2.ServerReflectionRequest,
-) -> AsyncIterator[reflection_pb2.ServerReflectionRequest]:
-    yield request
+    found = await files_defining(current_call().mesh.channel, symbol)
+    if not found:
+        raise _unknown(kind, shown or symbol)
+    return _pool(_files(found))
 
 
 def _files(serialized: Iterable[bytes]) -> FileDescriptorSet:

@@ -233,8 +233,8 @@ def _asked(tokens: Sequence[int], reader: str, schema: str) -> TokensInput | Tok
     from vllm.inputs.engine import tokens_input
 
     if schema:
-        # As if it had yet to be read: so vLLM parses the schema, which may take seconds, in a thread of its own, and
-        # not where every other text goes through.
+        # As if it had yet to be read: so vLLM parses the schema, which may take seconds, in the thread that reads all
+        # input, and not on the loop, where every text that is written goes through.
         return TokensPrompt(prompt_token_ids=list(tokens), cache_salt=reader)
     return tokens_input(list(tokens), cache_salt=reader)
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, cast
 
 from google.protobuf import any_pb2, message_factory
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.message import DecodeError, Message
-from grpc_reflection.v1alpha import reflection_pb2  # pyright: ignore[reportMissingTypeStubs]: pyright has them
 
 from llmesh.dynamic import imports_first
 from llmesh.errors import MeshError
 from llmesh.problem import Problem
-from llmesh.reflection import V1
+from llmesh.reflection import files_defining
 
 if TYPE_CHECKING:
     import grpc.aio
@@ -81,19 +80,12 @@ def _in_any(packed: any_pb2.Any, pool: DescriptorPool) -> Iterator[str]:
 
 
 async def _learn(channel: grpc.aio.Channel, name: str, pool: DescriptorPool) -> None:
-    ask = channel.stream_stream(
-        f"/{V1}/ServerReflectionInfo",
-        request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
-        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
-    )
     try:
-        async for answer in ask(_only(reflection_pb2.ServerReflectionRequest(file_containing_symbol=name))):
-            files = answer.file_descriptor_response.file_descriptor_proto
-            for file in imports_first(FileDescriptorProto.FromString(each) for each in files):
-                _add(file, pool)
-            return
+        files = await files_defining(channel, name)
     except MeshError as err:
         raise _unreadable(name) from err
+    for file in imports_first(FileDescriptorProto.FromString(each) for each in files):
+        _add(file, pool)
 
 
 def _add(file: FileDescriptorProto, pool: DescriptorPool) -> None:
@@ -101,12 +93,6 @@ def _add(file: FileDescriptorProto, pool: DescriptorPool) -> None:
         pool.FindFileByName(file.name)
     except KeyError:
         pool.Add(file)
-
-
-async def _only(
-    request: reflection_pb2.ServerReflectionRequest,
-) -> AsyncIterator[reflection_pb2.ServerReflectionRequest]:
-    yield request
 
 
 def _unreadable(name: str) -> Problem:
