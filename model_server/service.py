@@ -54,10 +54,11 @@ class ModelServicer(ModelServiceServicer):
         """A message of the type that is asked for."""
         source, engine = self._models.writer(request.model)
         answering = Answering(source, engine, request.sampling)
+        asked = request.conversation if request.HasField("conversation") else request.prompt
+        await answering.check(asked)
         types = Types(request.descriptors if request.HasField("descriptors") else None)
         found = await types.message(request.type)
         wanted = await asyncio.to_thread(TypedType, found, field="type")
-        asked = request.conversation if request.HasField("conversation") else request.prompt
         answer = await answering.answer(asked, wanted)
         return pb.GenerateMessageResponse(
             message=_packed(answer),
@@ -71,6 +72,7 @@ class ModelServicer(ModelServiceServicer):
         """One of the methods, and its request."""
         source, engine = self._models.writer(request.model)
         answering = Answering(source, engine, request.sampling)
+        await answering.check(request.conversation)
         types = Types(request.descriptors if request.HasField("descriptors") else None)
         candidates = await find_candidates(request.candidates, types)
         summaries = {path: each.summary for path, each in candidates.items()}

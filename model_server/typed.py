@@ -113,13 +113,21 @@ class Answering:
         self._engine = engine
         self._sampling = sampling
 
-    async def choice(self, asked: pb.Conversation, values: Sequence[str]) -> str:
-        """One of some values: at least one."""
-        if len(values) == 1:
-            return values[0]
-        schema = json.dumps({"enum": list(values)})
-        most = max(len(json.dumps(value)) for value in values)
-        text, _ = await self._write(asked, await self._engine.read(asked), schema, most)
+    async def check(self, asked: pb.Conversation | str) -> None:
+        """Raise InvalidCall if what the caller says, and nothing beside it, leaves no room for what they ask for."""
+        self._fill_in(self._sampling, asked, await self._engine.read(asked))
+
+    async def choice(self, asked: pb.Conversation, candidates: Sequence[str]) -> str:
+        """One of some names: at least one. Raises InvalidCall if the engine makes no grammar of them."""
+        if len(candidates) == 1:
+            return candidates[0]
+        schema = json.dumps({"enum": list(candidates)})
+        most = max(len(json.dumps(name)) for name in candidates)
+        try:
+            text, _ = await self._write(asked, await self._engine.read(asked), schema, most)
+        except NoGrammarError as err:
+            words = f"the engine makes no grammar of the candidates' names: {err}"
+            raise InvalidCall(words, [Violation("candidates", words)], reason="NO_GRAMMAR") from err
         return str(json.loads(text))
 
     async def answer(self, asked: pb.Conversation | str, wanted: TypedType) -> Answer:
@@ -128,11 +136,14 @@ class Answering:
         Raises InvalidCall if the engine makes no grammar of it, and FailedPrecondition if the message was cut, or
         breaks the rules even when mended.
         """
-        told, tokens, schema = await self._fit(asked, wanted)
         try:
-            text, writing = await self._write(told, tokens, schema.text, schema.max_bytes)
+            return await self._answer(asked, wanted)
         except NoGrammarError as err:
             raise wanted.ungrammatical(err) from err
+
+    async def _answer(self, asked: pb.Conversation | str, wanted: TypedType) -> Answer:
+        told, tokens, schema = await self._fit(asked, wanted)
+        text, writing = await self._write(told, tokens, schema.text, schema.max_bytes)
         message, broken = _read(text, wanted)
         repairs = 0
         if broken:
@@ -184,16 +195,10 @@ class Answering:
         """The whole text. Raises FailedPrecondition if it was cut."""
         sampling = pb.Sampling()
         sampling.CopyFrom(self._sampling)
-        # A token is a byte at least, and one more ends the text.
+        # A token is a byte at least, and one more ends the text. What is said beside the caller takes room of theirs.
         room = self._engine.context_length - len(tokens)
-        sampling.max_tokens = sampling.max_tokens or max(1, min(max_bytes + 1, room))
-        used = fill_in(
-            sampling,
-            self._engine.defaults,
-            field="prompt" if isinstance(asked, str) else "conversation",
-            input_tokens=len(tokens),
-            context=self._engine.context_length,
-        )
+        sampling.max_tokens = max(1, min(sampling.max_tokens or room, max_bytes + 1, room))
+        used = self._fill_in(sampling, asked, tokens)
         writing = Writing(self._source, self._engine, tokens, used)
         text, finish = await writing.text(schema=schema)
         self.usage.input_token_count += writing.usage.input_token_count
@@ -207,6 +212,15 @@ class Answering:
                 metadata={"max_tokens": str(used.max_tokens)},
             )
         return text, writing
+
+    def _fill_in(self, sampling: pb.Sampling, asked: pb.Conversation | str, tokens: Sequence[int]) -> pb.Sampling:
+        return fill_in(
+            sampling,
+            self._engine.defaults,
+            field="prompt" if isinstance(asked, str) else "conversation",
+            input_tokens=len(tokens),
+            context=self._engine.context_length,
+        )
 
 
 def _widest(wanted: TypedType, room: int) -> Schema:

@@ -145,6 +145,11 @@ class VllmEngine:
             field = "prompt" if isinstance(asked, str) else "conversation"
             too_long = str(getattr(err, "parameter", "")).startswith("input_")
             raise _wrong(field, str(err), reason="INPUT_TOO_LONG" if too_long else "REFUSED_BY_MODEL") from err
+        except RuntimeError as err:
+            if not self._died.is_set():
+                raise
+            # Its threads end with it.
+            raise _dead() from err
 
     async def _read_prompt(self, text: str) -> Sequence[int]:
         from vllm.renderers.inputs.preprocess import parse_model_prompt
@@ -171,7 +176,7 @@ class VllmEngine:
     ) -> AsyncGenerator[Piece, None]:
         """What follows the tokens."""
         from vllm.exceptions import QueueOverflowError, VLLMClientError
-        from vllm.v1.engine.exceptions import EngineDeadError
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         try:
             parameters = _parameters(sampling, await asyncio.to_thread(shared, schema) if schema else "")
@@ -186,12 +191,15 @@ class VllmEngine:
         except EngineDeadError as err:
             self._died.set()
             raise _dead() from err
+        except EngineGenerateError as err:
+            raise (_dead() if self._died.is_set() else _failed()) from err
         except QueueOverflowError as err:
             raise OverQuota(
                 "too many calls wait for the model", retry_after_s=RETRY_FULL_S, quota="queue", reason="QUEUE_FULL"
             ) from err
         except VLLMClientError as err:
-            if schema:
+            # Of a schema, vLLM names no parameter.
+            if schema and getattr(err, "parameter", None) is None:
                 raise NoGrammarError(str(err)) from err
             raise _wrong("sampling", str(err), reason="REFUSED_BY_MODEL") from err
 

@@ -22,12 +22,12 @@ class Written:
 class ScriptedEngine:
     """Writes these texts, one a call; each of its tokens is a byte. cut: they end as if there was no more room.
 
-    ungrammatical: it makes no grammar of any schema.
+    grammatical: of so many schemas it makes a grammar.
     """
 
     texts: list[str]
     cut: bool = False
-    ungrammatical: bool = False
+    grammatical: int = 100
     context_length: int = 100_000
     capabilities: tuple[pb.ModelCapability.ValueType, ...] = (pb.MODEL_CAPABILITY_CONVERSE,)
     dimension: int = 0
@@ -48,7 +48,7 @@ class ScriptedEngine:
         self, tokens: Sequence[int], sampling: pb.Sampling, *, reader: str, schema: str = ""
     ) -> AsyncGenerator[Piece, None]:
         """The next text."""
-        if self.ungrammatical:
+        if len(self.written) >= self.grammatical:
             raise NoGrammarError("no such characters")
         self.written.append(Written(bytes(tokens).decode(), sampling, schema))
         finish = pb.FINISH_REASON_LENGTH if self.cut else pb.FINISH_REASON_STOP

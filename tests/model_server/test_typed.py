@@ -18,6 +18,7 @@ from llmesh.errors import FailedPrecondition, InvalidCall, NotFound
 from llmesh.testing import TESTER
 from model_server.candidates import find_candidates
 from model_server.source import ModelSource
+from model_server.turns import choose_from
 from model_server.typed import LIMITS, Answering, TypedType
 from model_server.types import Types
 from tests.llmesh.schema.shapes import files, from_source, message, shapes
@@ -133,6 +134,36 @@ async def test_what_there_is_no_room_to_mend_is_told_of_the_answer_and_not_of_wh
     assert len(engine.written) == 1
 
 
+def all_that_is_left(engine: ScriptedEngine) -> int:
+    """The most tokens that a caller may ask for, beside what they say themselves."""
+    return engine.context_length - len("ROLE_USER: What now?")
+
+
+async def test_what_we_say_beside_the_caller_takes_none_of_the_tokens_that_they_may_ask_for() -> None:
+    engine = ScriptedEngine([TICKET])
+    call = answering(engine, max_tokens=all_that_is_left(engine))
+    await call.check(ASKED)
+    wanted = await typed(shapes()["Ticket"])
+    await call.answer(ASKED, wanted)
+    assert engine.written[0].sampling.max_tokens == wanted.schema(LIMITS[0]).max_bytes + 1
+    with pytest.raises(InvalidCall) as told:
+        await answering(engine, max_tokens=all_that_is_left(engine) + 1).check(ASKED)
+    assert (told.value.reason, told.value.violations[0].field) == ("OUTPUT_TOO_LONG", "sampling.max_tokens")
+
+
+async def test_who_asks_for_all_tokens_there_are_gets_an_answer_mended_too() -> None:
+    engine = ScriptedEngine(['{"first":2,"last":1}', '{"first":1,"last":2}'], context_length=4096)
+    found = await answering(engine, max_tokens=all_that_is_left(engine)).answer(ASKED, await typed(message(SPAN)))
+    assert found.repair_count == 1
+
+
+async def test_of_all_tokens_there_are_a_choice_takes_what_it_needs() -> None:
+    engine = ScriptedEngine([json.dumps(CLOSE)], context_length=200)
+    longer = choose_from(ASKED, {GET: "", CLOSE: ""})
+    assert await answering(engine, max_tokens=all_that_is_left(engine)).choice(longer, [GET, CLOSE]) == CLOSE
+    assert engine.written[0].sampling.max_tokens == len(json.dumps(CLOSE)) + 1
+
+
 async def test_what_is_no_message_goes_back_too() -> None:
     engine = ScriptedEngine(['{"summary":1}', TICKET])
     found = await answering(engine).answer(ASKED, await typed(shapes()["Ticket"]))
@@ -171,10 +202,23 @@ async def test_a_type_that_cannot_be_answered_as_is_refused_before_the_model_is_
 
 
 async def test_a_type_that_the_engine_makes_no_grammar_of_is_the_callers_fault() -> None:
-    engine = ScriptedEngine([], ungrammatical=True)
+    engine = ScriptedEngine([], grammatical=0)
     with pytest.raises(InvalidCall, match=r"no grammar of `acme\.shapes\.v1\.Ticket`: no such characters") as told:
         await answering(engine).answer(ASKED, await typed(shapes()["Ticket"]))
     assert (told.value.reason, told.value.violations[0].field) == ("NO_GRAMMAR", "type")
+
+
+async def test_a_choice_that_the_engine_makes_no_grammar_of_is_the_callers_fault() -> None:
+    with pytest.raises(InvalidCall, match="no grammar of the candidates' names: no such characters") as told:
+        await answering(ScriptedEngine([], grammatical=0)).choice(ASKED, [GET, CLOSE])
+    assert (told.value.reason, told.value.violations[0].field) == ("NO_GRAMMAR", "candidates")
+
+
+async def test_a_grammar_that_fails_when_the_answer_is_mended_is_told_like_one_that_fails_before() -> None:
+    engine = ScriptedEngine(['{"first":2,"last":1}'], grammatical=1)
+    with pytest.raises(InvalidCall) as told:
+        await answering(engine).answer(ASKED, await typed(message(SPAN)))
+    assert told.value.reason == "NO_GRAMMAR"
 
 
 async def test_a_rule_without_end_ends() -> None:

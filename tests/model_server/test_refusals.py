@@ -1,0 +1,153 @@
+"""What callers are told of what vLLM raises. With its errors alone: no real engine raises them all on demand."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncGenerator
+from types import ModuleType, SimpleNamespace
+from typing import Any as Untyped
+
+import pytest
+
+from llmesh.api.model.v1 import model_pb2 as pb
+from llmesh.errors import InvalidCall, MeshError, OverQuota, Unavailable
+from model_server.engine import NoGrammarError
+from model_server.vllm_engine import VllmEngine
+
+
+class ServerError(Exception):
+    """As vLLM has it."""
+
+
+class ClientError(Exception):
+    """As vLLM has it: parameter says what is wrong, where it is one of the sampling."""
+
+    def __init__(self, words: str, parameter: str | None = None) -> None:
+        super().__init__(words)
+        self.parameter = parameter
+
+
+class FullError(Exception):
+    """As vLLM has it: a call too many."""
+
+
+class DeadError(ServerError):
+    """As vLLM has it: the engine is no more."""
+
+
+class FailedError(ServerError):
+    """As vLLM has it: of what else goes wrong with a text."""
+
+
+def lent(*_: object, **__: object) -> object:
+    """Whatever it is."""
+    return {}
+
+
+MODULES: dict[str, dict[str, object]] = {
+    "vllm": {"SamplingParams": SimpleNamespace},
+    "vllm.exceptions": {"QueueOverflowError": FullError, "VLLMClientError": ClientError},
+    "vllm.inputs": {"TokensPrompt": dict},
+    "vllm.inputs.engine": {"tokens_input": lent},
+    "vllm.renderers": {},
+    "vllm.renderers.inputs": {},
+    "vllm.renderers.inputs.preprocess": {"parse_model_prompt": lent},
+    "vllm.sampling_params": {
+        "RequestOutputKind": SimpleNamespace(DELTA=1),
+        "StructuredOutputsParams": SimpleNamespace,
+    },
+    "vllm.v1": {},
+    "vllm.v1.engine": {},
+    "vllm.v1.engine.exceptions": {"EngineDeadError": DeadError, "EngineGenerateError": FailedError},
+}
+
+
+@pytest.fixture(autouse=True)
+def vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The part of vLLM that an engine needs to fail."""
+    for name, parts in MODULES.items():
+        module = ModuleType(name)
+        vars(module).update(parts)
+        monkeypatch.setitem(sys.modules, name, module)
+
+
+class Failing:
+    """An AsyncLLM that raises the same of every text."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+        self.model_config = SimpleNamespace(max_model_len=10, get_diff_sampling_param=dict)
+        self.renderer = SimpleNamespace(render_cmpl_async=self._read)
+
+    def get_tokenizer(self) -> object:
+        """One without control tokens."""
+        return SimpleNamespace(get_added_vocab=dict)
+
+    async def _read(self, texts: object) -> list[object]:
+        raise self._error
+
+    async def generate(self, *asked: object) -> AsyncGenerator[object]:
+        """Nothing."""
+        raise self._error
+        yield
+
+    def shutdown(self) -> None:
+        """It has nothing to end."""
+
+
+def failing(error: Exception) -> Untyped:
+    """The same, for whom wants vLLM's own."""
+    return Failing(error)
+
+
+async def told(error: Exception, *, schema: str = "", at_its_end: bool = False) -> Exception:
+    """What an engine raises of a text."""
+    engine = VllmEngine(failing(error))
+    if at_its_end:
+        await engine.close()
+    with pytest.raises((MeshError, NoGrammarError)) as found:
+        async for _ in engine.write([1], pb.Sampling(), reader="", schema=schema):
+            pass
+    return found.value
+
+
+async def test_what_is_read_when_the_engine_is_gone_may_be_asked_again() -> None:
+    gone = RuntimeError("cannot schedule new futures after shutdown")
+    engine = VllmEngine(failing(gone))
+    with pytest.raises(RuntimeError):
+        await engine.read("a")
+    await engine.close()
+    with pytest.raises(Unavailable) as found:
+        await engine.read("a")
+    assert (found.value.reason, bool(found.value.retry_after_s)) == ("ENGINE_DIED", True)
+
+
+@pytest.mark.parametrize(
+    ("error", "ending", "reason"),
+    [
+        (FailedError(), False, "ENGINE_FAILED"),
+        (FailedError(), True, "ENGINE_DIED"),
+        (DeadError(), False, "ENGINE_DIED"),
+    ],
+)
+async def test_what_the_engine_gives_up_may_be_asked_again(error: Exception, *, ending: bool, reason: str) -> None:
+    found = await told(error, at_its_end=ending)
+    assert isinstance(found, Unavailable)
+    assert (found.reason, bool(found.retry_after_s)) == (reason, True)
+
+
+async def test_a_queue_that_is_full_says_when_to_come_again() -> None:
+    found = await told(FullError())
+    assert isinstance(found, OverQuota)
+    assert (found.reason, bool(found.retry_after_s)) == ("QUEUE_FULL", True)
+
+
+@pytest.mark.parametrize("schema", ["", "{}"])
+async def test_sampling_that_is_refused_is_named_whether_there_is_a_schema_or_not(schema: str) -> None:
+    found = await told(ClientError("too hot", parameter="temperature"), schema=schema)
+    assert isinstance(found, InvalidCall)
+    assert found.violations[0].field == "sampling"
+
+
+async def test_a_schema_that_is_refused_has_no_grammar() -> None:
+    assert isinstance(await told(ClientError("no such pattern"), schema="{}"), NoGrammarError)
