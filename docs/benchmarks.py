@@ -99,6 +99,8 @@ FIGURES: Mapping[str, str] = {
     "passages100k_exact_ms": "time to look at all, the median",
     "passages100k_index_ms": "time of the index, the median",
     "passages100k_build_cpu_s": "CPU time to make the index",
+    "passages100k_half_speedup": "the same of the whole of a tool's search, with a filter that half of them pass",
+    "passages100k_hundredth_speedup": "the same with one that a hundredth of them pass",
     "docs_recall5_words": "share of the questions that the first five passages answer, by words alone",
     "docs_recall5_hybrid": "the same by words and meanings",
     "restart_failed_calls": "calls that failed, of those that must not",

@@ -166,7 +166,7 @@ class Meanings(AbstractAsyncContextManager["Meanings"]):
         wanted, before = self._wanted, self._index
         if not wanted.texts:
             return
-        if before and before.model == self._model and before.keys == wanted.texts.keys():
+        if before and before.model == self._model and before.rows.keys() == wanted.texts.keys():
             self._learnt = wanted
             return
         vectors = await self._vectors(wanted)

@@ -5,30 +5,38 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from llmesh.home import write_atomically
-from llmesh.retrieval.nearest import Nearest
+from llmesh.retrieval.nearest import Nearest, Vector
 
 __all__ = ["Shelf"]
 
 log = logging.getLogger(__name__)
-_GRAPH = ".graph"
+_VECTORS, _GRAPH = ".vectors", ".graph"
 _DIGEST_BYTES = 64
-_LIBRARY = f"hnswlib {version('hnswlib')}"
+# What this is written as, and which library alone reads it.
+_FORM = f"2, hnswlib {version('hnswlib')}"
 
 
 @dataclass(frozen=True, slots=True)
 class _Label:
-    """What lies on the shelf. graph: sha256 of the graph's file, and its name. keys: in hex, in the graph's order."""
+    """What lies on the shelf.
 
-    library: str
+    vectors, graph: sha256 of their files, and the files' names; graph is empty if there is none. keys: in hex, in the
+    vectors' order.
+    """
+
+    form: str
     model: str
-    dimension: int
+    vectors: str
     graph: str
     keys: Sequence[str]
 
@@ -44,33 +52,50 @@ class Shelf:
     def save(self, index: Nearest) -> None:
         """Put it in place of whatever is there, which stays whole until then. Raises OSError, RuntimeError."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # One name, so that what is left by a process that was killed takes no room for long.
-        draft = self._folder / "draft"
-        index.save(draft)
-        digest = _digest(draft)
-        draft.replace(self._graph(digest))
-        keys = [key.hex() for key in index.keys]
-        label = json.dumps(asdict(_Label(_LIBRARY, index.model, index.dimension, digest, keys))).encode()
+        vectors = self._put(_VECTORS, partial(_write, index.vectors))
+        graph = self._put(_GRAPH, index.graph.save_index) if index.graph else ""
+        keys = [key.hex() for key in index.rows]
+        label = json.dumps(asdict(_Label(_FORM, index.model, vectors, graph, keys))).encode()
         write_atomically(self._label, hashlib.sha256(label).hexdigest().encode() + label)
-        for old in self._folder.glob(f"*{_GRAPH}"):
-            if old != self._graph(digest):
-                old.unlink(missing_ok=True)
+        for kind, kept in ((_VECTORS, vectors), (_GRAPH, graph)):
+            for old in self._folder.glob(f"*{kind}"):
+                if old.stem != kept:
+                    old.unlink(missing_ok=True)
 
     def load(self) -> Nearest | None:
         """What was saved last; None if nothing was, or if it is not whole: it can be made again."""
         try:
             label = _read(self._label.read_bytes())
-            graph = self._graph(label.graph)
-            _check(graph, label.graph)
+            vectors = np.load(self._checked(label.vectors, _VECTORS), allow_pickle=False)
+            graph = self._checked(label.graph, _GRAPH) if label.graph else None
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as err:
             log.warning("an index of meanings was unusable", extra={"folder": str(self._folder), "reason": str(err)})
             return None
-        return Nearest.load(label.model, map(bytes.fromhex, label.keys), graph, dimension=label.dimension)
+        return Nearest.load(label.model, map(bytes.fromhex, label.keys), vectors, graph)
 
-    def _graph(self, digest: str) -> Path:
-        return self._folder / f"{digest}{_GRAPH}"
+    def _put(self, kind: str, write: Callable[[str], None]) -> str:
+        """Have a file written, and call it by its digest, which this returns."""
+        # One name, so that what is left by a process that was killed takes no room for long.
+        draft = self._folder / "draft"
+        write(str(draft))
+        digest = _digest(draft)
+        draft.replace(self._folder / f"{digest}{kind}")
+        return digest
+
+    def _checked(self, digest: str, kind: str) -> Path:
+        """The file. Raises ValueError if it is another: of one, hnswlib writes beyond its memory."""
+        path = self._folder / f"{digest}{kind}"
+        if _digest(path) != digest:
+            raise ValueError(f"not the {kind.lstrip('.')} that was saved")
+        return path
+
+
+def _write(vectors: Vector, path: str) -> None:
+    # By a file: to a path, numpy would add an ending.
+    with Path(path).open("wb") as file:
+        np.save(file, vectors, allow_pickle=False)
 
 
 def _read(content: bytes) -> _Label:
@@ -79,15 +104,9 @@ def _read(content: bytes) -> _Label:
         raise ValueError("not the label that was saved")
     # It is what we wrote: its sum says so.
     fields: dict[str, Any] = json.loads(label)
-    if fields.get("library") != _LIBRARY:
-        raise ValueError("another library made it")
+    if fields.get("form") != _FORM:
+        raise ValueError("it is of another form, or another library's")
     return _Label(**fields)
-
-
-def _check(path: Path, digest: str) -> None:
-    """Raise ValueError if it is another file. hnswlib believes what it reads: of one it writes beyond its memory."""
-    if _digest(path) != digest:
-        raise ValueError("not the graph that was saved")
 
 
 def _digest(path: Path) -> str:

@@ -237,7 +237,7 @@ async def test_a_model_server_that_fails_is_warned_of(tmp_path: Path, caplog: py
             await eventually(warned)
 
 
-@pytest.mark.parametrize("name", ["index", "vectors", "*.graph"])
+@pytest.mark.parametrize("name", ["index", "vectors", "*.vectors"])
 async def test_what_is_damaged_is_made_again(tmp_path: Path, name: str) -> None:
     async with world(tmp_path) as mesh:
         async with mesh.meanings() as meanings:

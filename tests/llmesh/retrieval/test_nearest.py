@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ import pytest
 from llmesh.retrieval.nearest import Nearest, Vector
 from llmesh.retrieval.shelf import Shelf
 
-COUNT, DIMENSION = 500, 16
+# Of the first there is no graph.
+FEW, MANY, DIMENSION = 500, 5000, 16
 
 
 def unit(rows: Vector) -> Vector:
@@ -23,50 +25,70 @@ def key(at: int) -> bytes:
     return at.to_bytes(32, "big")
 
 
-@pytest.fixture(scope="module")
-def rows() -> Vector:
-    return unit(np.random.default_rng(7).standard_normal((COUNT, DIMENSION)).astype(np.float32))
+def built(model: str, rows: Vector) -> Nearest:
+    return Nearest.build(model, {key(at): row for at, row in enumerate(rows)})
+
+
+@pytest.fixture(scope="module", params=[FEW, MANY], ids=["few", "many"])
+def rows(request: pytest.FixtureRequest) -> Vector:
+    return unit(np.random.default_rng(7).standard_normal((request.param, DIMENSION)).astype(np.float32))
 
 
 @pytest.fixture(scope="module")
 def index(rows: Vector) -> Nearest:
-    return Nearest.build("a model", {key(at): row for at, row in enumerate(rows)})
+    index = built("a model", rows)
+    assert (index.graph is None) == (len(rows) == FEW)
+    return index
 
 
 def test_the_nearest_come_first_with_their_cosines(index: Nearest, rows: Vector) -> None:
     asked = unit(rows[3] + 0.1 * rows[4])
-    found = index.near(asked, 10)
+    found, cosines = index.near(asked, 10)
     exact = rows @ asked
-    assert list(found) == [key(int(at)) for at in np.argsort(-exact)[:10]]
-    assert list(found.values()) == pytest.approx(np.sort(exact)[::-1][:10], abs=1e-5)
+    assert found.tolist() == np.argsort(-exact)[:10].tolist()
+    assert cosines.tolist() == pytest.approx(np.sort(exact)[::-1][:10], abs=1e-5)
 
 
 def test_more_are_asked_for_than_there_are(index: Nearest, rows: Vector) -> None:
-    assert len(index.near(rows[0], 10 * COUNT)) == COUNT
-    assert len(Nearest.build("m", {key(0): rows[0]}).near(rows[0], 10)) == 1
+    found, _ = index.near(rows[0], 10 * len(rows))
+    assert sorted(found) == list(range(len(rows)))
+    assert len(built("m", rows[:1]).near(rows[0], 10)[0]) == 1
 
 
-def test_cosines_are_of_the_keys_that_there_are(index: Nearest, rows: Vector) -> None:
-    found = index.cosines(rows[0], [key(1), key(COUNT), key(2)])
-    assert found == {key(at): pytest.approx(float(rows[at] @ rows[0]), abs=1e-5) for at in (1, 2)}
-    assert index.cosines(rows[0], []) == {}
+def test_what_a_walk_does_not_reach_is_found_all_the_same() -> None:
+    # Texts that differ in case alone have one vector: such are linked to each other, and to nothing else.
+    alike = np.repeat(unit(np.random.default_rng(7).standard_normal((20, DIMENSION)).astype(np.float32)), MANY // 20, 0)
+    index = built("m", alike)
+    assert index.graph is not None
+    with pytest.raises(RuntimeError):
+        index.graph.knn_query(alike[0], k=MANY // 5)
+
+    found, cosines = index.near(alike[0], MANY // 5)
+    assert len({*found.tolist()}) == MANY // 5
+    assert cosines.tolist() == pytest.approx(np.sort(alike @ alike[0])[::-1][: MANY // 5], abs=1e-5)
+
+
+@pytest.mark.parametrize("picked", [[], [2, 1], range(400)], ids=["none", "some", "most"])
+def test_cosines_are_of_the_rows_that_are_picked(index: Nearest, rows: Vector, picked: Sequence[int]) -> None:
+    found = index.cosines(rows[0], np.array(picked, dtype=np.intp))
+    assert found.tolist() == pytest.approx([float(rows[at] @ rows[0]) for at in picked], abs=1e-5)
 
 
 def test_what_was_saved_is_there_again(tmp_path: Path, index: Nearest, rows: Vector) -> None:
     Shelf(tmp_path / "shelf").save(index)
     loaded = Shelf(tmp_path / "shelf").load()
     assert loaded is not None
-    assert (loaded.model, loaded.dimension, list(loaded.keys)) == ("a model", DIMENSION, list(index.keys))
-    assert loaded.near(rows[9], 20) == index.near(rows[9], 20)
+    assert (loaded.model, loaded.rows, loaded.vectors.tolist()) == ("a model", index.rows, rows.tolist())
+    assert [each.tolist() for each in loaded.near(rows[9], 20)] == [each.tolist() for each in index.near(rows[9], 20)]
 
 
 def test_the_last_one_that_was_saved_is_there_and_nothing_else(tmp_path: Path, index: Nearest, rows: Vector) -> None:
     shelf = Shelf(tmp_path / "shelf")
     shelf.save(index)
-    shelf.save(Nearest.build("another", {key(0): rows[0]}))
+    shelf.save(built("another", rows[:1]))
     loaded = shelf.load()
     assert loaded is not None
-    assert (loaded.model, len(loaded.keys)) == ("another", 1)
+    assert (loaded.model, len(loaded.rows)) == ("another", 1)
     assert len(list((tmp_path / "shelf").iterdir())) == 2
 
 
@@ -74,7 +96,8 @@ def test_there_is_none_at_first(tmp_path: Path) -> None:
     assert Shelf(tmp_path / "shelf").load() is None
 
 
-@pytest.mark.parametrize("file", ["index", "*.graph"])
+@pytest.mark.parametrize("rows", [MANY], indirect=True)
+@pytest.mark.parametrize("file", ["index", "*.vectors", "*.graph"])
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "foreign", "folder", "removed"])
 def test_a_damaged_index_is_as_none_and_is_replaced(tmp_path: Path, index: Nearest, file: str, damage: str) -> None:
     shelf = Shelf(tmp_path)
@@ -100,7 +123,7 @@ def test_an_index_of_another_librarys_is_as_none(
     tmp_path: Path, index: Nearest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr("llmesh.retrieval.shelf._LIBRARY", "hnswlib 0.0.1")
+        patched.setattr("llmesh.retrieval.shelf._FORM", "2, hnswlib 0.0.1")
         Shelf(tmp_path).save(index)
     assert Shelf(tmp_path).load() is None
 
@@ -130,7 +153,7 @@ def test_a_process_that_is_killed_as_it_saves_leaves_a_whole_index(tmp_path: Pat
         process.kill()
     loaded = Shelf(tmp_path).load()
     assert loaded is not None
-    assert len(loaded.keys) == 64
+    assert len(loaded.rows) == 64
     # What it left behind is in nobody's way.
     Shelf(tmp_path).save(loaded)
     assert Shelf(tmp_path).load() is not None
