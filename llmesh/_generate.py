@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["Written", "generate"]
+__all__ = ["Written", "generate", "has_room"]
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Generic, TypeVar
@@ -43,11 +45,40 @@ async def generate(call: Call, prompt: str, response_type: type[R]) -> Written[R
     where it gives no answer of the type.
     """
     name = response_type.DESCRIPTOR.full_name
-    said = pb.ChatMessage(role=pb.ROLE_USER, content=prompt)
-    request = pb.GenerateMessageRequest(type=name, descriptors=_files(response_type.DESCRIPTOR.file))
-    request.conversation.messages.append(said)
-    try:
+    request = pb.GenerateMessageRequest(
+        conversation=_said(prompt), type=name, descriptors=_files(response_type.DESCRIPTOR.file)
+    )
+    with _told_to_callers(f"gives no `{name}`"):
         answer = await ModelServiceStub(call.mesh.channel).GenerateMessage(request)
+    _cite(call, answer)
+    return Written(_checked(answer, response_type), answer.warning)
+
+
+async def has_room(call: Call, prompt: str, *, leaving: int) -> bool:
+    """Whether the model reads a whole prompt, and can write so many tokens after it.
+
+    The method that is called for must list CountTokens under `uses`, too. Raises Unavailable like `generate`.
+    """
+    try:
+        with _told_to_callers("counts no tokens"):
+            counted = await ModelServiceStub(call.mesh.channel).CountTokens(
+                pb.CountTokensRequest(conversation=_said(prompt))
+            )
+    except InvalidCall:
+        # It counts what it can read.
+        return False
+    return counted.token_count + leaving <= counted.context_length
+
+
+def _said(prompt: str) -> pb.Conversation:
+    return pb.Conversation(messages=[pb.ChatMessage(role=pb.ROLE_USER, content=prompt)])
+
+
+@contextmanager
+def _told_to_callers(unable: str) -> Generator[None]:
+    """Raise what fails at the model server as what it is to the caller of a tool. unable: what the model doesn't do."""
+    try:
+        yield
     except (Unimplemented, NotFound) as err:
         raise Unavailable(_NO_MODEL, reason="NO_MODEL_SERVER") from err
     except Denied as err:
@@ -57,9 +88,7 @@ async def generate(call: Call, prompt: str, response_type: type[R]) -> Written[R
     except InvalidCall as err:
         raise _refused(err) from err
     except FailedPrecondition as err:
-        raise ToolFailed(f"the model gives no `{name}`: {err.message}", reason=err.reason) from err
-    _cite(call, answer)
-    return Written(_checked(answer, response_type), answer.warning)
+        raise ToolFailed(f"the model {unable}: {err.message}", reason=err.reason) from err
 
 
 def _refused(err: InvalidCall) -> InvalidCall | ToolFailed:

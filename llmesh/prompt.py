@@ -32,9 +32,10 @@ except ImportError as missing:
 
 from llmesh import _prompt_check as checks
 from llmesh import _prompt_view as views
-from llmesh._generate import Written, generate
+from llmesh._generate import Written, generate, has_room
 from llmesh._prompt_check import PromptError
 from llmesh.call import current_call
+from llmesh.errors import InvalidCall
 
 R = TypeVar("R", bound=Message)
 
@@ -108,6 +109,18 @@ class Prompt:
         text = self.render(request)
         call.cite(prompt=self.name, digest=self.digest)
         return await generate(call, text, response_type)
+
+    async def fits(self, request: Message, *, leaving: int) -> bool:
+        """Whether the prompt for a request leaves the model of the mesh room to write so many tokens.
+
+        Asked for the caller of the current call, whose method must list CountTokens under `uses`. Raises Unavailable
+        if there is no model on the mesh now.
+        """
+        try:
+            text = self.render(request)
+        except InvalidCall:
+            return False
+        return await has_room(current_call(), text, leaving=leaving)
 
 
 def _content(path: Path) -> bytes:

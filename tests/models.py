@@ -23,11 +23,17 @@ PROVENANCE = pb.Provenance(model="tests/tiny", revision="r1", weights_digest="sh
 
 
 class Models(ModelServiceServicer):
-    """Answers GenerateMessage alone. asked: each request, in order."""
+    """Answers GenerateMessage, and counts tokens: words. asked: each request for a message, in order.
 
-    def __init__(self, answer: Callable[[pb.GenerateMessageRequest], Message], *, warning: str) -> None:
+    context_length: how many words it reads and writes.
+    """
+
+    def __init__(
+        self, answer: Callable[[pb.GenerateMessageRequest], Message], *, warning: str, context_length: int = 8192
+    ) -> None:
         self._answer = answer
         self._warning = warning
+        self._context_length = context_length
         self.asked: list[pb.GenerateMessageRequest] = []
 
     async def GenerateMessage(self, request: pb.GenerateMessageRequest, context: object) -> pb.GenerateMessageResponse:
@@ -36,6 +42,13 @@ class Models(ModelServiceServicer):
         told.message.Pack(self._answer(request))
         return told
 
+    async def CountTokens(self, request: pb.CountTokensRequest, context: object) -> pb.CountTokensResponse:
+        tokens = sum(len(each.content.split()) for each in request.conversation.messages)
+        if tokens >= self._context_length:
+            words = f"{tokens} tokens of {self._context_length}"
+            raise llmesh.InvalidCall(words, [llmesh.Violation("conversation", words)], reason="INPUT_TOO_LONG")
+        return pb.CountTokensResponse(token_count=tokens, model="tests/tiny", context_length=self._context_length)
+
     @property
     def prompts(self) -> list[str]:
         """What it was asked, in words."""
@@ -43,7 +56,10 @@ class Models(ModelServiceServicer):
 
 
 def models(
-    answer: Message | Exception | Callable[[pb.GenerateMessageRequest], Message], *, warning: str = ""
+    answer: Message | Exception | Callable[[pb.GenerateMessageRequest], Message],
+    *,
+    warning: str = "",
+    context_length: int = 8192,
 ) -> Models:
     """A model server that always answers the same, or fails so, or answers as a function says."""
 
@@ -52,7 +68,7 @@ def models(
             raise answer
         return answer if isinstance(answer, Message) else answer(request)
 
-    return Models(given, warning=warning)  # pyright: ignore[reportAbstractUsage] no other method is called
+    return Models(given, warning=warning, context_length=context_length)  # pyright: ignore[reportAbstractUsage] no other method is called
 
 
 def filled_in(request: pb.GenerateMessageRequest) -> Message:

@@ -280,6 +280,26 @@ async def test_code_asks_a_model_by_a_prompt_of_its_own(judge: Prompt) -> None:
     assert (answer, cited[0]["prompt"]) == (GOOD, "judge")
 
 
+@pytest.mark.parametrize(
+    ("text", "fits"),
+    [("Tea.", True), ("Tea " * 6, False), ("Tea " * 10, False), ("x" * 262_145, False)],
+    ids=["room", "none to write", "none to read", "none to render"],
+)
+async def test_code_asks_whether_the_model_has_room_for_a_prompt(judge: Prompt, text: str, *, fits: bool) -> None:
+    told: list[bool] = []
+
+    class Asking(JudgesServicer):
+        async def Judge(self, request: pb.JudgeRequest, context: object) -> pb.JudgeResponse:
+            told.append(await judge.fits(request, leaving=4))
+            return GOOD
+
+    # Three words are the prompt's own.
+    fake = models(GOOD, context_length=12)
+    await judged(judge, fake, servicer=Asking(), text=text)  # pyright: ignore[reportAbstractUsage]
+
+    assert (told, fake.asked) == ([fits], [])
+
+
 def test_what_is_no_servicer_serves_nothing() -> None:
     with pytest.raises(llmesh.ServeError, match="serves nothing"):
         Server(object, address="unix:/unused.sock")

@@ -13,6 +13,7 @@ from acme.support.v1 import answer_pb2 as pb
 from acme.support.v1.answer_pb2_grpc import AnswersStub
 from answer.reply import PROMPT, tied
 from answer.service import AnswersService
+from google.protobuf import json_format
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,7 +57,7 @@ async def answered(
         call = AnswersStub(tool.channel).AnswerTicket(request, timeout=timeout_s)
         answer = await call
         trailers = dict(await call.trailing_metadata() or ())
-    return answer, json.loads(str(trailers["x-llmesh-provenance"]))
+    return answer, json.loads(str(trailers.get("x-llmesh-provenance", "[]")))
 
 
 async def test_each_sentence_of_a_reply_names_the_passages_it_rests_on() -> None:
@@ -107,6 +108,38 @@ async def test_what_the_passages_do_not_answer_is_not_found_rather_than_guessed(
 
     assert answer.reply == pb.Reply(found=False)
     assert len(answer.sources) == 2
+
+
+@pytest.mark.parametrize("passages", range(1, 6))
+async def test_a_reply_is_from_as_many_passages_as_the_model_has_room_for(passages: int) -> None:
+    # What the prompt says besides is about 120 words.
+    fake = models(reply(("Tea is at four.", [1, 5])), context_length=1300 + 200 + 500 * passages)
+
+    answer, _ = await answered(fake, texts=[f"{number} " + "tea " * 480 for number in range(5)])
+
+    (asked,) = fake.prompts
+    assert asked.count("\nPassage ") == passages
+    assert list(answer.reply.sentences[0].passages) == ([1, 5] if passages == 5 else [1])
+    assert len(answer.sources) == 5
+    told = f"the model had room for the best {passages} of 5 passages: the reply is from those alone"
+    assert answer.note == ("" if passages == 5 else told)
+
+
+async def test_a_model_that_has_no_room_for_a_passage_writes_no_reply() -> None:
+    fake = models(GOOD, context_length=1300)
+
+    answer, _ = await answered(fake)
+
+    assert (answer.HasField("reply"), fake.asked) == (False, [])
+    assert answer.note == "there is no reply: the model has no room for a single passage"
+    assert len(answer.sources) == 2
+
+
+@pytest.mark.parametrize("texts", [(), TEXTS], ids=["no passages", "none that answers"])
+async def test_what_is_not_found_is_said_in_json_too(texts: Sequence[str]) -> None:
+    answer, _ = await answered(models(reply(found=False)), texts=texts)
+
+    assert json_format.MessageToDict(answer)["reply"] == {"found": False}
 
 
 async def test_without_passages_no_model_is_asked() -> None:

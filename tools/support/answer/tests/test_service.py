@@ -277,8 +277,8 @@ async def test_what_is_given_is_cited() -> None:
         await call
         trailers = dict(await call.trailing_metadata() or ())
 
-    prompt, cited = json.loads(str(trailers["x-llmesh-provenance"]))
-    assert prompt["prompt"] == PROMPT.name
+    # No model was there to read the prompt.
+    (cited,) = json.loads(str(trailers["x-llmesh-provenance"]))
     assert (cited["tool"], cited["title"]) == (DOCS, "page of a")
 
 

@@ -110,7 +110,9 @@ class Reply(_message.Message):
     FOUND_FIELD_NUMBER: _builtins.int
     SENTENCES_FIELD_NUMBER: _builtins.int
     found: _builtins.bool
-    """Whether the passages answer the ticket. If not, there are no sentences."""
+    """Whether the passages answer the ticket. If not, there are no sentences.
+    Always set, so that a false one shows in JSON too.
+    """
     @_builtins.property
     def sentences(self) -> _containers.RepeatedCompositeFieldContainer[Global___Sentence]:
         """The reply, sentence by sentence."""
@@ -118,14 +120,16 @@ class Reply(_message.Message):
     def __init__(
         self,
         *,
-        found: _builtins.bool = ...,
+        found: _builtins.bool | None = ...,
         sentences: _abc.Iterable[Global___Sentence] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_found", b"_found", "found", b"found"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["found", b"found", "sentences", b"sentences"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_found", b"_found", "found", b"found", "sentences", b"sentences"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__found: _TypeAlias = _typing.Literal["found"]  # noqa: Y015
+    _WhichOneofArgType__found: _TypeAlias = _typing.Literal["_found", b"_found"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__found) -> _WhichOneofReturnType__found | None: ...
 
 Global___Reply: _TypeAlias = Reply  # noqa: Y015
 
