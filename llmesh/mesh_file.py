@@ -232,7 +232,10 @@ class ModelSettings(Entry):
     environment: Path = Field(
         Path(".venv-model"),
         strict=False,
-        description="the folder of its Python environment, as `make model` makes it; not there: it is not started",
+        description=(
+            "the folder of its Python environment, as `make model` makes it; "
+            "not there, or not whole yet: it is not started"
+        ),
     )
     model: str = Field(
         "", description="the model that writes: a folder, or a hub's id with a revision; none: a tiny random one"

@@ -142,6 +142,8 @@ async def _welcome(
 def _of_models(models: ModelSettings) -> str:
     """Whether there will be a model server."""
     if not plan.has_environment(models):
+        if models.environment.exists():
+            return "there is no model server yet: once `make model` is done, start the mesh anew"
         return "there is no model server: `make model` makes its environment, once"
     starts = "the model server starts in the background: llmesh call llmesh.api.model.v1.ModelService/ListModels '{}'"
     return (

@@ -112,8 +112,8 @@ def tool(home: Home, name: str, *, argv: tuple[str, ...], cwd: Path, traces: Tra
 
 
 def has_environment(models: ModelSettings) -> bool:
-    """Whether the model server's environment is there."""
-    return _python(models).exists()
+    """Whether the model server's environment is there, and whole: the mesh itself is what is installed last."""
+    return (models.environment / "bin" / "llmesh").exists()
 
 
 def model_server(home: Home, models: ModelSettings, *, cwd: Path, traces: TraceSettings | None) -> Program:

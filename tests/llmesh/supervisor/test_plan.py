@@ -88,6 +88,9 @@ def test_the_model_server_is_run_where_its_environment_is_and_nobody_waits_for_i
     python = tmp_path / "models/bin/python"
     python.parent.mkdir(parents=True)
     python.touch()
+    # As long as `make model` is at work, it could only crash.
+    assert "model_server" not in {each.name for each in plan.read(home, file).programs}
+    (python.parent / "llmesh").touch()
     planned = plan.read(home, file)
     program = next(each for each in planned.programs if each.name == "model_server")
     assert program.argv[:4] == (str(python), "-P", "-m", "model_server")
