@@ -22,8 +22,8 @@ class NoGrammarError(Exception):
 class Piece:
     """What an engine has written since its last piece.
 
-    text: may be empty although there are tokens, where they are part of a
-    character. logprobs: one for each token, if they were asked for. finish: why
+    It fits a message: see GenerateResponse. text: may be empty although there
+    are tokens, as where they are part of a character. logprobs: one for each token, if they were asked for. finish: why
     it ends here; FINISH_REASON_UNSPECIFIED of all pieces but the last.
     cached_token_count: of the input, what the engine still knew.
     """

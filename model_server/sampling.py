@@ -9,6 +9,8 @@ __all__ = ["MAX_TOKENS", "fill_in"]
 
 # What a request that does not say gets at most.
 MAX_TOKENS = 1024
+# Log probabilities that one answer tells: what a reader does not take is kept for them, a quarter of a kilobyte each.
+MAX_LOGPROBS = 65_536
 
 
 def fill_in(asked: pb.Sampling, defaults: pb.Sampling, *, field: str, input_tokens: int, context: int) -> pb.Sampling:
@@ -29,6 +31,12 @@ def fill_in(asked: pb.Sampling, defaults: pb.Sampling, *, field: str, input_toke
     used.MergeFrom(defaults)
     used.MergeFrom(asked)
     used.max_tokens = asked.max_tokens or min(MAX_TOKENS, room)
+    if asked.HasField("logprobs") and used.max_tokens * (asked.logprobs + 1) > MAX_LOGPROBS:
+        words = (
+            f"is {asked.logprobs} and the token's own, of {used.max_tokens} tokens, and an answer tells "
+            f"{MAX_LOGPROBS} at most: lower it, or `sampling.max_tokens`"
+        )
+        raise _wrong("sampling.logprobs", words, reason="TOO_MANY_LOGPROBS")
     return used
 
 

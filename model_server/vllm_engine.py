@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from itertools import count
+from math import ceil
 from typing import TYPE_CHECKING
 from typing import Any as Untyped
 
@@ -30,13 +31,16 @@ if TYPE_CHECKING:
     from vllm.outputs import RequestOutput
     from vllm.v1.engine.async_llm import AsyncLLM
 
-__all__ = ["VllmEngine", "piece_of", "start_vllm"]
+__all__ = ["VllmEngine", "pieces_of", "start_vllm"]
 
 log = logging.getLogger("llmesh.model")
 
 # How often an engine that nobody uses is asked whether it lives.
 LOOK_EVERY_S = 0.2
 RETRY_FULL_S = 1.0
+# Of a piece, at most: of tokens, where each has its log probabilities, and twenty others have theirs. A message has a
+# megabyte.
+PIECE_CHARS, PIECE_TOKENS = 65_536, 64
 RETRY_DEAD_S = 5.0
 # vLLM is told by variables what its arguments don't say. What is set already stays.
 ENVIRONMENT = {
@@ -186,7 +190,8 @@ class VllmEngine:
             async with aclosing(outputs):
                 compiling = bool(schema)
                 async for output in outputs:
-                    yield piece_of(output, sampling.logprobs, compiling=compiling)
+                    for piece in pieces_of(output, sampling.logprobs, compiling=compiling):
+                        yield piece
                     compiling = False
         except EngineDeadError as err:
             self._died.set()
@@ -267,21 +272,38 @@ def _parameters(sampling: pb.Sampling, schema: str) -> SamplingParams:
     )
 
 
-def piece_of(output: RequestOutput, most: int, *, compiling: bool) -> Piece:
-    """A piece of vLLM's. most: how many likeliest tokens to tell. compiling: there is a grammar, and no piece yet."""
+def pieces_of(output: RequestOutput, most: int, *, compiling: bool) -> Iterator[Piece]:
+    """A piece of vLLM's, which of a slow reader's text has all that came meanwhile, as pieces that fit a message each.
+
+    most: how many likeliest tokens to tell. compiling: there is a grammar, and no piece yet.
+    """
     (part,) = output.outputs
     if part.finish_reason == "error":
         raise NoGrammarError("its grammar does not compile") if compiling else _failed()
     if part.finish_reason is not None and part.finish_reason not in FINISHES:
         # "abort": the engine is being closed.
         raise _dead()
-    return Piece(
-        text=part.text,
-        token_count=len(part.token_ids),
-        finish=FINISHES[part.finish_reason] if part.finish_reason else pb.FINISH_REASON_UNSPECIFIED,
-        cached_token_count=output.num_cached_tokens or 0,
-        logprobs=tuple(_logprobs(part.token_ids, part.logprobs or (), most)),
-    )
+    tokens, logprobs, texts = part.token_ids, part.logprobs or (), list(_cut(part.text, PIECE_CHARS))
+    at_once = PIECE_TOKENS if logprobs else max(1, len(tokens))
+    pieces = max(len(texts), ceil(len(tokens) / at_once))
+    # Text may come later than its tokens, and not before.
+    texts = [""] * (pieces - len(texts)) + texts
+    finish = FINISHES[part.finish_reason] if part.finish_reason else pb.FINISH_REASON_UNSPECIFIED
+    for number, text in enumerate(texts, start=1):
+        here = slice((number - 1) * at_once, number * at_once)
+        yield Piece(
+            text=text,
+            token_count=len(tokens[here]),
+            finish=finish if number == pieces else pb.FINISH_REASON_UNSPECIFIED,
+            cached_token_count=output.num_cached_tokens or 0,
+            logprobs=tuple(_logprobs(tokens[here], logprobs[here], most)),
+        )
+
+
+def _cut(text: str, most: int) -> Iterator[str]:
+    """The text in parts of at most so many characters; at least one."""
+    for first in range(0, max(1, len(text)), most):
+        yield text[first : first + most]
 
 
 def _logprobs(tokens: Sequence[int], found: Sequence[dict[int, Logprob]], most: int) -> Iterator[pb.TokenLogprobs]:

@@ -55,9 +55,9 @@ class ModelServer:
         return self.mesh.home.tool_socket(NAME, pid=self.process.pid)
 
     @asynccontextmanager
-    async def direct(self) -> AsyncGenerator[grpc.aio.Channel]:
-        """A channel to it, past the mesh."""
-        options = (("grpc.default_authority", "localhost"), ("grpc.use_local_subchannel_pool", 1))
+    async def direct(self, *more: tuple[str, int]) -> AsyncGenerator[grpc.aio.Channel]:
+        """A channel to it, past the mesh. more: options."""
+        options = (("grpc.default_authority", "localhost"), ("grpc.use_local_subchannel_pool", 1), *more)
         async with grpc.aio.insecure_channel(f"unix:{self.socket}", options=options) as channel:
             yield channel
 

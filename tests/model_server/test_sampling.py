@@ -33,6 +33,16 @@ def test_a_text_may_be_as_long_as_the_context_leaves_room_for() -> None:
     assert [each.field for each in told.value.violations] == ["sampling.max_tokens"]
 
 
+def test_an_answer_tells_no_more_log_probabilities_than_are_kept_for_its_reader() -> None:
+    most = pb.Sampling(logprobs=20, max_tokens=3120)
+    assert filled(most) == pb.Sampling(temperature=1, top_p=1, top_k=0, logprobs=20, max_tokens=3120)
+    with pytest.raises(InvalidCall, match="65536 at most") as told:
+        filled(pb.Sampling(logprobs=20, max_tokens=3121))
+    assert told.value.reason == "TOO_MANY_LOGPROBS"
+    assert [each.field for each in told.value.violations] == ["sampling.logprobs"]
+    assert filled(pb.Sampling(max_tokens=100_000), context=200_000).max_tokens == 100_000
+
+
 @pytest.mark.parametrize("tokens", [4096, 5000])
 def test_an_input_that_leaves_no_room_is_named(tokens: int) -> None:
     with pytest.raises(InvalidCall, match="at most 4095") as told:

@@ -237,7 +237,8 @@ class Sampling(_message.Message):
     """
     logprobs: _builtins.int
     """Of each token of output, tell its log probability and those of so many of
-    the likeliest at its place. Unset: tell none. Generate alone takes it.
+    the likeliest at its place. Unset: tell none. Generate alone takes it. More
+    than 65,536 in all, with `max_tokens`, is INVALID_ARGUMENT.
     """
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -300,7 +301,8 @@ class GenerateResponse(_message.Message):
     """What has been added; of the last piece, perhaps nothing."""
     token_count: _builtins.int
     """Tokens that have been added. Their text may come with a later piece: one
-    character can be several tokens.
+    character can be several tokens, and for a reader who is slow all that came
+    meanwhile is cut into pieces.
     """
     warning: _builtins.str
     """What the reader must be told of the answer: that the model has random
