@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import signal
 
-__all__ = ["end_with_parent"]
+__all__ = ["end_with", "end_with_parent"]
 
 PR_SET_PDEATHSIG = 1
 
@@ -19,11 +19,15 @@ PR_SET_PDEATHSIG = 1
 def end_with_parent() -> None:
     """In a process of an engine: be killed when its parent ends, however that does. Elsewhere: nothing."""
     parent = multiprocessing.parent_process()
-    if parent is None:
-        return
+    if parent is not None and parent.pid is not None:
+        end_with(parent.pid)
+
+
+def end_with(parent: int) -> None:
+    """Be killed when the parent of that id ends, however that does."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     # The parent may have died before the request was made.
-    if os.getppid() != parent.pid:
+    if os.getppid() != parent:
         os._exit(1)
-    # A group of its own: SIGTERM to the server's group is the server's, which lets the engine finish.
+    # A group of its own: SIGTERM to the server's group is the server's, which lets an engine finish.
     os.setpgid(0, 0)
