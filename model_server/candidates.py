@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from google.protobuf.descriptor_pb2 import MethodOptions
-
 from llmesh.api.model.v1 import model_pb2 as pb
-from llmesh.api.options.v1 import options_pb2 as options
 from llmesh.errors import InvalidCall, Violation
-from model_server.typed import TypedType
-from model_server.types import Types
+from model_server.types import TypedType, Types
 
 __all__ = ["Candidate", "find_candidates"]
 
@@ -37,10 +32,6 @@ async def find_candidates(asked: Iterable[pb.Candidate], types: Types) -> Mappin
         if each.method in found:
             words = f"names `{each.method}` a second time"
             raise InvalidCall(f"`{field}` {words}", [Violation(field, words)], reason="NAMED_TWICE")
-        method = await types.method(each.method)
-        # Its own pool's options know no extension: read again, ours are found.
-        stated = MethodOptions.FromString(method.GetOptions().SerializeToString())
-        summary = each.summary or stated.Extensions[options.method].summary
-        request = await asyncio.to_thread(TypedType, method.input_type, field=field)
-        found[each.method] = Candidate(summary, request)
+        request = await types.find(each.method, field=field)
+        found[each.method] = Candidate(each.summary or request.looked.summary, request)
     return found

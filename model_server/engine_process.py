@@ -1,4 +1,4 @@
-"""What each process of an engine does first: it never outlives whoever started it.
+"""What each process of the server's own does first: it never outlives whoever started it.
 
 vLLM loads this as one of its plugins in the process of the engine and in those
 of its workers. Without it, a server that is killed leaves them behind.
@@ -24,10 +24,10 @@ def end_with_parent() -> None:
 
 
 def end_with(parent: int) -> None:
-    """Be killed when the parent of that id ends, however that does."""
+    """Be killed when the parent, this process's own by its id, ends, however that does."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    # The parent may have died before the request was made.
+    # It may have died before the request was made.
     if os.getppid() != parent:
         os._exit(1)
-    # A group of its own: SIGTERM to the server's group is the server's, which lets an engine finish.
+    # A group of its own: SIGTERM to the server's group is the server's, which lets what it has begun finish.
     os.setpgid(0, 0)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-
-from google.protobuf import any_pb2
 
 from llmesh.api.model.v1 import model_pb2 as pb
 from llmesh.api.model.v1.model_pb2_grpc import ModelServiceServicer
@@ -17,8 +14,9 @@ from model_server.engine import Embedding
 from model_server.models import Models
 from model_server.source import ModelSource
 from model_server.turns import choose_from, request_for
-from model_server.typed import Answer, Answering, TypedType
+from model_server.typed import Answering
 from model_server.types import Types
+from model_server.workshop import Workshop
 from model_server.writing import Writing
 
 __all__ = ["ModelServicer"]
@@ -30,9 +28,10 @@ NAMED = 8
 class ModelServicer(ModelServiceServicer):
     """Answers from the models."""
 
-    def __init__(self, models: Models) -> None:
-        """models: entered for as long as calls come."""
+    def __init__(self, models: Models, workshop: Workshop) -> None:
+        """Both entered for as long as calls come."""
         self._models = models
+        self._workshop = workshop
 
     async def Generate(self, request: pb.GenerateRequest, context: object) -> AsyncGenerator[pb.GenerateResponse, None]:
         """A text, as it comes."""
@@ -55,13 +54,12 @@ class ModelServicer(ModelServiceServicer):
         source, engine = self._models.writer(request.model)
         answering = Answering(source, engine, request.sampling)
         asked = request.conversation if request.HasField("conversation") else request.prompt
-        await answering.check(asked)
-        types = Types(request.descriptors if request.HasField("descriptors") else None)
-        found = await types.message(request.type)
-        wanted = await asyncio.to_thread(TypedType, found, field="type")
-        answer = await answering.answer(asked, wanted)
+        with self._workshop.visit():
+            await answering.check(asked)
+            types = Types(request.descriptors if request.HasField("descriptors") else None, self._workshop)
+            answer = await answering.answer(asked, await types.find(request.type, field="type"))
         return pb.GenerateMessageResponse(
-            message=_packed(answer),
+            message=answer.message,
             repair_count=answer.repair_count,
             warning=answer.warning,
             provenance=answer.provenance,
@@ -72,16 +70,18 @@ class ModelServicer(ModelServiceServicer):
         """One of the methods, and its request."""
         source, engine = self._models.writer(request.model)
         answering = Answering(source, engine, request.sampling)
-        await answering.check(request.conversation)
-        types = Types(request.descriptors if request.HasField("descriptors") else None)
-        candidates = await find_candidates(request.candidates, types)
-        summaries = {path: each.summary for path, each in candidates.items()}
-        path = await answering.choice(choose_from(request.conversation, summaries), list(candidates))
-        chosen = candidates[path]
-        answer = await answering.answer(request_for(request.conversation, path, chosen.summary), chosen.request)
+        asked = request.conversation
+        with self._workshop.visit():
+            await answering.check(asked)
+            types = Types(request.descriptors if request.HasField("descriptors") else None, self._workshop)
+            candidates = await find_candidates(request.candidates, types)
+            summaries = {path: each.summary for path, each in candidates.items()}
+            path = await answering.choice(choose_from(asked, summaries), list(candidates))
+            chosen = candidates[path]
+            answer = await answering.answer(request_for(asked, path, chosen.summary), chosen.request)
         return pb.ChooseCallResponse(
             method=path,
-            request=_packed(answer),
+            request=answer.message,
             repair_count=answer.repair_count,
             warning=answer.warning,
             provenance=answer.provenance,
@@ -130,12 +130,6 @@ class ModelServicer(ModelServiceServicer):
         source, engine = self._models.writer(request.model)
         asked = request.conversation if request.HasField("conversation") else request.prompt
         return await Writing.begin(source, engine, asked, request.sampling)
-
-
-def _packed(answer: Answer) -> any_pb2.Any:
-    packed = any_pb2.Any()
-    packed.Pack(answer.message)
-    return packed
 
 
 def _vector(found: Embedding) -> pb.Vector:

@@ -8,92 +8,34 @@ the model once, with what was wrong. In the end there is a whole, valid message,
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import protovalidate
-from google.protobuf import message_factory
-from google.protobuf.descriptor import Descriptor
-from google.protobuf.message import Message
+from google.protobuf import any_pb2
 from google.rpc import error_details_pb2  # pyright: ignore[reportMissingTypeStubs]: it has stubs, but no py.typed
 
 from llmesh.api.model.v1 import model_pb2 as pb
 from llmesh.errors import FailedPrecondition, InvalidCall, Violation
-from llmesh.rules import violations
-from llmesh.schema import BadJson, Limits, Schema, SchemaError, read_text, schema_of
 from model_server.engine import Engine, NoGrammarError
 from model_server.sampling import fill_in
 from model_server.source import ModelSource
 from model_server.turns import answer_as, mend
+from model_server.type_work import Fitting
+from model_server.types import TypedType
 from model_server.writing import Writing
 
-__all__ = ["Answer", "Answering", "TypedType"]
+__all__ = ["Answer", "Answering"]
 
-# From the widest: a type is asked for within the first whose longest message the model has room for.
-LIMITS = (
-    Limits(),
-    Limits(string_chars=128, data_bytes=96, items=6, entries=6),
-    Limits(string_chars=64, data_bytes=48, items=4, entries=4),
-    Limits(string_chars=32, data_bytes=24, key_chars=16, items=3, entries=3, depth=6),
-    Limits(string_chars=16, data_bytes=12, key_chars=12, items=2, entries=2, depth=4),
-)
-
-
-class TypedType:
-    """A type that can be answered as: the schemas of its messages, and its rules."""
-
-    def __init__(self, descriptor: Descriptor, *, field: str) -> None:
-        """field: of the request, for errors. Raises InvalidCall if the type has no schema, or rules that are none."""
-        self.descriptor = descriptor
-        self._field = field
-        # One of its own: another type of the same name, which another caller has sent, would stand in its way.
-        self._validator = protovalidate.Validator()
-        self._schemas: dict[Limits, Schema] = {}
-        self.schema(LIMITS[0])
-        self._compile()
-
-    def schema(self, limits: Limits) -> Schema:
-        """The schema within some limits."""
-        if limits not in self._schemas:
-            try:
-                self._schemas[limits] = schema_of(self.descriptor, limits)
-            except SchemaError as err:
-                raise self._wrong(str(err), reason="NO_SCHEMA") from err
-        return self._schemas[limits]
-
-    def broken(self, message: Message) -> tuple[Violation, ...]:
-        """What of a message breaks the type's rules."""
-        try:
-            return violations(self._validator, message)
-        except protovalidate.EvaluationError as err:
-            raise self._wrong(f"a rule of `{self.descriptor.full_name}` fails: {err}", reason="BAD_RULES") from err
-
-    def _compile(self) -> None:
-        try:
-            violations(self._validator, message_factory.GetMessageClass(self.descriptor)())
-        except protovalidate.EvaluationError:
-            # Of an empty message that need not mean anything.
-            return
-        except (protovalidate.CompilationError, ValueError) as err:
-            words = f"the rules of `{self.descriptor.full_name}` do not compile: {err}"
-            raise self._wrong(words, reason="BAD_RULES") from err
-
-    def ungrammatical(self, err: NoGrammarError) -> InvalidCall:
-        """What is told of an engine that can make no grammar of its schema."""
-        name = self.descriptor.full_name
-        return self._wrong(f"the engine makes no grammar of `{name}`: {err}", reason="NO_GRAMMAR")
-
-    def _wrong(self, words: str, *, reason: str) -> InvalidCall:
-        return InvalidCall(f"`{self._field}`: {words}", [Violation(self._field, words)], reason=reason)
+# Before a type's name in an Any.
+URL = "type.googleapis.com/"
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A message that keeps its type's rules, and what it is from."""
 
-    message: Message
+    message: any_pb2.Any
     repair_count: int
     warning: str
     provenance: pb.Provenance
@@ -143,30 +85,32 @@ class Answering:
 
     async def _answer(self, asked: pb.Conversation | str, wanted: TypedType) -> Answer:
         told, tokens, schema = await self._fit(asked, wanted)
-        text, writing = await self._write(told, tokens, schema.text, schema.max_bytes)
-        message, broken = _read(text, wanted)
+        text, writing = await self._write(told, tokens, schema.schema, schema.max_bytes)
+        found = await wanted.read(text)
         repairs = 0
-        if broken:
+        if found.broken:
             repairs = 1
-            text, writing = await self._mend(mend(told, text, broken, plain=self._engine.plain), wanted, schema, broken)
-            message, broken = _read(text, wanted)
-        if message is None or broken:
-            raise _rules_broken(wanted, broken, "even when mended")
+            again = mend(told, text, found.broken, plain=self._engine.plain)
+            text, writing = await self._mend(again, wanted, schema, found.broken)
+            found = await wanted.read(text)
+        if found.message is None or found.broken:
+            raise _rules_broken(wanted, found.broken, "even when mended")
+        message = any_pb2.Any(type_url=f"{URL}{wanted.name}", value=found.message)
         return Answer(message, repairs, writing.warning, writing.provenance)
 
     async def _mend(
-        self, asked: pb.Conversation | str, wanted: TypedType, schema: Schema, broken: Sequence[Violation]
+        self, asked: pb.Conversation | str, wanted: TypedType, schema: Fitting, broken: Sequence[Violation]
     ) -> tuple[str, Writing]:
         """The text that is written once the model is told what was wrong. Raises FailedPrecondition."""
         try:
-            return await self._write(asked, await self._engine.read(asked), schema.text, schema.max_bytes)
+            return await self._write(asked, await self._engine.read(asked), schema.schema, schema.max_bytes)
         except InvalidCall as err:
             # What the caller sent was no longer than the model reads: what was added is.
             raise _rules_broken(wanted, broken, "and there is no room to have it mended") from err
 
     async def _fit(
         self, asked: pb.Conversation | str, wanted: TypedType
-    ) -> tuple[pb.Conversation | str, Sequence[int], Schema]:
+    ) -> tuple[pb.Conversation | str, Sequence[int], Fitting]:
         """What to ask, its tokens, and the widest schema whose longest message there is room for.
 
         The model is told the schema if there is room for that too. If there is none even for the narrowest, that one is
@@ -176,10 +120,10 @@ class Answering:
         room = self._engine.context_length - len(tokens)
         if self._sampling.max_tokens:
             room = min(room, self._sampling.max_tokens)
-        schema = await asyncio.to_thread(_widest, wanted, room)
+        schema = await wanted.widest(room)
         if isinstance(asked, str):
             return asked, tokens, schema
-        told = answer_as(asked, wanted.descriptor.full_name, schema.text)
+        told = answer_as(asked, wanted.name, schema.schema)
         try:
             longer = await self._engine.read(told)
         except InvalidCall:
@@ -223,25 +167,6 @@ class Answering:
         )
 
 
-def _widest(wanted: TypedType, room: int) -> Schema:
-    """The schema within the widest limits whose longest message fits the room, in tokens; else the narrowest."""
-    schema = wanted.schema(LIMITS[0])
-    for limits in LIMITS:
-        schema = wanted.schema(limits)
-        if schema.max_bytes < room:
-            break
-    return schema
-
-
-def _read(text: str, wanted: TypedType) -> tuple[Message | None, tuple[Violation, ...]]:
-    """The message, if the text says one; and what is wrong with it."""
-    try:
-        message = read_text(text, wanted.descriptor, last_of_repeated=True)
-    except BadJson as err:
-        return None, (Violation("", str(err)),)
-    return message, wanted.broken(message)
-
-
 def _rules_broken(wanted: TypedType, broken: Sequence[Violation], how: str) -> FailedPrecondition:
     first = broken[0]
     words = f"`{first.field}` {first.description}" if first.field else first.description
@@ -250,7 +175,7 @@ def _rules_broken(wanted: TypedType, broken: Sequence[Violation], how: str) -> F
         for each in broken
     ]
     return FailedPrecondition(
-        f"the model's `{wanted.descriptor.full_name}` breaks its rules, {how}: {words}",
+        f"the model's `{wanted.name}` breaks its rules, {how}: {words}",
         reason="RULES_BROKEN",
         details=[error_details_pb2.BadRequest(field_violations=fields)],
     )

@@ -2,82 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar, TypeVarTuple
 
-from google.protobuf.descriptor import Descriptor, MethodDescriptor
-from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
-from google.protobuf.descriptor_pool import DescriptorPool
-from google.protobuf.message import DecodeError
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from llmesh.call import current_call
-from llmesh.errors import InvalidCall, NotFound, ToolFailed, Violation
+from llmesh.errors import InvalidCall, Violation
 from llmesh.reflection import files_defining
+from model_server.engine import NoGrammarError
+from model_server.type_work import Fitting, Looked, Named, Read, look, read, unknown, widest
+from model_server.workshop import SpentError, Workshop
 
-__all__ = ["Types"]
+__all__ = ["TypedType", "Types"]
 
-FIELD = "descriptors"
+T = TypeVar("T")
+Given = TypeVarTuple("Given")
 
 
 class Types:
-    """The types of one call, by full name: those of the files that came with it, else those that its caller sees."""
+    """The types of one call, by name: those of the files that came with it, else those that its caller sees."""
 
-    def __init__(self, sent: FileDescriptorSet | None) -> None:
-        """sent: every file after its imports; None to ask the mesh. Raises InvalidCall if they don't fit together."""
-        self._sent = None if sent is None else _pool(sent)
+    def __init__(self, sent: FileDescriptorSet | None, workshop: Workshop) -> None:
+        """sent: None to ask the mesh."""
+        self._sent = None if sent is None else tuple(file.SerializeToString() for file in sent.file)
+        self._workshop = workshop
 
-    async def message(self, name: str) -> Descriptor:
-        """The message type of that name. Raises NotFound, or what calling the mesh raises."""
-        pool = self._sent or await _seen(name, "message type")
-        try:
-            return pool.FindMessageTypeByName(name)
-        except KeyError as err:
-            raise _unknown("message type", name) from err
+    async def find(self, name: str, *, field: str) -> TypedType:
+        """The message type of that name, or the request of the method "acme.support.v1.Tickets/GetTicket".
 
-    async def method(self, path: str) -> MethodDescriptor:
-        """The method "acme.support.v1.Tickets/GetTicket". Raises NotFound, or what calling the mesh raises."""
-        service, _, name = path.partition("/")
-        pool = self._sent or await _seen(service, "method", shown=path)
-        try:
-            return pool.FindServiceByName(service).methods_by_name[name]
-        except KeyError as err:
-            raise _unknown("method", path) from err
+        field: of the request that names it, for errors. Raises NotFound, InvalidCall as `look` does or if the type
+        takes too much to be looked at, or what calling the mesh raises.
+        """
+        files = self._sent
+        if files is None:
+            files = tuple(await files_defining(current_call().mesh.channel, name.partition("/")[0]))
+            if not files:
+                raise unknown(name)
+        named = Named(files, name, field)
+        return TypedType(await _worked(self._workshop, named, look), named, self._workshop)
 
 
-async def _seen(symbol: str, kind: str, *, shown: str = "") -> DescriptorPool:
-    """The files that define a symbol, as the caller of this call sees them: asked of the mesh in their name."""
-    found = await files_defining(current_call().mesh.channel, symbol)
-    if not found:
-        raise _unknown(kind, shown or symbol)
-    return _pool(_files(found))
+@dataclass(frozen=True, slots=True)
+class TypedType:
+    """A type that can be answered as. What is made of it is made in the workshop. Raises InvalidCall for its rules."""
+
+    looked: Looked
+    named: Named
+    workshop: Workshop
+
+    @property
+    def name(self) -> str:
+        """In full."""
+        return self.looked.type_name
+
+    async def widest(self, room: int) -> Fitting:
+        """The schema within the widest limits whose longest message fits the room, in tokens; else the narrowest."""
+        return await _worked(self.workshop, self.named, widest, room)
+
+    async def read(self, text: str) -> Read:
+        """The message that a text says, if it says one, and what of it breaks the type's rules."""
+        return await _worked(self.workshop, self.named, read, text)
+
+    def ungrammatical(self, err: NoGrammarError) -> InvalidCall:
+        """What is told of an engine that can make no grammar of its schema."""
+        return _wrong(self.named, f"the engine makes no grammar of `{self.name}`: {err}", reason="NO_GRAMMAR")
 
 
-def _files(serialized: Iterable[bytes]) -> FileDescriptorSet:
-    """The files, each after its imports."""
+async def _worked(workshop: Workshop, named: Named, work: Callable[[Named, *Given], T], *given: *Given) -> T:
     try:
-        found = [FileDescriptorProto.FromString(each) for each in serialized]
-    except DecodeError as err:
-        raise ToolFailed("the mesh's reflection answers with what is no file", reason="BAD_REFLECTION") from err
-    ordered: dict[str, FileDescriptorProto] = {}
-    while waiting := [file for file in found if file.name not in ordered]:
-        names = {file.name for file in waiting}
-        free = [file for file in waiting if not names.intersection(file.dependency)]
-        if not free:
-            raise ToolFailed("the mesh's reflection answers with files that import each other", reason="BAD_REFLECTION")
-        ordered.update((file.name, file) for file in free)
-    return FileDescriptorSet(file=ordered.values())
+        return await workshop.run(work, named, *given)
+    except SpentError as err:
+        raise _wrong(named, f"what is made of `{named.name}` {err}", reason="TOO_COSTLY") from err
 
 
-def _pool(files: FileDescriptorSet) -> DescriptorPool:
-    pool = DescriptorPool()
-    for file in files.file:
-        try:
-            pool.Add(file)
-        except TypeError as err:
-            words = f"`{file.name}` does not fit the files before it: {err}"
-            raise InvalidCall(f"`{FIELD}`: {words}", [Violation(FIELD, words)], reason="BAD_DESCRIPTORS") from err
-    return pool
-
-
-def _unknown(kind: str, name: str) -> NotFound:
-    # The same words whether there is none, or none that the caller sees.
-    return NotFound(f"there is no {kind} `{name}` that you see", resource=(kind, name), reason="UNKNOWN_TYPE")
+def _wrong(named: Named, words: str, *, reason: str) -> InvalidCall:
+    return InvalidCall(f"`{named.field}`: {words}", [Violation(named.field, words)], reason=reason)

@@ -68,6 +68,8 @@ FINISHES = {"stop": pb.FINISH_REASON_STOP, "length": pb.FINISH_REASON_LENGTH}
 # INVARIANT: the thread that starts an engine lives as long as this process: the
 # kernel ends the engine's processes with it (engine_process.py).
 _starting = ThreadPoolExecutor(1, thread_name_prefix="vllm")
+# Where schemas are read, which may take seconds: not where vLLM makes tokens of all inputs, one after another.
+_reading = ThreadPoolExecutor(1, thread_name_prefix="schemas")
 
 
 async def start_vllm(source: ModelSource, settings: Settings) -> VllmEngine:
@@ -101,6 +103,7 @@ class _Start:
             from vllm import envs
             from vllm.engine.arg_utils import AsyncEngineArgs
             from vllm.platforms import current_platform
+            from vllm.utils.async_utils import make_async
             from vllm.v1.engine.async_llm import AsyncLLM
 
         on_cpu = current_platform.is_cpu()
@@ -111,6 +114,7 @@ class _Start:
         if self._given_up:
             raise InterruptedError
         llm = AsyncLLM.from_engine_args(arguments)
+        llm.input_processor.process_inputs_async = make_async(llm.input_processor.process_inputs, executor=_reading)
         # At each token it would look up variables anew, as its own processes do not.
         envs.enable_envs_cache()
         return llm
@@ -183,7 +187,8 @@ class VllmEngine:
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         try:
-            parameters = _parameters(sampling, await asyncio.to_thread(shared, schema) if schema else "")
+            loop = asyncio.get_running_loop()
+            parameters = _parameters(sampling, await loop.run_in_executor(_reading, shared, schema) if schema else "")
             # vLLM takes one name twice, and mixes the two up.
             name = f"llmesh-{next(self._numbers)}"
             outputs = self._llm.generate(_asked(tokens, reader, schema), parameters, name)

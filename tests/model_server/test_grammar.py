@@ -11,7 +11,7 @@ import pytest
 
 from llmesh.schema import schema_of
 from model_server.grammar import shared
-from model_server.typed import LIMITS
+from model_server.type_work import LIMITS
 from tests.llmesh.schema.shapes import message, shapes
 
 

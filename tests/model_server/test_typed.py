@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any as Untyped
+from typing import TypeVar, TypeVarTuple
 
 import pytest
+from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.rpc import error_details_pb2  # pyright: ignore[reportMissingTypeStubs]: it has stubs, but no py.typed
@@ -15,14 +17,20 @@ from google.rpc import error_details_pb2  # pyright: ignore[reportMissingTypeStu
 from llmesh.api.model.v1 import model_pb2 as pb
 from llmesh.call import Call, answer
 from llmesh.errors import FailedPrecondition, InvalidCall, NotFound
+from llmesh.schema import schema_of
 from llmesh.testing import TESTER
 from model_server.candidates import find_candidates
 from model_server.source import ModelSource
 from model_server.turns import choose_from
-from model_server.typed import LIMITS, Answering, TypedType
-from model_server.types import Types
-from tests.llmesh.schema.shapes import files, from_source, message, shapes
+from model_server.type_work import LIMITS
+from model_server.typed import Answer, Answering
+from model_server.types import TypedType, Types
+from model_server.workshop import Workshop
+from tests.llmesh.schema.shapes import files, from_source, message, sent, shapes
 from tests.model_server.scripted import ScriptedEngine
+
+T = TypeVar("T")
+Given = TypeVarTuple("Given")
 
 SOURCE = ModelSource("tiny", Path(), "1", "sha256:1", warning="means nothing")
 ASKED = pb.Conversation(messages=[pb.ChatMessage(role=pb.ROLE_USER, content="What now?")])
@@ -40,9 +48,27 @@ async def call() -> None:
     answer(Call("/model", TESTER, call_id="", remaining=lambda: None, mesh=lambda: pytest.fail("asks the mesh")))
 
 
+class Here(Workshop):
+    """A workshop that works in this process."""
+
+    async def run(self, work: Callable[[*Given], T], *given: *Given) -> T:
+        """What the work gives."""
+        return work(*given)
+
+
+HERE = Here(visitors=1)
+
+
 async def typed(descriptor: Descriptor) -> TypedType:
-    """The type, looked at in another thread, as the server does."""
-    return await asyncio.to_thread(TypedType, descriptor, field="type")
+    """The type, as its caller sends it."""
+    return await Types(sent(descriptor), HERE).find(descriptor.full_name, field="type")
+
+
+def fields_of(found: Answer, descriptor: Descriptor) -> Untyped:
+    """The message of an answer."""
+    made = message_factory.GetMessageClass(descriptor)()
+    assert found.message.Unpack(made)
+    return made
 
 
 def answering(engine: ScriptedEngine, **sampling: Untyped) -> Answering:
@@ -53,7 +79,7 @@ async def test_an_answer_is_a_message_and_says_what_it_is_from() -> None:
     engine = ScriptedEngine([TICKET])
     call = answering(engine)
     found = await call.answer(ASKED, await typed(shapes()["Ticket"]))
-    said: Untyped = found.message
+    said = fields_of(found, shapes()["Ticket"])
     assert (said.summary, said.urgency, found.repair_count, found.warning) == ("It is broken", 2, 0, "means nothing")
     assert found.provenance.model == "tiny"
     assert call.usage == pb.Usage(
@@ -65,7 +91,7 @@ async def test_the_model_is_held_to_the_schema_told_it_and_given_room_for_the_lo
     engine = ScriptedEngine([TICKET])
     wanted = await typed(shapes()["Ticket"])
     await answering(engine).answer(ASKED, wanted)
-    schema = wanted.schema(LIMITS[0])
+    schema = schema_of(shapes()["Ticket"], LIMITS[0])
     (written,) = engine.written
     assert written.schema == schema.text
     assert written.sampling.max_tokens == schema.max_bytes + 1
@@ -82,11 +108,12 @@ async def test_a_prompt_is_given_as_it_is() -> None:
 @pytest.mark.parametrize("context", [300, 600, 1200, 3000, 100_000])
 async def test_the_narrower_the_context_the_shorter_the_longest_message(context: int) -> None:
     engine = ScriptedEngine(['{"text":"a","raw":"","flag":true}'], context_length=context)
-    wanted = await typed(message("message M { string text = 1; bytes raw = 2; bool flag = 3; }"))
-    await answering(engine).answer(ASKED, wanted)
+    wanted = message("message M { string text = 1; bytes raw = 2; bool flag = 3; }")
+    await answering(engine).answer(ASKED, await typed(wanted))
     (written,) = engine.written
-    fitting = [limits for limits in LIMITS if wanted.schema(limits).max_bytes < context - len("ROLE_USER: What now?")]
-    assert written.schema == wanted.schema(fitting[0]).text
+    schemas = [schema_of(wanted, limits) for limits in LIMITS]
+    fitting = [schema for schema in schemas if schema.max_bytes < context - len("ROLE_USER: What now?")]
+    assert written.schema == fitting[0].text
     assert len(written.asked) + written.sampling.max_tokens <= context
 
 
@@ -94,7 +121,7 @@ async def test_what_breaks_the_rules_goes_back_once_with_what_is_wrong() -> None
     engine = ScriptedEngine(['{"first":2,"last":1}', '{"first":1,"last":2}'])
     call = answering(engine)
     found = await call.answer(ASKED, await typed(message(SPAN)))
-    said: Untyped = found.message
+    said = fields_of(found, message(SPAN))
     assert (said.first, said.last, found.repair_count) == (1, 2, 1)
     again = engine.written[1].asked
     assert 'ROLE_ASSISTANT: {"first":2,"last":1}\nROLE_USER: That breaks rules of its type:' in again
@@ -143,9 +170,9 @@ async def test_what_we_say_beside_the_caller_takes_none_of_the_tokens_that_they_
     engine = ScriptedEngine([TICKET])
     call = answering(engine, max_tokens=all_that_is_left(engine))
     await call.check(ASKED)
-    wanted = await typed(shapes()["Ticket"])
-    await call.answer(ASKED, wanted)
-    assert engine.written[0].sampling.max_tokens == wanted.schema(LIMITS[0]).max_bytes + 1
+    await call.answer(ASKED, await typed(shapes()["Ticket"]))
+    longest = schema_of(shapes()["Ticket"], LIMITS[0]).max_bytes
+    assert engine.written[0].sampling.max_tokens == longest + 1
     with pytest.raises(InvalidCall) as told:
         await answering(engine, max_tokens=all_that_is_left(engine) + 1).check(ASKED)
     assert (told.value.reason, told.value.violations[0].field) == ("OUTPUT_TOO_LONG", "sampling.max_tokens")
@@ -235,14 +262,14 @@ async def test_two_types_of_one_name_from_two_callers_do_not_meet() -> None:
     for bound in (1, 2):
         source = f"message M {{ int32 i = 1 [(buf.validate.field).int32.const = {bound}]; }}"
         found = await answering(ScriptedEngine([f'{{"i":{bound}}}'])).answer(ASKED, await typed(message(source)))
-        said: Untyped = found.message
-        assert said.i == bound
+        assert fields_of(found, message(source)).i == bound
 
 
 async def test_types_come_from_the_files_that_were_sent() -> None:
-    assert (await Types(files()).message("acme.shapes.v1.Ticket")).full_name == "acme.shapes.v1.Ticket"
+    types = Types(files(), HERE)
+    assert (await types.find("acme.shapes.v1.Ticket", field="type")).name == "acme.shapes.v1.Ticket"
     with pytest.raises(NotFound, match=r"no message type `acme\.shapes\.v1\.Nope` that you see") as told:
-        await Types(files()).message("acme.shapes.v1.Nope")
+        await types.find("acme.shapes.v1.Nope", field="type")
     assert told.value.resource == ("message type", "acme.shapes.v1.Nope")
 
 
@@ -259,10 +286,10 @@ BAD_FILES = {
 }
 
 
-@pytest.mark.parametrize("sent", BAD_FILES.values(), ids=BAD_FILES)
-def test_files_that_do_not_fit_are_refused(sent: FileDescriptorSet) -> None:
+@pytest.mark.parametrize("bad", BAD_FILES.values(), ids=BAD_FILES)
+async def test_files_that_do_not_fit_are_refused(bad: FileDescriptorSet) -> None:
     with pytest.raises(InvalidCall, match=r"a\.proto") as told:
-        Types(sent)
+        await Types(bad, HERE).find("a.M", field="type")
     assert (told.value.reason, told.value.violations[0].field) == ("BAD_DESCRIPTORS", "descriptors")
 
 
@@ -277,7 +304,7 @@ GET, CLOSE = "acme.x.v1.Tickets/Get", "acme.x.v1.Tickets/Close"
 
 
 def tickets() -> Types:
-    return Types(FileDescriptorSet(file=from_source(SERVICE).files))
+    return Types(FileDescriptorSet(file=from_source(SERVICE).files), HERE)
 
 
 async def test_candidates_are_told_by_the_summary_of_their_contract_or_the_callers() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import grpc_tools.protoc  # pyright: ignore[reportMissingTypeStubs]
 from google.protobuf.descriptor import Descriptor
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 
 from llmesh.dynamic import Contract
 
@@ -66,3 +66,12 @@ def message(source: str) -> Descriptor:
         )
     )
     return from_source(f'syntax = "proto3"; {imports} {source}').pool.FindMessageTypeByName("M")
+
+
+def sent(message: Descriptor) -> FileDescriptorSet:
+    """The files that define a message, and all that they import, as callers send them."""
+    found = {message.file.name: message.file}
+    waiting = [message.file]
+    while waiting:
+        waiting.extend(found.setdefault(each.name, each) for each in waiting.pop().dependencies)
+    return FileDescriptorSet(file=[FileDescriptorProto.FromString(each.serialized_pb) for each in found.values()])

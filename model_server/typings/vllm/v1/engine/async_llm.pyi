@@ -1,4 +1,4 @@
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 
 from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs
@@ -17,12 +17,17 @@ class Renderer:
         self, conversations: Sequence[Sequence[Mapping[str, str]]], chat_params: ChatParams
     ) -> tuple[object, Sequence[Mapping[str, list[int]]]]: ...
 
+class InputProcessor:
+    process_inputs: Callable[..., object]
+    process_inputs_async: Callable[..., Awaitable[object]]
+
 class Tokenizer:
     def get_added_vocab(self) -> Mapping[str, int]: ...
 
 class AsyncLLM:
     model_config: ModelConfig
     renderer: Renderer
+    input_processor: InputProcessor
     @classmethod
     def from_engine_args(cls, engine_args: AsyncEngineArgs) -> AsyncLLM: ...
     @property

@@ -1,0 +1,130 @@
+"""Where callers' types are worked on: in processes apart, so many at once, each piece of work with an end.
+
+What a caller sends may take as long as they like: files without end, thousands of rules that each have a budget of
+their own. protovalidate and protobuf hold the interpreter while they work, so that even in a thread they would leave
+nothing for whoever else is served. A process can be ended, and leaves them all but its own processor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self, TypeVar, TypeVarTuple, cast
+
+from llmesh.errors import OverQuota
+from model_server.bench import CPU_S, LENGTH
+
+__all__ = ["SpentError", "Workshop"]
+
+# Processes: so that one long piece of work does not hold all others up.
+BENCHES = 2
+RETRY_FULL_S = 1.0
+
+T = TypeVar("T")
+Given = TypeVarTuple("Given")
+
+
+class SpentError(Exception):
+    """The work took more time of a processor, or memory, than any may, and was ended."""
+
+
+class Workshop:
+    """Has work done for calls. Its processes begin when there is work, and end with it or with this process."""
+
+    def __init__(self, *, visitors: int) -> None:
+        """visitors: how many calls at once may have work done, or wait for it."""
+        self._room = visitors
+        self._turns = asyncio.Semaphore(BENCHES)
+        self._idle: list[_Bench] = []
+
+    async def __aenter__(self) -> Self:
+        """Ready."""
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End the processes that have nothing to do. Whoever is at work is to be cancelled before."""
+        while self._idle:
+            await self._idle.pop().end()
+
+    @contextmanager
+    def visit(self) -> Generator[None]:
+        """A call that is to have work done. Raises OverQuota if there are as many as there may be."""
+        if self._room < 1:
+            words = "too many calls wait for answers as messages"
+            raise OverQuota(words, retry_after_s=RETRY_FULL_S, quota="queue", reason="QUEUE_FULL")
+        self._room -= 1
+        try:
+            yield
+        finally:
+            self._room += 1
+
+    async def run(self, work: Callable[[*Given], T], *given: *Given) -> T:
+        """What the work, a function of a module, makes of what is given; in turn, and ended when this is cancelled.
+
+        Raises what it raises, and SpentError if it takes too much.
+        """
+        async with self._turns:
+            bench = await self._bench()
+            try:
+                is_done, found = await bench.do(work, given)
+            except (EOFError, ConnectionError) as err:
+                await bench.end()
+                raise SpentError(f"took more than {CPU_S:.0f} s of a processor, or too much memory") from err
+            except BaseException:
+                bench.kill()
+                raise
+            self._idle.append(bench)
+        if is_done:
+            return cast("T", found)
+        raise cast("Exception", found)
+
+    async def _bench(self) -> _Bench:
+        while self._idle:
+            bench = self._idle.pop()
+            if bench.lives:
+                return bench
+        return await _Bench.begin()
+
+
+class _Bench:
+    """One process that does one piece of work after another."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    @classmethod
+    async def begin(cls) -> Self:
+        """A new one."""
+        argv = (sys.executable, "-P", "-m", "model_server.bench", str(os.getpid()))
+        return cls(await asyncio.create_subprocess_exec(*argv, stdin=PIPE, stdout=PIPE))
+
+    @property
+    def lives(self) -> bool:
+        return self._process.returncode is None
+
+    async def do(self, work: object, given: object) -> tuple[bool, object]:
+        """Whether it is done, and what it gave or raised. Raises EOFError or ConnectionError if it was ended."""
+        asked, answers = self._process.stdin, self._process.stdout
+        if asked is None or answers is None:
+            raise EOFError
+        asked.write(pickle.dumps((work, given)))
+        await asked.drain()
+        (size,) = LENGTH.unpack(await answers.readexactly(LENGTH.size))
+        return pickle.loads(await answers.readexactly(size))  # noqa: S301 of our own process
+
+    def kill(self) -> None:
+        if self.lives:
+            self._process.kill()
+
+    async def end(self) -> None:
+        """Kill it, and see it end."""
+        self.kill()
+        await self._process.wait()
