@@ -216,7 +216,8 @@ class Control:
         # Many tools take a slow Envoy longer than that: it is waited for while it gets on with them.
         if await self._publisher.settled(silent_s=SILENT_AFTER_S if self._publisher.streams else SHOW_AFTER_S):
             await self._blocks_are_taken()
-        await self._shown.post(self._callable(catalog.tools), catalog.reports)
+        shown = await self._shown.post(self._callable(catalog.tools), catalog.reports)
+        log.info("catalog was posted", extra={"version": shown.version, "tools": len(shown.tools)})
 
     async def _route(self, tools: Mapping[str, Tool], clock: Clock) -> None:
         """Publish what routes to these tools, in as many stages as that takes."""

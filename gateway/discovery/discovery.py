@@ -329,8 +329,7 @@ def _remember(catalog: Catalog) -> list[Remembered]:
 
 
 def _log_changes(before: Catalog, after: Catalog) -> None:
-    facts = {"version": after.version, "tools": len(after.tools), "endpoints": len(after.reports)}
-    log.info("catalog was posted", extra=facts)
+    log.info("endpoints were judged", extra={"tools": len(after.tools), "endpoints": len(after.reports)})
     for address, report in after.reports.items():
         last = before.reports.get(address)
         if last is None or last.state is not report.state:
