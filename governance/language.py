@@ -65,7 +65,7 @@ def _compile(text: str) -> Expression:
     except RuntimeError as error:
         raise LanguageError(_plain(str(error))) from error
     if compiled.return_type() != cel.Type.BOOL:
-        raise LanguageError(f"`{text}` is a {compiled.return_type().name()}, and a rule must be true or false")
+        raise LanguageError(f"`{text}` is a {compiled.return_type().name()}, and must be true or false")
     checked: Untyped = _checked_type().FromString(Any.FromString(compiled.serialize()).value)
     expression = _translate(checked.expr, {entry.key: entry.value for entry in checked.reference_map})
     _check_shapes(expression)
@@ -103,7 +103,7 @@ def _translate(node: Untyped, references: dict[int, Untyped]) -> Expression:
             )
         case "select_expr":
             raise LanguageError(
-                "`has` is of no use: every field always has a value; compare it, as in `caller.domain != ''`"
+                "`has` is of no use: every field always has a value; compare it, as in `tool.domain != ''`"
             )
         case "ident_expr":
             name = node.ident_expr.name
@@ -113,11 +113,10 @@ def _translate(node: Untyped, references: dict[int, Untyped]) -> Expression:
         case "list_expr":
             return _translate_list(node.list_expr, references)
         case "comprehension_expr":
-            raise LanguageError("macros such as `exists` and `all` cannot be carried to Envoy; use `in`, `&&` and `||`")
+            raise LanguageError("macros such as `exists` and `all` are not supported; use `in`, `&&` and `||`")
         case kind:
             raise LanguageError(
-                f"a {(kind or 'empty').removesuffix('_expr')} expression cannot be carried to Envoy; "
-                "compare a field instead"
+                f"a {(kind or 'empty').removesuffix('_expr')} expression is not supported; compare a field instead"
             )
 
 
@@ -132,7 +131,7 @@ def _translate_call(call: Untyped, references: dict[int, Untyped]) -> Expression
         instead = _INSTEAD.get(
             call.function, "use comparisons, `in`, startsWith, endsWith, contains, size, `&&`, `||` and `!`"
         )
-        raise LanguageError(f"`{call.function.strip('_')}` cannot be carried to Envoy; {instead}")
+        raise LanguageError(f"`{call.function.strip('_')}` is not supported; {instead}")
     return Call(call.function, tuple(_translate(argument, references) for argument in arguments))
 
 

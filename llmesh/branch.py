@@ -13,12 +13,12 @@ from google.protobuf import any_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
 
 from llmesh.api.mesh.v1 import mesh_pb2 as pb
-from llmesh.errors import MeshError, ToolFailed, Unavailable
+from llmesh.errors import InvalidCall, MeshError, ToolFailed, Unavailable, Violation
 from llmesh.status import error_from_status
 
 R = TypeVar("R", bound=Message)
 Read = Callable[[any_pb2.Any], R]
-"""Unpacks an answer. Raises ToolFailed for what it cannot unpack."""
+"""Unpacks an answer. Raises ToolFailed for what is none, and InvalidCall for what is to be read as another type."""
 
 
 # Without slots: Python 3.11 cannot make a `Branch[X](...)` of a generic class that is frozen and has them.
@@ -59,7 +59,7 @@ def read_branch(branch: pb.Branch, read: Read[R]) -> Branch[R]:
     responses: tuple[R, ...] = ()
     try:
         responses = tuple(read(packed) for packed in branch.responses)
-    except ToolFailed as err:
+    except (ToolFailed, InvalidCall) as err:
         error = error or err
     if error:
         error.call_id = branch.call_id
@@ -82,7 +82,9 @@ def read_as(message_type: type[R]) -> Read[R]:
 
     def read(packed: any_pb2.Any) -> R:
         if packed.TypeName() != name:
-            raise ToolFailed(f"the answer is a `{packed.TypeName()}`, and no `{name}`", reason="OTHER_TYPE")
+            # The mesh lets no answer through that is not of its method's type: the reader expects another.
+            what = f"is `{name}`, and the answer is a `{packed.TypeName()}`"
+            raise InvalidCall(f"`response_type` {what}", [Violation("response_type", what)], reason="OTHER_TYPE")
         return _parsed(message_type, packed)
 
     return read

@@ -199,12 +199,18 @@ def request_of(request: Message, stated: Options) -> pb.FanOutRequest:
     if unknown := stated.keys() - Options.__annotations__.keys():
         message = f"a fan-out takes no {', '.join(sorted(unknown))}; it takes {', '.join(Options.__annotations__)}"
         raise TypeError(message)
-    where, quorum = stated.get("where", ""), stated.get("quorum", 0)
+    where, quorum, merge = stated.get("where", ""), stated.get("quorum", 0), stated.get("merge")
+    if quorum < 0:
+        message = f"`quorum` is {quorum}, and says how many must answer"
+        raise TypeError(message)
+    if not (merge is None or isinstance(merge, options.Merge)):  # pyright: ignore[reportUnnecessaryIsInstance] not all callers check types
+        message = f"`merge` is `{merge}`, and must be a llmesh.api.options.v1 Merge; an empty one is the type's own"
+        raise TypeError(message)
     told = pb.FanOutRequest(
         selector=pb.Selector(where=where) if isinstance(where, str) else where,
         completion=stated.get("completion", pb.COMPLETION_QUORUM if quorum else pb.COMPLETION_UNSPECIFIED),
         quorum=quorum,
-        merge=stated.get("merge"),
+        merge=merge,
         allow_writes=stated.get("allow_writes", False),
     )
     told.request.Pack(request)

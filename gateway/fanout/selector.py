@@ -10,6 +10,7 @@ from governance.language import LanguageError, compile_rule
 from governance.residue import facts_of
 from governance.words import Tool
 from llmesh.api.mesh.v1 import mesh_pb2 as pb
+from llmesh.api.policy.v1 import facts_pb2
 from llmesh.errors import InvalidCall, Violation
 
 __all__ = ["MAX_BRANCHES", "Selector", "read_selector"]
@@ -17,6 +18,7 @@ __all__ = ["MAX_BRANCHES", "Selector", "read_selector"]
 MAX_BRANCHES = 256
 # Texts that callers send again and again are compiled once.
 _COMPILED = 256
+_FIELDS = ", ".join(f"`{field.name}`" for field in facts_pb2.Tool.DESCRIPTOR.fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +62,9 @@ def _compile(text: str) -> Expression:
     try:
         return _condition(text)
     except LanguageError as err:
-        told = [Violation("selector.where", str(err), "WHERE")]
-        raise InvalidCall(f"`selector.where`: {err}", told, reason="BAD_SELECTOR") from err
+        what = f"is no condition on `tool`, which has {_FIELDS}: {err}"
+        told = [Violation("selector.where", what, "WHERE")]
+        raise InvalidCall(f"`selector.where` {what}", told, reason="BAD_SELECTOR") from err
 
 
 @lru_cache(_COMPILED)

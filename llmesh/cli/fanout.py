@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json as json_text
-from collections.abc import AsyncIterator
-from contextlib import nullcontext, suppress
+from collections.abc import AsyncIterator, Generator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
     from llmesh.branch import Branch
     from llmesh.fanout import FanOut, Options
 
+# The options by what errors call them: the request's fields.
+OPTIONS = {
+    "selector.where": "--where",
+    "quorum": "--quorum",
+    "merge": "--merge",
+    "allow_writes": "--allow-writes",
+}
+
 
 def fanout(
     type_name: Annotated[
@@ -35,6 +44,9 @@ def fanout(
         int,
         typer.Option("--quorum", min=0, help="So many must answer; the others are cancelled then. Default: all."),
     ] = 0,
+    best_effort: Annotated[
+        bool, typer.Option("--best-effort", help="Be content with what has come when the time is up.")
+    ] = False,
     merge: Annotated[
         str,
         typer.Option(
@@ -59,8 +71,11 @@ def fanout(
 
     With --json every branch is one line as it comes, and the last line is the summary. Fails if too few answered.
     """
+    from llmesh.api.mesh.v1 import mesh_pb2 as pb
     from llmesh.cli.session import open_session
 
+    if best_effort and quorum:
+        raise typer.BadParameter("--best-effort takes what comes, and --quorum says how many must: give one of them")
     session = open_session(home, address, name=name)
     stated: Options = {
         "where": where,
@@ -69,6 +84,8 @@ def fanout(
         "allow_writes": allow_writes,
         "timeout_s": timeout_s,
     }
+    if best_effort:
+        stated["completion"] = pb.COMPLETION_BEST_EFFORT
     session.run(lambda channel: _run(channel, type_name, _value(request), stated, lines=json))
 
 
@@ -89,19 +106,53 @@ async def _run(channel: grpc.aio.Channel, type_name: str, value: object, stated:
         opened=lambda: nullcontext(channel),
         timeout_s=stated.get("timeout_s"),
     )
-    told = _readable(channel, fan_out)
-    await (
-        _print_lines(fan_out, told) if lines else _print_table(fan_out, told, merging=stated.get("merge") is not None)
-    )
+    failures = set[str]()
+    told = _readable(channel, fan_out, failures)
+    with _told_in_options():
+        await (
+            _print_lines(fan_out, told)
+            if lines
+            else _print_table(fan_out, told, merging=stated.get("merge") is not None)
+        )
     if not fan_out.summary.met:
-        raise Problem("too few answered", "give it more time (--timeout), or ask for fewer (--quorum)")
+        raise Problem("too few answered", _next(failures))
 
 
-async def _readable(channel: grpc.aio.Channel, fan_out: FanOut[Message]) -> AsyncIterator[Branch[Message]]:
-    """The branches; what they pack can be shown then, if the mesh has its types."""
+@contextmanager
+def _told_in_options() -> Generator[None]:
+    """Have errors name the options of the command, in the place of the fields that they set."""
+    from llmesh.errors import InvalidCall, MeshError
+
+    try:
+        yield
+    except MeshError as err:
+        for field, option in OPTIONS.items():
+            err.message = err.message.replace(f"`{field}`", f"`{option}`")
+        if isinstance(err, InvalidCall):
+            err.violations = tuple(
+                replace(found, field=OPTIONS.get(found.field, found.field)) for found in err.violations
+            )
+        raise
+
+
+def _next(failures: set[str]) -> str:
+    """What to do where too few answered. failures: the codes of those that did not."""
+    if failures == {"INVALID_ARGUMENT"}:
+        return "mend the request: all who failed refuse it as it is"
+    if "DEADLINE_EXCEEDED" in failures:
+        return "give it more time (--timeout), or be content with what has come by then (--best-effort)"
+    return "see why they failed; ask others (--where), or ask for fewer (--quorum)"
+
+
+async def _readable(
+    channel: grpc.aio.Channel, fan_out: FanOut[Message], failures: set[str]
+) -> AsyncIterator[Branch[Message]]:
+    """The branches; what they pack can be shown then, if the mesh has its types. failures: is given their codes."""
     from llmesh.cli.packed import learn_packed
 
     async for branch in fan_out:
+        if branch.error:
+            failures.add(branch.error.code.name)
         for each in branch.responses:
             # One tool's answer must not end what is shown of the others.
             with suppress(Problem):

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError, Message
 
 from llmesh import ToolFailed, catalog
 from llmesh.api.catalog.v1 import catalog_pb2
+from llmesh.cli.nearest import nearest_type
 from llmesh.dynamic import Method
 from llmesh.problem import Problem
 
@@ -67,7 +68,10 @@ def takers_of(tools: Iterable[catalog_pb2.Tool], name: str) -> Sequence[tuple[st
     exact = [each for each in methods if each[1].request_type == wanted]
     found = exact or [each for each in methods if each[1].request_type.endswith(f".{wanted}")]
     if not found:
-        raise Problem(f"no method that you may know of takes `{name}`", "see what each takes: llmesh tools show TOOL")
+        near = nearest_type(wanted, {method.request_type for _, method in methods})
+        raise Problem(
+            f"no method that you may know of takes `{name}`{near}", "see what each takes: llmesh tools show TOOL"
+        )
     types = sorted({method.request_type for _, method in found})
     if len(types) > 1:
         raise Problem(f"`{name}` may be {', '.join(f'`{each}`' for each in types)}", "write the full name")

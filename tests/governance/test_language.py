@@ -13,7 +13,7 @@ from llmesh.api.options.v1 import options_pb2 as options
         pytest.param("caller.domain.matches('a.*')", "use startsWith, endsWith, contains or ==", id="regex"),
         pytest.param("caller.roles.exists(role, role == 'a')", "use `in`", id="exists"),
         pytest.param("caller.roles.all(role, role != 'a')", "use `in`", id="all"),
-        pytest.param("has(caller.domain)", "compare it, as in `caller.domain != ''`", id="has"),
+        pytest.param("has(caller.domain)", "compare it, as in `tool.domain != ''`", id="has"),
         pytest.param("has(tool.labels.tier)", "`'tier' in tool.labels`", id="has of a label"),
         pytest.param("tool.labels.tier == 'a'", "`tool.labels['tier']`", id="label as a field"),
         pytest.param("tool.labels[caller.domain] == 'a'", "can be indexed", id="label named by the caller"),

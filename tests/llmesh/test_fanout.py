@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -132,19 +132,21 @@ async def test_stream_comes_in_pieces_of_which_the_last_has_ended() -> None:
 
 
 LIES = {
-    "another type": (Passage(text="a"), "OTHER_TYPE"),
-    "no message": (Packed(type_url=packed(found()).type_url, value=b"\xff\xff"), "MALFORMED"),
-    "no type": (Packed(type_url="", value=b""), "OTHER_TYPE"),
+    "another type": (Passage(text="a"), llmesh.InvalidCall, "OTHER_TYPE"),
+    "no message": (Packed(type_url=packed(found()).type_url, value=b"\xff\xff"), llmesh.ToolFailed, "MALFORMED"),
+    "no type": (Packed(type_url="", value=b""), llmesh.InvalidCall, "OTHER_TYPE"),
 }
 
 
-@pytest.mark.parametrize(("answer", "reason"), LIES.values(), ids=LIES)
-async def test_answer_that_is_none_is_the_branchs_error_alone(answer: Message, reason: str) -> None:
+@pytest.mark.parametrize(("answer", "kind", "reason"), LIES.values(), ids=LIES)
+async def test_answer_that_is_none_is_the_branchs_error_alone(
+    answer: Message, kind: type[llmesh.MeshError], reason: str
+) -> None:
     lying, honest = branch("A", answer), branch("B", found("green"))
 
     first, second = await heard(Saying(pb.FanOutResponse(branches=[lying, honest], summary=ended())))
 
-    assert isinstance(first.error, llmesh.ToolFailed)
+    assert isinstance(first.error, kind)
     assert (first.error.reason, first.responses) == (reason, ())
     assert second.response == found("green")
 
@@ -189,11 +191,18 @@ async def test_what_is_asked_for_is_sent() -> None:
     assert merging.merge.WhichOneof("how") == "first"
 
 
+SLIPS: Sequence[tuple[Any, str]] = (
+    ({"wheer": "tool.domain == 'tea'"}, "a fan-out takes no wheer; it takes where, "),
+    ({"merge": "default"}, "`merge` is `default`, and must be a llmesh.api.options.v1 Merge"),
+    ({"quorum": -1}, "`quorum` is -1, and says how many must answer"),
+)
+
+
 async def test_what_no_fan_out_takes_is_refused_before_anything_is_sent() -> None:
     async with llmesh.Mesh("unix:none") as mesh:
-        slip: Any = {"wheer": "tool.domain == 'tea'"}
-        with pytest.raises(TypeError, match=r"a fan-out takes no wheer; it takes where, "):
-            mesh.fan_out(REQUEST, **slip)
+        for slip, told in SLIPS:
+            with pytest.raises(TypeError, match=told):
+                mesh.fan_out(REQUEST, **slip)
 
 
 async def test_its_time_is_the_calls_deadline() -> None:

@@ -39,3 +39,9 @@ def test_the_end_of_several_names_is_none_of_them() -> None:
 def test_what_is_no_name_of_a_type_is_refused(name: str) -> None:
     with pytest.raises(Problem, match="no method that you may know of takes"):
         takers_of(TOOLS, name)
+
+
+@pytest.mark.parametrize("name", ["other", "c.v1.Othr"])
+def test_what_may_have_been_meant_is_named(name: str) -> None:
+    with pytest.raises(Problem, match=r"takes `.*` \(nearest: `c\.v1\.Other`\)"):
+        takers_of(TOOLS, name)
