@@ -282,13 +282,18 @@ async def _serve_until_told(server: Server, beside: AbstractAsyncContextManager[
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     signals = (signal.SIGTERM, signal.SIGINT)
-    async with beside, server:
-        for number in signals:
-            loop.add_signal_handler(number, told.set)
-        await told.wait()
+
+    def tell() -> None:
+        told.set()
         for number in signals:
             # The loop puts Python's own back when it closes, which for SIGINT would be a traceback.
             signal.signal(number, signal.SIG_DFL)
+
+    # From the start: what is beside may have processes of its own by the time that it serves.
+    for number in signals:
+        loop.add_signal_handler(number, tell)
+    async with beside, server:
+        await told.wait()
 
 
 def _find_socket(name: str, home: str | Path | Home | None, address: str | None, tls: Tls | None) -> _Place:

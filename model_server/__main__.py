@@ -14,13 +14,14 @@ import llmesh
 from llmesh.home import Home
 from model_server.embedder import start_embedder
 from model_server.engine import Embedder, Engine
+from model_server.finding import apart
 from model_server.metrics import Metrics
 from model_server.models import Models, Served
-from model_server.packaged import PACKAGED_ID, packaged_embeddings
-from model_server.placeholder import PLACEHOLDER_ID, WARNING, build_placeholder
+from model_server.packaged import PACKAGED_ID, find_packaged
+from model_server.placeholder import PLACEHOLDER_ID, find_placeholder
 from model_server.service import ModelServicer
 from model_server.settings import Settings, parse_settings
-from model_server.source import ModelSource, find_source, id_of
+from model_server.source import SourceError, check_named, find_source, id_of
 from model_server.vllm_engine import start_vllm
 from model_server.workshop import Workshop
 
@@ -30,6 +31,15 @@ def main() -> None:
     settings = parse_settings(sys.argv[1:])
     if id_of(settings.model) == id_of(settings.embeddings or PACKAGED_ID):
         sys.exit(f"llmesh: `{settings.model}` cannot both write and make vectors: name two models")
+    try:
+        for model, revision in (
+            (settings.model, settings.revision),
+            (settings.embeddings, settings.embeddings_revision),
+        ):
+            if model:
+                check_named(model, revision)
+    except SourceError as err:
+        sys.exit(f"llmesh: {err}")
     if not settings.revision and not settings.embeddings_revision:
         # No hub's model: nothing is looked for in the network.
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -55,27 +65,19 @@ async def running(models: Models, workshop: Workshop) -> AsyncGenerator[None]:
 
 def writer(settings: Settings, home: Home) -> Served[Engine]:
     """The model that writes, as the settings have it."""
-
-    def find() -> ModelSource:
-        if settings.model:
-            return find_source(settings.model, settings.revision)
-        folder = build_placeholder(home.cache / "models")
-        return find_source(str(folder), "", id=PLACEHOLDER_ID, warning=WARNING)
-
-    name = id_of(settings.model) if settings.model else PLACEHOLDER_ID
-    return Served[Engine](name, find, partial(start_vllm, settings=settings))
+    start = partial(start_vllm, settings=settings)
+    if not settings.model:
+        return Served[Engine](PLACEHOLDER_ID, partial(apart, partial(find_placeholder, home.cache / "models")), start)
+    find = partial(apart, partial(find_source, settings.model, settings.revision))
+    return Served[Engine](id_of(settings.model), find, start)
 
 
 def embedder(settings: Settings) -> Served[Embedder]:
     """The model that makes vectors, as the settings have it."""
-
-    def find() -> ModelSource:
-        if settings.embeddings:
-            return find_source(settings.embeddings, settings.embeddings_revision)
-        return find_source(str(packaged_embeddings()), "", id=PACKAGED_ID)
-
-    name = id_of(settings.embeddings) if settings.embeddings else PACKAGED_ID
-    return Served[Embedder](name, find, start_embedder)
+    if not settings.embeddings:
+        return Served[Embedder](PACKAGED_ID, partial(apart, find_packaged), start_embedder)
+    find = partial(apart, partial(find_source, settings.embeddings, settings.embeddings_revision))
+    return Served[Embedder](id_of(settings.embeddings), find, start_embedder)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,12 @@ class Keeper(Generic[T]):
         self._tell = tell
         self._current: T | None = None
         self._start_took_s = START_S
-        self.restarts = 0
+        self._starts = 0
+
+    @property
+    def restarts(self) -> int:
+        """How often another one was ready after one that died."""
+        return max(0, self._starts - 1)
 
     @property
     def current(self) -> T:
@@ -60,7 +65,6 @@ class Keeper(Generic[T]):
             await self._live()
             if time.monotonic() - began_s > HEALTHY_S:
                 pause_s = PAUSE_FIRST_S
-            self.restarts += 1
             log.warning("model starts again", extra={"model": self._name, "after_s": pause_s})
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, PAUSE_MOST_S)
@@ -75,6 +79,7 @@ class Keeper(Generic[T]):
             log.exception("model did not start", extra={"model": self._name})
             return
         self._start_took_s = time.monotonic() - began_s
+        self._starts += 1
         try:
             self._become(one)
             log.info("model ready", extra={"model": self._name, "took_s": round(self._start_took_s, 1)})

@@ -51,25 +51,33 @@ class Metrics(Collector):
         """Open the port, once whom this server replaces has left it. Raises OSError if it can't be had at all."""
         if self._address:
             REGISTRY.register(self)
-            if not self._open():
+            try:
+                self._open()
+            except OSError as err:
+                if err.errno != errno.EADDRINUSE:
+                    raise
                 log.info("figures wait for their address", extra={"address": self._address})
                 self._opening = Thread(target=self._open_later, name="figures", daemon=True)
                 self._opening.start()
         return self
 
-    def _open(self) -> bool:
-        """Whether the port is open; if not, another has it."""
+    def _open(self) -> None:
+        """Open the port. Raises OSError."""
         host, port = split_host_port(self._address)
-        try:
-            self._serving = start_http_server(port, host)
-        except OSError as err:
-            if err.errno != errno.EADDRINUSE:
-                raise
-        return self._serving is not None
+        self._serving = start_http_server(port, host)
 
     def _open_later(self) -> None:
-        while not self._closing.wait(RETRY_S) and not self._open():
-            pass
+        """Open it as soon as it can be had, whatever is in the way."""
+        why = errno.EADDRINUSE
+        while not self._closing.wait(RETRY_S):
+            try:
+                self._open()
+            except OSError as err:
+                if err.errno != why:
+                    log.warning("figures have no address", extra={"address": self._address, "reason": str(err)})
+                    why = err.errno
+            else:
+                return
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None

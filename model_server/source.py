@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ModelSource", "SourceError", "find_source", "id_of"]
+__all__ = ["ModelSource", "SourceError", "check_named", "find_source", "id_of"]
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)?")
@@ -50,6 +51,7 @@ def find_source(model: str, revision: str, *, warning: str = "", id: str = "") -
     a placeholder. May take long: its weights are read, and perhaps fetched.
     Raises SourceError.
     """
+    check_named(model, revision)
     folder = Path(model).expanduser()
     local = folder.is_dir()
     if not local:
@@ -65,8 +67,11 @@ def find_source(model: str, revision: str, *, warning: str = "", id: str = "") -
     )
 
 
-def _fetch(model: str, revision: str) -> Path:
-    """The folder of a hub's model: in the hub's cache, else downloaded."""
+def check_named(model: str, revision: str) -> None:
+    """Raise SourceError if there can be no such model, whatever a hub has: it takes no time."""
+    if (folder := Path(model).expanduser()).is_dir():
+        _weights(folder)
+        return
     if not HUB_ID.fullmatch(model):
         raise SourceError(f"there is no folder `{model}`")
     if not COMMIT.fullmatch(revision):
@@ -74,6 +79,10 @@ def _fetch(model: str, revision: str) -> Path:
             f"there is no folder `{model}`, and for a hub's model the revision must be a whole commit, 40 hex digits, "
             f"not `{revision}`: what a branch or a tag means can change"
         )
+
+
+def _fetch(model: str, revision: str) -> Path:
+    """The folder of a hub's model: in the hub's cache, else downloaded."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -85,12 +94,16 @@ def _fetch(model: str, revision: str) -> Path:
 
 def _digest(folder: Path) -> str:
     """The digest over the names and the digests of the weight files, in order of their names. Raises SourceError."""
-    files = sorted(path for path in folder.rglob("*") if path.suffix in WEIGHTS and path.is_file())
-    if not files:
-        raise SourceError(f"`{folder}` holds no weights: no file ends with {', '.join(WEIGHTS)}")
     whole = hashlib.sha256()
-    for path in files:
+    for path in _weights(folder):
         with path.open("rb") as file:
             part = hashlib.file_digest(file, "sha256").hexdigest()
         whole.update(f"{path.relative_to(folder)}\0{part}\n".encode())
     return whole.hexdigest()
+
+
+def _weights(folder: Path) -> Sequence[Path]:
+    files = sorted(path for path in folder.rglob("*") if path.suffix in WEIGHTS and path.is_file())
+    if not files:
+        raise SourceError(f"`{folder}` holds no weights: no file ends with {', '.join(WEIGHTS)}")
+    return files

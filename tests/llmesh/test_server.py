@@ -260,6 +260,37 @@ async def test_one_line_serves_until_a_signal_and_exits_0(
         assert not path.exists()
 
 
+EARLY = """
+import asyncio, contextlib, os, signal, sys
+import echo_tool.service as echo
+import llmesh
+
+@contextlib.asynccontextmanager
+async def beside():
+    os.kill(os.getpid(), int(sys.argv[1]))
+    yield
+    print("left")
+
+llmesh.serve(echo.EchoServicer(), beside=beside())
+print("over")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_while_a_tool_starts_ends_it_as_any_other_does(folder: Path, number: signal.Signals) -> None:
+    environment = {**os.environ, "LLMESH_HOME": str(folder / ".llmesh")}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", EARLY, str(int(number))),
+        cwd=ECHO_TOOL,
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(60):
+        said, told = await process.communicate()
+    assert (process.returncode, said) == (0, b"left\nover\n"), told
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_second_signal_ends_the_process_at_once_and_in_silence(
     process: asyncio.subprocess.Process, folder: Path, number: signal.Signals

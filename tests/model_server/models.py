@@ -143,6 +143,11 @@ def named_below(pid: int, *names: str) -> list[int]:
     return [each for each in processes_below(pid) if _title(each).startswith(names)]
 
 
+def starting_below(pid: int) -> list[int]:
+    """Of these processes, those of an engine, or of what is to be one; not those that look for its model."""
+    return [each for each in processes_below(pid) if each != pid and "model_server.finding" not in _title(each)]
+
+
 def alive(pids: Sequence[int]) -> list[int]:
     """Those that still run, and are not merely unburied."""
     return [pid for pid in pids if _state(pid) not in ("", "Z", "X")]
