@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.descriptor_pb2 import DescriptorProto
@@ -20,9 +21,10 @@ from llmesh.schema.errors import LeftOutError, NoSchemaError, SchemaTooLargeErro
 from llmesh.schema.known import KEY, WRAPPERS, check_own, is_known, known
 from llmesh.schema.limits import Limits
 from llmesh.schema.numbers import FLOATS, INTEGERS, decimal, floating, whole
+from llmesh.schema.pattern import PATTERN_MAX_CHARS
 from llmesh.schema.rules import NO_RULES, Asked, asked_of_field, asked_of_items, asked_of_oneof, oneof_rules, span
 from llmesh.schema.shape import Json, Shape, any_of, array, choice, keyed, record
-from llmesh.schema.strings import base64_text, string
+from llmesh.schema.strings import base64_text, expression, string
 
 NO_ASK = Asked(NO_RULES)
 NULL = "google.protobuf.NullValue"
@@ -32,6 +34,8 @@ NAME = re.compile(r"[ !#-\[\]-~]+")
 WORK = 8
 # What it costs to look at a field.
 LOOK_CHARS = 100
+# How often an expression is read, about, to find how long its texts may be.
+READINGS = 50
 # What an object adds to a field, about.
 FIELD_CHARS = 16
 
@@ -91,6 +95,8 @@ class _Walk:
         self._limits = limits
         self._work = 0
         self._asked: dict[str, Asked] = {}
+        # By all that they depend on: to read an expression takes long, and many fields share one.
+        self._strings: dict[tuple[bytes, bool, int | None], Shape] = {}
 
     def value(self, message: Descriptor, asked: Asked, above: Counter[str]) -> Shape:
         """A message as JSON writes it. Raises LeftOutError if no schema says it here."""
@@ -98,6 +104,7 @@ class _Walk:
             check_own(message)
             if message.name in WRAPPERS:
                 return self._scalar(message.fields_by_name["value"], asked)
+            self._spend_reading("".join(getattr(asked.rules.field_mask, "in")), message)
             return known(message, self._limits, asked)
         if above.total() >= self._limits.depth or above[message.full_name] > self._limits.recursion:
             raise LeftOutError(f"`{message.full_name}` would be nested too deep")
@@ -180,7 +187,7 @@ class _Walk:
         if field.type == FieldDescriptor.TYPE_BOOL:
             return choice(["false", "true"])
         if field.type == FieldDescriptor.TYPE_STRING:
-            return string(self._limits, asked, otherwise=f"^{KEY}$", limit=self._limits.key_chars)
+            return self._string(field, asked, otherwise=f"^{KEY}$", limit=self._limits.key_chars)
         return decimal(INTEGERS[field.type], asked)
 
     def _scalar(self, field: FieldDescriptor, asked: Asked) -> Shape:
@@ -192,7 +199,23 @@ class _Walk:
             return _enum(field.enum_type, asked)
         if field.type == FieldDescriptor.TYPE_BOOL:
             return _boolean(asked)
-        return (string if field.type == FieldDescriptor.TYPE_STRING else base64_text)(self._limits, asked)
+        if field.type == FieldDescriptor.TYPE_STRING:
+            return self._string(field, asked)
+        return base64_text(self._limits, asked)
+
+    def _string(
+        self, field: FieldDescriptor, asked: Asked, *, otherwise: str = "^.*$", limit: int | None = None
+    ) -> Shape:
+        stated = (asked.rules.SerializeToString(), asked.nonzero, limit)
+        if stated not in self._strings:
+            # A field that is walked is in a message.
+            self._spend_reading(expression(asked.rules.string), cast("Descriptor", field.containing_type))
+            self._strings[stated] = string(self._limits, asked, otherwise=otherwise, limit=limit)
+        return self._strings[stated]
+
+    def _spend_reading(self, expression: str, message: Descriptor) -> None:
+        """Count what it takes to read an expression."""
+        self._spend(READINGS * min(len(expression), PATTERN_MAX_CHARS), message)
 
     def _spend(self, chars: int, message: Descriptor) -> None:
         """Count what is made. INVARIANT: nothing is multiplied out before it is counted."""

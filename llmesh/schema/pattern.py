@@ -8,7 +8,7 @@ character that JSON would escape. All that it matches, the contract's matches to
 
 from __future__ import annotations
 
-__all__ = ["ANY", "ASCII", "Bounded", "bounded", "repeated"]
+__all__ = ["ANY", "ASCII", "PATTERN_MAX_CHARS", "Bounded", "bounded", "repeated"]
 
 import bisect
 from collections.abc import Iterable

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["base64_text", "matching", "plain", "string"]
+__all__ = ["base64_text", "expression", "matching", "plain", "string"]
 
 import base64
 import re
@@ -75,7 +75,7 @@ def string(limits: Limits, asked: Asked, *, otherwise: str = "^.*$", limit: int 
     most = [*exact, *(getattr(rules, name) for name in ("max_len", "max_bytes") if rules.HasField(name))]
     low, high = span(least, min(most, default=None), limit=limit or limits.string_chars, limits=limits)
     in_bytes = any(rules.HasField(name) for name in ("len_bytes", "min_bytes", "max_bytes"))
-    for pattern in (_stated(rules), otherwise):
+    for pattern in (expression(rules), otherwise):
         found = pattern and bounded(
             pattern, low=low, high=high, most=min(most, default=None), allowed=ASCII if in_bytes else ANY
         )
@@ -84,7 +84,7 @@ def string(limits: Limits, asked: Asked, *, otherwise: str = "^.*$", limit: int 
     raise LeftOutError("its rules leave no text")
 
 
-def _stated(rules: validate.StringRules) -> str:
+def expression(rules: validate.StringRules) -> str:
     """The expression that the rules amount to; empty if they state none."""
     if rules.pattern:
         return rules.pattern

@@ -48,6 +48,21 @@ TOO_LARGE = {
     "a list of values without end": "message M { string s = 1 [(buf.validate.field).string = {"
     + "".join(f'in: "{at:0>60}" ' for at in range(6000))
     + "}]; }",
+    "expressions that take long to read": "message M {"
+    + fields(
+        300,
+        f'string f{{at}} = {{at}} [{RULE}.string = {{{{min_len: 4000 pattern: "^{"a" * 990}{{at}}$"}}}}];',
+    )
+    + "}",
+    "texts that amount to them": "message M {"
+    + fields(300, f'string f{{at}} = {{at}} [{RULE}.string = {{{{min_len: 4000 prefix: "{"a" * 990}{{at}}"}}}}];')
+    + "}",
+    "paths that amount to them": 'import "google/protobuf/field_mask.proto"; message M {'
+    + fields(
+        300,
+        f'google.protobuf.FieldMask f{{at}} = {{at}} [{RULE}.field_mask = {{{{in: "{"a" * 480}{{at}}"}}}}];',
+    )
+    + "}",
     "a meaning without end": (
         f'message M {{ string s = 1 [(llmesh.api.options.v1.field).meaning = "{"x" * 300_000}"]; }}'
     ),
@@ -59,6 +74,13 @@ def test_a_type_that_explodes_is_refused_by_name(source: str) -> None:
     with pytest.raises(SchemaTooLargeError, match="`M` would be too large") as refused:
         schema_of(message(source))
     assert refused.value.type_name in str(refused.value)
+
+
+def test_an_expression_that_many_fields_share_is_read_once() -> None:
+    ids = fields(
+        1500, f'string f{{at}} = {{at}} [{RULE}.string.pattern = "^[a-z0-9]{{{{8}}}}(-[a-z0-9]{{{{4}}}}){{{{3}}}}$"];'
+    )
+    assert schema_of(message(f"message M {{ {ids} }}"), Limits(optional=2000)).left_out == ()
 
 
 def test_what_is_thrown_away_in_the_end_counts_too() -> None:
