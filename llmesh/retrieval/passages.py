@@ -19,6 +19,8 @@ _LOOKED_AT = 100
 _WIDE, _MORE = 1 / 8, 1.5
 # The row of what an index does not know.
 _UNKNOWN = -1
+# Of a text: more than any model reads, and less than the model server refuses.
+_READ_CHARS = 8192
 
 
 class Passages:
@@ -26,8 +28,9 @@ class Passages:
 
     def __init__(self, texts: Sequence[str]) -> None:
         """texts: what a model reads of each passage, not empty; of long ones it reads the first 250 words or so."""
-        self.texts = {key_of(text): text for text in texts}
-        self._keys = [key_of(text) for text in texts]
+        read = [text[:_READ_CHARS] for text in texts]
+        self._keys = [key_of(text) for text in read]
+        self.texts = dict(zip(self._keys, read, strict=True))
         # The index that was asked last, and the row in it of each place.
         self._aligned: tuple[Nearest | None, Rows] = None, np.empty(0, dtype=np.intp)
 

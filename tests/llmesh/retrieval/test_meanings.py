@@ -200,6 +200,14 @@ async def test_texts_of_one_length_are_embedded_together(tmp_path: Path) -> None
         assert lengths == sorted(len(text) for text in mesh.passages.texts.values())
 
 
+async def test_a_passage_that_is_longer_than_a_model_takes_keeps_no_other_from_being_learnt(tmp_path: Path) -> None:
+    async with world(tmp_path) as mesh:
+        mesh.passages = Passages([*TEXTS, "a kitten " + "x" * 1_000_000])
+        async with mesh.meanings() as meanings:
+            assert mesh.found(await mesh.learnt(meanings)) == ["a dog barks"]
+            assert len(mesh.found(await mesh.learnt(meanings, "kitten"))) == 2
+
+
 async def test_that_it_waits_for_the_model_server_is_said_once_and_calmly(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
