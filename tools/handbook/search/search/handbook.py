@@ -13,6 +13,8 @@ __all__ = ["Handbook"]
 
 log = logging.getLogger(__name__)
 _PAGES = ("README.md", "docs/**/*.md", "tools/*/*/README.md")
+# Nobody writes a longer one by hand.
+_PAGE_BYTES = 2 << 20
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -66,7 +68,12 @@ class Handbook:
 
     def _page(self, file: str) -> list[Passage]:
         try:
-            return parse(file, self._root.joinpath(file).read_text(encoding="utf-8", errors="replace"))
+            with self._root.joinpath(file).open("rb") as page:
+                content = page.read(_PAGE_BYTES + 1)
         except OSError as err:
             log.warning("page left out", extra={"page": file, "cause": err.strerror})
             return []
+        if len(content) > _PAGE_BYTES:
+            log.warning("page left out", extra={"page": file, "cause": f"it is longer than {_PAGE_BYTES} bytes"})
+            return []
+        return parse(file, content.decode(errors="replace"))

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 
 __all__ = ["Passage", "parse"]
 
-_PASSAGE_CHARS = 1500
-# CommonMark 0.31, "ATX headings" and "Fenced code blocks".
-_HEADING = re.compile(r" {0,3}(?P<level>#{1,6})(?:[ \t]+(?P<text>.*?))?(?:[ \t]+#+)?[ \t]*")
+# A hundred passages of such lengths are within the contract's response size, whatever they are written in.
+_PASSAGE_CHARS, _HEADING_CHARS = 1500, 120
+# CommonMark 0.31, "ATX headings" and "Fenced code blocks". Anybody may have written a page: an expression that
+# tries to read a line in several ways takes minutes for a long one.
+_HEADING = re.compile(r" {0,3}(?P<level>#{1,6})(?=[ \t]|$)")
 _FENCE = re.compile(r" {0,3}(?P<mark>`{3,}|~{3,})")
-_LINK = re.compile(r"!?\[(?P<text>[^\]]*)\]\([^)]*\)")
+_LINK = re.compile(r"!?\[(?P<text>[^\[\]]*)\]\([^()]*\)")
 _MARKUP = re.compile(r"[`*]")
 _NOT_IN_ANCHOR = re.compile(r"[^\w\- ]")
 
@@ -62,26 +64,40 @@ def _sections(text: str) -> Iterator[_Section]:
     fence = ""
     for line in text.splitlines():
         fence = _fence_after(line, fence)
-        found = None if fence else _HEADING.fullmatch(line)
+        found = None if fence else _HEADING.match(line)
         if found is None:
             section.lines.append(line)
             continue
         yield section
-        level, heading = len(found["level"]), _plain(found["text"] or "")
+        level, heading = len(found["level"]), _plain(_without_closing(line[found.end() :]))
         open_headings = {above: name for above, name in open_headings.items() if above < level} | {level: heading}
         section = _Section(tuple(open_headings.values()), _anchor(heading, anchors))
     yield section
 
 
 def _pieces(lines: list[str]) -> list[str]:
-    """The lines in pieces of whole paragraphs, of about _PASSAGE_CHARS at most; a longer paragraph stays whole."""
+    """The lines in pieces of at most _PASSAGE_CHARS: whole paragraphs, else lines, else what of one has room."""
     pieces: list[str] = []
-    for paragraph in _paragraphs(lines):
+    for paragraph in (piece for whole in _paragraphs(lines) for piece in _cut(whole) if piece.strip()):
         if pieces and len(pieces[-1]) + len(paragraph) + 2 <= _PASSAGE_CHARS:
             pieces[-1] = f"{pieces[-1]}\n\n{paragraph}"
         else:
             pieces.append(paragraph)
     return pieces
+
+
+def _cut(paragraph: str) -> Iterator[str]:
+    """The paragraph, in pieces if it is too long for a passage; some may be blank."""
+    piece = ""
+    for line in paragraph.split("\n"):
+        for start in range(0, len(line) or 1, _PASSAGE_CHARS):
+            part = line[start : start + _PASSAGE_CHARS]
+            if len(piece) + 1 + len(part) <= _PASSAGE_CHARS:
+                piece = f"{piece}\n{part}" if piece else part
+            else:
+                yield piece
+                piece = part
+    yield piece
 
 
 def _paragraphs(lines: list[str]) -> Iterator[str]:
@@ -111,9 +127,16 @@ def _fence_after(line: str, fence: str) -> str:
     return "" if closes else fence
 
 
+def _without_closing(heading: str) -> str:
+    """What follows a heading's marks, without spaces and the marks that may close it."""
+    text = heading.strip(" \t")
+    rest = text.rstrip("#")
+    return text if rest and rest[-1] not in " \t" else rest.rstrip(" \t")
+
+
 def _plain(heading: str) -> str:
-    """The heading's text without Markdown."""
-    return _MARKUP.sub("", _LINK.sub(lambda link: link["text"], heading)).strip()
+    """The heading's text without Markdown, cut if it is none that anybody would read."""
+    return _MARKUP.sub("", _LINK.sub(lambda link: link["text"], heading)).strip()[:_HEADING_CHARS].rstrip()
 
 
 def _anchor(heading: str, taken: Counter[str]) -> str:

@@ -111,6 +111,16 @@ async def test_odd_files_do_no_harm(root: Path) -> None:
     assert first(await handbook.index(), "coffee") == "Coffee."
 
 
+async def test_page_of_no_reasonable_size_is_left_out_alone(root: Path) -> None:
+    root.joinpath("docs/huge.md").write_text("# Huge\n\n" + "word\n" * 1_000_000)
+
+    assert files(await Handbook(root).index()) == [
+        "README.md",
+        "docs/rules/write.md",
+        "tools/support/tickets/README.md",
+    ]
+
+
 async def test_calls_at_once_share_one_reading(root: Path) -> None:
     handbook = Handbook(root)
     found = await asyncio.gather(*(handbook.index() for _ in range(20)))

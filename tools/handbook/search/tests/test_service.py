@@ -122,6 +122,17 @@ async def test_limit_bounds_the_passages(tool: testing.ToolUnderTest, limit: int
     assert len((await retrieve(tool, "tool rule mesh", limit=limit)).passages) == count
 
 
+async def test_hostile_page_keeps_nobody_from_an_answer(tool: testing.ToolUnderTest, tmp_path: Path) -> None:
+    wide = "\U0001f310" * 20_000
+    headings = "\n".join(f"{'#' * level} tool {wide}" for level in range(1, 7))
+    tmp_path.joinpath("docs/hostile.md").write_text(f"{headings}\n\n" + f"tool {wide}\n\n" * 20)
+
+    found = await retrieve(tool, "tool", limit=100)
+
+    assert len(found.passages) == 100
+    assert found.passages[-1].citation.location.startswith("docs/hostile.md#tool-")
+
+
 @pytest.mark.parametrize("query", ["qqqqzzzz", "   ", "!?", "how do I"])
 async def test_query_that_nothing_bears_on_finds_nothing(tool: testing.ToolUnderTest, query: str) -> None:
     assert list((await retrieve(tool, query)).passages) == []
