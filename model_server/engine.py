@@ -57,7 +57,7 @@ class Mortal(Protocol):
     dimension: int
 
     async def wait_for_death(self) -> None:
-        """Return when it can do nothing any more; never, if it can't die by itself."""
+        """Return when it can do nothing any more, be it that it hangs; never, if it can't die by itself."""
         ...
 
     async def close(self) -> None:

@@ -19,6 +19,7 @@ from llmesh.errors import FailedPrecondition, InvalidCall, OverQuota, Unavailabl
 from model_server.control_tokens import ControlTokens
 from model_server.engine import NoGrammarError, Piece
 from model_server.grammar import shared
+from model_server.hanging import wait_until_it_hangs
 from model_server.importing import IMPORTING
 from model_server.settings import Settings
 from model_server.source import ModelSource
@@ -122,8 +123,20 @@ class _Start:
     def give_up(self) -> None:
         """Have it fail soon, if this is said until it has: it waits for its processes."""
         self._given_up = True
-        for process in multiprocessing.active_children():
-            process.kill()
+        _kill()
+
+
+def _processes() -> Iterator[int]:
+    """The ids of those that vLLM has started: nothing else here starts any in this way."""
+    for process in multiprocessing.active_children():
+        if process.pid is not None:
+            yield process.pid
+
+
+def _kill() -> None:
+    """End them at once."""
+    for process in multiprocessing.active_children():
+        process.kill()
 
 
 class VllmEngine:
@@ -214,12 +227,22 @@ class VllmEngine:
             raise _wrong("sampling", str(err), reason="REFUSED_BY_MODEL") from err
 
     async def wait_for_death(self) -> None:
-        """Return once its processes are dead."""
-        while not self._llm.errored and not self._died.is_set():
-            try:
-                await asyncio.wait_for(self._died.wait(), LOOK_EVERY_S)
-            except TimeoutError:
-                continue
+        """Return once its processes are dead. If they hang, they are killed."""
+        killing = asyncio.create_task(self._kill_once_it_hangs(), name="llmesh engine hangs?")
+        try:
+            while not self._llm.errored and not self._died.is_set():
+                try:
+                    await asyncio.wait_for(self._died.wait(), LOOK_EVERY_S)
+                except TimeoutError:
+                    continue
+        finally:
+            killing.cancel()
+
+    async def _kill_once_it_hangs(self) -> None:
+        """So that all who wait for it are told, as after any death."""
+        await wait_until_it_hangs(self._llm.is_sleeping, _processes)
+        log.error("engine hangs, and is killed")
+        _kill()
 
     async def close(self) -> None:
         """End its processes."""

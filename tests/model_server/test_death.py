@@ -55,13 +55,13 @@ async def read_all(call: grpc.aio.UnaryStreamCall[pb.GenerateRequest, pb.Generat
     return last
 
 
-async def kill_while_it_writes(models: ModelServer) -> None:
-    """Kill the engine while it writes: all who read are told so."""
+async def kill_while_it_writes(models: ModelServer, how: signal.Signals = signal.SIGKILL) -> None:
+    """Kill the engine, or have it hang, while it writes: all who read are told so."""
     (victim,) = named_below(models.process.pid, ENGINE)
     async with llmesh.Mesh(f"unix:{models.socket}") as mesh:
         calls = [ModelServiceStub(mesh.channel).Generate(asked(max_tokens=4000), timeout=CALL_S) for _ in range(4)]
         await asyncio.gather(*(call.read() for call in calls))
-        kill(victim, signal.SIGKILL)
+        kill(victim, how)
         for call in calls:
             with pytest.raises(llmesh.Unavailable) as told:
                 await read_all(call)
@@ -103,6 +103,15 @@ async def test_an_engine_that_is_killed_fails_its_streams_at_once_and_is_started
     await kill_while_it_writes(models)
     await eventually(lambda: writes_nothing(models))
     await what_can_be_done_is_done(models)
+    await eventually(lambda: all_are_gone(engine))
+    await models.wait_ready()
+    await it_drains(models)
+
+
+async def test_an_engine_that_hangs_is_noticed_and_another_one_is_started(models: ModelServer) -> None:
+    engine = named_below(models.process.pid, ENGINE)
+    await kill_while_it_writes(models, signal.SIGSTOP)
+    await eventually(lambda: writes_nothing(models))
     await eventually(lambda: all_are_gone(engine))
     await models.wait_ready()
     await it_drains(models)
