@@ -25,25 +25,32 @@ class Installed:
         self._status = status
         self._stamp: tuple[int, int, int] | None = None
         self._index = Index([])
-        self._reading = asyncio.Lock()
+        self._refreshing: asyncio.Task[None] | None = None
 
     async def index(self) -> Index:
-        """The index of the packages as they are now; calls at the same time share one reading.
+        """The index of the packages as they are now.
 
-        Raises Unavailable if there is no such file, as where there is no dpkg, or if it cannot be read: what was
-        installed once may be so no more.
+        One call at a time looks at them, for all that wait; what it reads is kept even if they are given up. Raises
+        Unavailable if there is no such file, as where there is no dpkg, or if it cannot be read: what was installed
+        once may be so no more.
         """
-        async with self._reading:
-            try:
-                await asyncio.to_thread(self._refresh)
-            except FileNotFoundError as err:
-                message = "the machine of this tool has no list of installed Debian packages"
-                raise Unavailable(message, reason="NO_PACKAGES", retry_after_s=_RETRY_AFTER_S) from err
-            except OSError as err:
-                log.warning("packages not read", extra={"file": str(self._status), "cause": err.strerror})
-                message = "the list of installed packages cannot be read now"
-                raise Unavailable(message, retry_after_s=_RETRY_AFTER_S) from err
-            return self._index
+        if before := self._refreshing:
+            # It may have looked before what this call is to find was installed.
+            await asyncio.wait((before,))
+        running = self._refreshing
+        if running is None or running is before:
+            reading = asyncio.to_thread(self._refresh)
+            running = self._refreshing = asyncio.create_task(reading, name="package search reading")
+        try:
+            await asyncio.shield(running)
+        except FileNotFoundError as err:
+            message = "the machine of this tool has no list of installed Debian packages"
+            raise Unavailable(message, reason="NO_PACKAGES", retry_after_s=_RETRY_AFTER_S) from err
+        except OSError as err:
+            log.warning("packages not read", extra={"file": str(self._status), "cause": err.strerror})
+            message = "the list of installed packages cannot be read now"
+            raise Unavailable(message, retry_after_s=_RETRY_AFTER_S) from err
+        return self._index
 
     def _refresh(self) -> None:
         found = self._status.stat()

@@ -1,6 +1,8 @@
 import asyncio
 import os
 import shutil
+import threading
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
@@ -81,3 +83,54 @@ async def test_calls_at_once_share_one_reading(status: Path) -> None:
     found = await asyncio.gather(*(installed.index() for _ in range(20)))
 
     assert all(index is found[0] for index in found)
+
+
+class Held(Installed):
+    """Its readings are not over until they are let go, and count."""
+
+    def __init__(self, status: Path) -> None:
+        super().__init__(status)
+        self.begun, self.go = asyncio.Semaphore(0), threading.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def _refresh(self) -> None:
+        super()._refresh()
+        self._loop.call_soon_threadsafe(self.begun.release)
+        assert self.go.wait(60)
+
+
+@pytest.fixture
+async def held(status: Path) -> AsyncGenerator[Held]:
+    installed = Held(status)
+    yield installed
+    installed.go.set()
+
+
+async def test_calls_that_are_given_up_cost_one_reading(held: Held) -> None:
+    first_call = asyncio.create_task(held.index())
+    await asyncio.wait_for(held.begun.acquire(), 60)
+    given_up = [first_call, *(asyncio.create_task(held.index()) for _ in range(5))]
+    await asyncio.sleep(0)
+    for call in given_up:
+        call.cancel()
+        await asyncio.wait((call,))
+    assert held.begun.locked()
+
+    held.go.set()
+    assert first(await held.index(), "json processor") == "jq"
+
+
+async def test_calls_while_another_reads_share_a_look_at_what_changed_since(held: Held, status: Path) -> None:
+    early = asyncio.create_task(held.index())
+    await asyncio.wait_for(held.begun.acquire(), 60)
+    late = [asyncio.create_task(held.index()) for _ in range(20)]
+    new = status.with_name("status-new")
+    new.write_text(status.read_text() + NEW)
+    new.rename(status)
+    await asyncio.sleep(0)
+    held.go.set()
+
+    assert await early
+    assert {first(await call, "ripgrep") for call in late} == {"ripgrep"}
+    await held.begun.acquire()
+    assert held.begun.locked()

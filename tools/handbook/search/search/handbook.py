@@ -34,18 +34,29 @@ class Handbook:
         self._root = root.resolve()
         self._stamps: list[_Stamp] | None = None
         self._index = Index([])
-        self._reading = asyncio.Lock()
+        self._refreshing: asyncio.Task[Index] | None = None
 
     async def index(self) -> Index:
-        """The index of the pages as they are now; calls at the same time share one reading."""
-        async with self._reading:
-            # Stamped before reading: a page that changes meanwhile is read again by the next call.
-            stamps = await asyncio.to_thread(self._stamp)
-            if stamps != self._stamps:
-                self._index = await asyncio.to_thread(self._read, stamps)
-                self._stamps = stamps
-                log.info("handbook read", extra={"pages": len(stamps), "passages": len(self._index.passages)})
-            return self._index
+        """The index of the pages as they are now.
+
+        One call at a time looks at them, for all that wait; what it reads is kept even if they are given up.
+        """
+        if before := self._refreshing:
+            # It may have looked before what this call is to find was written.
+            await asyncio.wait((before,))
+        running = self._refreshing
+        if running is None or running is before:
+            running = self._refreshing = asyncio.create_task(self._refresh(), name="handbook search reading")
+        return await asyncio.shield(running)
+
+    async def _refresh(self) -> Index:
+        # Stamped before reading: a page that changes meanwhile is read again by the next call.
+        stamps = await asyncio.to_thread(self._stamp)
+        if stamps != self._stamps:
+            self._index = await asyncio.to_thread(self._read, stamps)
+            self._stamps = stamps
+            log.info("handbook read", extra={"pages": len(stamps), "passages": len(self._index.passages)})
+        return self._index
 
     def _stamp(self) -> list[_Stamp]:
         return sorted(set(self._stamps_found()))

@@ -1,9 +1,11 @@
 import asyncio
 import os
+import threading
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
-from search.handbook import Handbook
+from search.handbook import Handbook, _Stamp  # pyright: ignore[reportPrivateUsage] what is overridden speaks of it
 from search.index import Index
 
 
@@ -126,6 +128,59 @@ async def test_calls_at_once_share_one_reading(root: Path) -> None:
     found = await asyncio.gather(*(handbook.index() for _ in range(20)))
 
     assert all(index is found[0] for index in found)
+
+
+class Held(Handbook):
+    """Its readings wait until they are let go, and count."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.begun, self.looks = asyncio.Semaphore(0), 0
+        self.go = threading.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def _stamp(self) -> list[_Stamp]:
+        self.looks += 1
+        return super()._stamp()
+
+    def _read(self, stamps: list[_Stamp]) -> Index:
+        self._loop.call_soon_threadsafe(self.begun.release)
+        assert self.go.wait(60)
+        return super()._read(stamps)
+
+
+@pytest.fixture
+async def held(root: Path) -> AsyncGenerator[Held]:
+    handbook = Held(root)
+    yield handbook
+    handbook.go.set()
+
+
+async def test_calls_that_are_given_up_cost_one_reading_which_later_ones_have(held: Held) -> None:
+    first_call = asyncio.create_task(held.index())
+    await asyncio.wait_for(held.begun.acquire(), 60)
+    given_up = [first_call, *(asyncio.create_task(held.index()) for _ in range(5))]
+    await asyncio.sleep(0)
+    for call in given_up:
+        call.cancel()
+        await asyncio.wait((call,))
+    held.go.set()
+
+    assert files(await held.index())
+    assert held.begun.locked()
+
+
+async def test_call_while_another_reads_has_what_changed_since(held: Held, root: Path) -> None:
+    early = asyncio.create_task(held.index())
+    await asyncio.wait_for(held.begun.acquire(), 60)
+    root.joinpath("docs/new.md").write_text("# New\n\nA fresh page.")
+    late = [asyncio.create_task(held.index()) for _ in range(20)]
+    await asyncio.sleep(0)
+    held.go.set()
+
+    assert first(await early, "fresh") == ""
+    assert {first(await call, "fresh") for call in late} == {"A fresh page."}
+    assert held.looks == 2
 
 
 async def test_index_of_the_same_pages_is_the_same(root: Path) -> None:
