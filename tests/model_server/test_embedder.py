@@ -72,7 +72,8 @@ async def test_texts_are_read_once_to_be_counted_and_not_again_for_vectors(
 ) -> None:
     made = list[list[str]]()
 
-    def vectors(_: object, texts: list[str], **_: object) -> list[list[float]]:
+    def vectors(_: object, texts: list[str], **told: object) -> list[list[float]]:
+        assert list(told) == ["narrow"]
         made.append(texts)
         return [[float(len(text)), 0.0] for text in texts]
 
