@@ -44,7 +44,7 @@ REST_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What was found: service names and scores above 0, best first; they compare within one search.
+    """What was found: service names and scores, above 0 to 1, best first; they compare within one search.
 
     words_alone: why only words were compared, for people; empty where meanings were too. model: the one that meanings
     were compared by; empty if none.
