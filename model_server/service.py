@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 
 from llmesh.api.model.v1 import model_pb2 as pb
 from llmesh.api.model.v1.model_pb2_grpc import ModelServiceServicer
 from llmesh.call import current_call
 from llmesh.errors import InvalidCall, Violation
 from model_server.candidates import find_candidates
+from model_server.engine import Embedding
 from model_server.models import Models
 from model_server.source import ModelSource
 from model_server.turns import choose_from, request_for
 from model_server.typed import Answering
 from model_server.types import Types
-from model_server.workshop import Workshop
+from model_server.workshop import Visit, Workshop
 from model_server.writing import Writing
 
 __all__ = ["ModelServicer"]
@@ -53,9 +54,9 @@ class ModelServicer(ModelServiceServicer):
         source, engine = self._models.writer(request.model)
         answering = Answering(source, engine, request.sampling)
         asked = request.conversation if request.HasField("conversation") else request.prompt
-        with self._workshop.visit():
+        with self._visit() as visit:
             await answering.check(asked)
-            types = Types(request.descriptors if request.HasField("descriptors") else None, self._workshop)
+            types = Types(request.descriptors if request.HasField("descriptors") else None, visit)
             answer = await answering.answer(asked, await types.find(request.type, field="type"))
         return pb.GenerateMessageResponse(
             message=answer.message,
@@ -70,9 +71,9 @@ class ModelServicer(ModelServiceServicer):
         source, engine = self._models.writer(request.model)
         answering = Answering(source, engine, request.sampling)
         asked = request.conversation
-        with self._workshop.visit():
+        with self._visit() as visit:
             await answering.check(asked)
-            types = Types(request.descriptors if request.HasField("descriptors") else None, self._workshop)
+            types = Types(request.descriptors if request.HasField("descriptors") else None, visit)
             candidates = await find_candidates(request.candidates, types)
             summaries = {path: each.summary for path, each in candidates.items()}
             path = await answering.choice(choose_from(asked, summaries), list(candidates))
@@ -90,16 +91,13 @@ class ModelServicer(ModelServiceServicer):
     async def Embed(self, request: pb.EmbedRequest, context: object) -> pb.EmbedResponse:
         """A vector for each text."""
         source, embedder = self._models.embedder(request.model)
-        counts, most = await embedder.count(request.texts), embedder.context_length
         if not request.truncate:
-            _check_lengths(counts, most=most)
+            _check_lengths(await embedder.count(request.texts), most=embedder.context_length)
         found = await embedder.embed(request.texts)
-        usage = pb.Usage(input_token_count=sum(min(count, most) for count in counts))
+        usage = pb.Usage(input_token_count=sum(each.token_count for each in found))
         _cite(source, input_tokens=usage.input_token_count)
         return pb.EmbedResponse(
-            vectors=(
-                pb.Vector(values=each, is_truncated=count > most) for each, count in zip(found, counts, strict=True)
-            ),
+            vectors=map(_vector, found),
             dimension=embedder.dimension,
             warning=source.warning,
             provenance=_provenance(source),
@@ -128,10 +126,18 @@ class ModelServicer(ModelServiceServicer):
         """What is served here."""
         return pb.ListModelsResponse(models=self._models.list())
 
+    def _visit(self) -> AbstractContextManager[Visit]:
+        caller = current_call().caller
+        return self._workshop.visit(f"{caller.issuer} {caller.subject}")
+
     async def _begin(self, request: pb.GenerateRequest) -> Writing:
         source, engine = self._models.writer(request.model)
         asked = request.conversation if request.HasField("conversation") else request.prompt
         return await Writing.begin(source, engine, asked, request.sampling)
+
+
+def _vector(found: Embedding) -> pb.Vector:
+    return pb.Vector(values=found.values, is_truncated=found.is_truncated)
 
 
 def _check_lengths(counts: Sequence[int], *, most: int) -> None:

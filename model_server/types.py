@@ -13,7 +13,7 @@ from llmesh.errors import InvalidCall, Violation
 from llmesh.reflection import files_defining
 from model_server.engine import NoGrammarError
 from model_server.type_work import Fitting, Looked, Named, Read, look, read, unknown, widest
-from model_server.workshop import SpentError, Workshop
+from model_server.workshop import SpentError, Visit
 
 __all__ = ["TypedType", "Types"]
 
@@ -24,10 +24,10 @@ Given = TypeVarTuple("Given")
 class Types:
     """The types of one call, by name: those of the files that came with it, else those that its caller sees."""
 
-    def __init__(self, sent: FileDescriptorSet | None, workshop: Workshop) -> None:
+    def __init__(self, sent: FileDescriptorSet | None, visit: Visit) -> None:
         """sent: None to ask the mesh."""
         self._sent = None if sent is None else tuple(file.SerializeToString() for file in sent.file)
-        self._workshop = workshop
+        self._visit = visit
 
     async def find(self, name: str, *, field: str) -> TypedType:
         """The message type of that name, or the request of the method "acme.support.v1.Tickets/GetTicket".
@@ -41,7 +41,7 @@ class Types:
             if not files:
                 raise unknown(name)
         named = Named(files, name, field)
-        return TypedType(await _worked(self._workshop, named, look), named, self._workshop)
+        return TypedType(await _worked(self._visit, named, look), named, self._visit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class TypedType:
 
     looked: Looked
     named: Named
-    workshop: Workshop
+    visit: Visit
 
     @property
     def name(self) -> str:
@@ -59,20 +59,20 @@ class TypedType:
 
     async def widest(self, room: int) -> Fitting:
         """The schema within the widest limits whose longest message fits the room, in tokens; else the narrowest."""
-        return await _worked(self.workshop, self.named, widest, room)
+        return await _worked(self.visit, self.named, widest, room)
 
     async def read(self, text: str) -> Read:
         """The message that a text says, if it says one, and what of it breaks the type's rules."""
-        return await _worked(self.workshop, self.named, read, text)
+        return await _worked(self.visit, self.named, read, text)
 
     def ungrammatical(self, err: NoGrammarError) -> InvalidCall:
         """What is told of an engine that can make no grammar of its schema."""
         return _wrong(self.named, f"the engine makes no grammar of `{self.name}`: {err}", reason="NO_GRAMMAR")
 
 
-async def _worked(workshop: Workshop, named: Named, work: Callable[[Named, *Given], T], *given: *Given) -> T:
+async def _worked(visit: Visit, named: Named, work: Callable[[Named, *Given], T], *given: *Given) -> T:
     try:
-        return await workshop.run(work, named, *given)
+        return await visit.run(work, named, *given)
     except SpentError as err:
         raise _wrong(named, f"what is made of `{named.name}` {err}", reason="TOO_COSTLY") from err
 

@@ -12,17 +12,19 @@ import os
 import pickle
 import sys
 from asyncio.subprocess import PIPE, Process
+from collections import Counter, defaultdict
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TypeVar, TypeVarTuple, cast
 
 from llmesh.errors import OverQuota
 from model_server.bench import CPU_S, LENGTH
 
-__all__ = ["SpentError", "Workshop"]
+__all__ = ["SpentError", "Visit", "Workshop"]
 
-# Processes: so that one long piece of work does not hold all others up.
+# Processes. A caller has work done by one of them at a time, so that there is another for the others.
 BENCHES = 2
 RETRY_FULL_S = 1.0
 
@@ -38,8 +40,10 @@ class Workshop:
     """Has work done for calls. Its processes begin when there is work, and end with it or with this process."""
 
     def __init__(self, *, visitors: int) -> None:
-        """visitors: how many calls at once may have work done, or wait for it."""
-        self._room = visitors
+        """visitors: how many calls at once may have work done, or wait for it; of one caller, half as many."""
+        self._visitors = visitors
+        self._visits = Counter[str]()
+        self._turns_of: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._turns = asyncio.Semaphore(BENCHES)
         self._idle: list[_Bench] = []
 
@@ -55,16 +59,18 @@ class Workshop:
             await self._idle.pop().end()
 
     @contextmanager
-    def visit(self) -> Generator[None]:
-        """A call that is to have work done. Raises OverQuota if there are as many as there may be."""
-        if self._room < 1:
+    def visit(self, caller: str) -> Generator[Visit]:
+        """A call that is to have work done for its caller. Raises OverQuota if there are as many as there may be."""
+        if self._visits.total() >= self._visitors or self._visits[caller] >= (self._visitors + 1) // 2:
             words = "too many calls wait for answers as messages"
             raise OverQuota(words, retry_after_s=RETRY_FULL_S, quota="queue", reason="QUEUE_FULL")
-        self._room -= 1
+        self._visits[caller] += 1
         try:
-            yield
+            yield Visit(self, self._turns_of[caller])
         finally:
-            self._room += 1
+            self._visits[caller] -= 1
+            if not self._visits[caller]:
+                del self._visits[caller], self._turns_of[caller]
 
     async def run(self, work: Callable[[*Given], T], *given: *Given) -> T:
         """What the work, a function of a module, makes of what is given; in turn, and ended when this is cancelled.
@@ -79,7 +85,7 @@ class Workshop:
                 await bench.end()
                 raise SpentError(f"took more than {CPU_S:.0f} s of a processor, or too much memory") from err
             except BaseException:
-                bench.kill()
+                await bench.end()
                 raise
             self._idle.append(bench)
         if is_done:
@@ -92,6 +98,19 @@ class Workshop:
             if bench.lives:
                 return bench
         return await _Bench.begin()
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One call's, to have work done: one piece after another with all that its caller's other calls have done."""
+
+    workshop: Workshop
+    turn: asyncio.Lock
+
+    async def run(self, work: Callable[[*Given], T], *given: *Given) -> T:
+        """As the workshop's."""
+        async with self.turn:
+            return await self.workshop.run(work, *given)
 
 
 class _Bench:
@@ -120,11 +139,10 @@ class _Bench:
         (size,) = LENGTH.unpack(await answers.readexactly(LENGTH.size))
         return pickle.loads(await answers.readexactly(size))  # noqa: S301 of our own process
 
-    def kill(self) -> None:
-        if self.lives:
-            self._process.kill()
-
     async def end(self) -> None:
         """Kill it, and see it end."""
-        self.kill()
+        if self.lives:
+            self._process.kill()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
         await self._process.wait()

@@ -30,14 +30,19 @@ def costly() -> pb.GenerateMessageRequest:
     )
 
 
+# Of a caller's calls for messages, as many may be there at once.
+SHARE = (AT_ONCE + WAITING + 1) // 2
+
+
 async def test_types_that_take_without_end_leave_all_others_served(models: ModelServer) -> None:
     ticket = pb.GenerateMessageRequest(prompt="a", type="acme.shapes.v1.Ticket", descriptors=files())
     request = costly()
-    async with llmesh.Mesh(f"unix:{models.socket}") as mesh:
-        stub = ModelServiceStub(mesh.channel)
-        hostile = [
-            asyncio.ensure_future(stub.GenerateMessage(request, timeout=START_S)) for _ in range(AT_ONCE + WAITING)
-        ]
+    async with (
+        llmesh.Mesh(f"unix:{models.socket}") as direct,
+        llmesh.Mesh(models.mesh.address, models.mesh.token(READER)) as mesh,
+    ):
+        stub, other = ModelServiceStub(direct.channel), ModelServiceStub(mesh.channel)
+        hostile = [asyncio.ensure_future(stub.GenerateMessage(request, timeout=START_S)) for _ in range(SHARE)]
 
         async def all_are_there() -> llmesh.OverQuota:
             with pytest.raises(llmesh.OverQuota) as told:
@@ -46,6 +51,7 @@ async def test_types_that_take_without_end_leave_all_others_served(models: Model
 
         full = await eventually(all_are_there)
         assert (full.reason, bool(full.retry_after_s)) == ("QUEUE_FULL", True)
+        assert (await other.GenerateMessage(ticket, timeout=CALL_S)).message.value
         assert (await pieces(stub, asked(max_tokens=4)))[-1].finish_reason
         assert await models.health() == health_pb2.HealthCheckResponse.SERVING
         assert not all(each.done() for each in hostile)

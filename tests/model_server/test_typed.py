@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,7 @@ from model_server.turns import choose_from
 from model_server.type_work import LIMITS
 from model_server.typed import Answer, Answering
 from model_server.types import TypedType, Types
-from model_server.workshop import Workshop
+from model_server.workshop import Visit, Workshop
 from tests.llmesh.schema.shapes import files, from_source, message, sent, shapes
 from tests.model_server.scripted import ScriptedEngine
 
@@ -48,15 +49,15 @@ async def call() -> None:
     answer(Call("/model", TESTER, call_id="", remaining=lambda: None, mesh=lambda: pytest.fail("asks the mesh")))
 
 
-class Here(Workshop):
-    """A workshop that works in this process."""
+class Here(Visit):
+    """Work done in this process."""
 
     async def run(self, work: Callable[[*Given], T], *given: *Given) -> T:
         """What the work gives."""
         return work(*given)
 
 
-HERE = Here(visitors=1)
+HERE = Here(Workshop(visitors=1), asyncio.Lock())
 
 
 async def typed(descriptor: Descriptor) -> TypedType:

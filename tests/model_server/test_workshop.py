@@ -19,7 +19,7 @@ from tests.model_server.models import alive
 
 @pytest.fixture
 async def workshop() -> AsyncGenerator[Workshop]:
-    """One that a single call at a time may visit."""
+    """One of the test's own."""
     async with Workshop(visitors=1) as found:
         yield found
 
@@ -129,12 +129,29 @@ async def test_work_ends_with_a_server_that_is_killed() -> None:
     await eventually(gone)
 
 
-async def test_a_call_too_many_is_told_to_come_again_before_any_work(workshop: Workshop) -> None:
-    with workshop.visit(), pytest.raises(OverQuota) as told, workshop.visit():
+async def test_a_call_too_many_is_told_to_come_again_before_any_work() -> None:
+    workshop = Workshop(visitors=3)
+    with workshop.visit("ada"), workshop.visit("ada"):
+        for_ada, for_all = "ada", "eve"
+        with pytest.raises(OverQuota) as told, workshop.visit(for_ada):
+            pass
+        assert (told.value.reason, bool(told.value.retry_after_s)) == ("QUEUE_FULL", True)
+        with workshop.visit("bob"), pytest.raises(OverQuota), workshop.visit(for_all):
+            pass
+    with workshop.visit("ada"), workshop.visit("ada"):
         pass
-    assert (told.value.reason, bool(told.value.retry_after_s)) == ("QUEUE_FULL", True)
-    with workshop.visit():
-        pass
+
+
+async def test_a_callers_work_without_end_leaves_a_process_to_the_others() -> None:
+    async with Workshop(visitors=10) as workshop:
+        with workshop.visit("eve") as first, workshop.visit("eve") as second, workshop.visit("bob") as other:
+            endless = [asyncio.ensure_future(visit.run(without_end)) for visit in (first, second, second)]
+            for _ in range(3):
+                assert await other.run(len, "abc") == 3
+            assert not all(each.done() for each in endless)
+            for each in endless:
+                each.cancel()
+            await asyncio.gather(*endless, return_exceptions=True)
 
 
 def children() -> list[int]:
