@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -23,16 +24,16 @@ import numpy as np
 from llmesh.embedding import Embedded, NotEmbeddedError, embed, embed_query
 from llmesh.errors import DeadlineExceeded, Denied, MeshError, OverQuota, Unavailable, Unimplemented
 from llmesh.retrieval.asked import Asked, Meaning
+from llmesh.retrieval.kept import Kept
 from llmesh.retrieval.nearest import Nearest, Vector
 from llmesh.retrieval.passages import Passages
-from llmesh.retrieval.shelf import Shelf
-from llmesh.retrieval.vectors import VectorFile
 
 __all__ = ["Calls", "Meanings"]
 
 log = logging.getLogger(__name__)
 
 LEARNING = "what the passages mean is still being learnt"
+UNLEARNT = "what the passages mean could not be learnt"
 PARTLY = "what some passages mean is still being learnt"
 # Texts a call, and rest after it as a multiple of its time: others' calls have most of the model server's.
 BATCH, REST = 16, 3.0
@@ -72,8 +73,7 @@ class Meanings(AbstractAsyncContextManager["Meanings"]):
         self._passages = passages
         self._pause = pause
         self._now = now
-        self._shelf = Shelf(folder)
-        self._file = VectorFile(folder / "vectors")
+        self._kept = Kept(folder)
         self._wanted: Passages | None = None
         self._index: Nearest | None = None
         # What the index is of; None if it is of others, or not known yet.
@@ -87,7 +87,11 @@ class Meanings(AbstractAsyncContextManager["Meanings"]):
         self._is_read = False
         self._failures = 0
         self._waits = False
+        # The last that was told in the log.
+        self._fault = ""
         self._running: asyncio.Task[None] | None = None
+        # A thread that builds an index goes on when its task is cancelled.
+        self._stopped = threading.Event()
 
     async def ask(self, query: str, passages: Passages) -> Asked:
         """What is meant by the caller of the call that is being answered: half a second at most, half of what is left.
@@ -123,6 +127,7 @@ class Meanings(AbstractAsyncContextManager["Meanings"]):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Stop; what was learnt is kept."""
+        self._stopped.set()
         if self._running:
             self._running.cancel()
             await asyncio.wait((self._running,))
@@ -141,24 +146,29 @@ class Meanings(AbstractAsyncContextManager["Meanings"]):
             except NotEmbeddedError as err:
                 self._failed(str(err), waits=err.away)
             except Exception as err:  # noqa: BLE001 whatever is wrong here must not cost the tool its words
-                self._failed(f"what the passages mean could not be learnt: {err!r}")
+                self._failed(UNLEARNT, fault=err)
             else:
-                self._failures, self._waits = 0, False
+                self._failures, self._waits, self._fault = 0, False, ""
                 continue
             await self._pause(PAUSE_S * 2 ** min(self._failures, _DOUBLINGS))
             self._failures += 1
             self._woken.set()
 
-    def _failed(self, why: str, *, waits: bool = False) -> None:
-        """waits: for the model server, as where it starts after the tool. That is said once."""
+    def _failed(self, why: str, *, waits: bool = False, fault: Exception | None = None) -> None:
+        """why: for callers. waits: for the model server, as where it starts after the tool. That is said once.
+
+        fault: what is for the log alone.
+        """
+        reason = repr(fault) if fault else why
         if waits and not self._waits:
-            log.info("passages are found by words alone until the model server is there", extra={"reason": why})
-        elif not waits and why != self._why:
-            log.warning("passages' meanings were not learnt", extra={"reason": why})
+            log.info("passages are found by words alone until the model server is there", extra={"reason": reason})
+        elif not waits and reason != self._fault:
+            log.warning("passages' meanings were not learnt", extra={"reason": reason}, exc_info=fault)
+            self._fault = reason
         self._why, self._waits = why, waits
 
     async def _learn(self) -> None:
-        """Make the index of what is wanted, unless it is there. Raises NotEmbeddedError, and what the disk does."""
+        """Make the index of what is wanted, unless it is there. Raises NotEmbeddedError, and what whoever gives passages does."""
         if not self._is_read:
             await self._read()
         if self._wanted is None:
@@ -175,17 +185,16 @@ class Meanings(AbstractAsyncContextManager["Meanings"]):
             self._woken.set()
             return
         began_s, model = self._now(), self._model
-        index = await asyncio.to_thread(Nearest.build, model, vectors)
-        await asyncio.to_thread(self._shelf.save, index)
-        await asyncio.to_thread(self._file.keep, model, vectors.keys())
+        index = await asyncio.to_thread(Nearest.build, model, vectors, goes_on=lambda: not self._stopped.is_set())
         self._index, self._learnt, self._why = index, wanted, LEARNING
+        await self._kept.put(index)
         log.info("passages' meanings learnt", extra={"texts": len(vectors), "model": model})
         await self._pause(REST * (self._now() - began_s))
 
     async def _read(self) -> None:
         """What was learnt by those before us."""
-        self._index = await asyncio.to_thread(self._shelf.load)
-        self._model = self._index.model if self._index else await asyncio.to_thread(self._file.model)
+        self._index = await self._kept.index()
+        self._model = self._index.model if self._index else await self._kept.model()
         self._is_read = True
 
     async def _embed(self, texts: Sequence[str]) -> Embedded:
@@ -198,14 +207,14 @@ class Meanings(AbstractAsyncContextManager["Meanings"]):
     async def _vectors(self, wanted: Passages) -> dict[bytes, Vector] | None:
         """All that are wanted, by one model; None if meanwhile others are, or another one is there."""
         model = self._model
-        known = await asyncio.to_thread(self._file.get, model, wanted.texts.keys())
+        known = await self._kept.vectors(model, wanted.texts.keys())
         # Those of one length together: a batch takes as long as if all its texts were as long as the longest.
         missing = iter(sorted(wanted.texts.keys() - known.keys(), key=lambda key: (len(wanted.texts[key]), key)))
         while batch := list(islice(missing, BATCH)):
             began_s = self._now()
             made = await self._embed([wanted.texts[key] for key in batch])
             vectors = dict(zip(batch, map(_row, made.vectors), strict=True))
-            await asyncio.to_thread(self._file.put, made.model, vectors)
+            await self._kept.add(made.model, vectors)
             known |= vectors
             await self._pause(REST * (self._now() - began_s))
             self._model = made.model

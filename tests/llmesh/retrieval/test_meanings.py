@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,8 @@ import pytest
 import llmesh
 from llmesh.api.model.v1 import model_pb2 as pb
 from llmesh.retrieval import Passages
-from llmesh.retrieval.meanings import BATCH, LEARNING, PARTLY, PAUSE_S, REST
+from llmesh.retrieval.meanings import BATCH, LEARNING, PARTLY, PAUSE_S, REST, UNLEARNT
+from llmesh.retrieval.nearest import Nearest, StoppedError, Vector
 from tests.eventually import eventually
 from tests.llmesh.retrieval.world import TEXTS, world
 
@@ -243,6 +244,53 @@ async def test_a_model_server_that_fails_is_warned_of(tmp_path: Path, caplog: py
                 }
 
             await eventually(warned)
+
+
+async def test_an_index_that_is_being_built_holds_up_no_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    building, ended = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def build(_model: str, _vectors: Mapping[bytes, Vector], *, goes_on: Callable[[], bool]) -> Nearest:
+        loop.call_soon_threadsafe(building.set)
+        while goes_on():
+            pass
+        loop.call_soon_threadsafe(ended.set)
+        raise StoppedError
+
+    monkeypatch.setattr(Nearest, "build", build)
+    async with world(tmp_path) as mesh:
+        async with mesh.meanings():
+            await asyncio.wait_for(building.wait(), 60)
+        await asyncio.wait_for(ended.wait(), 60)
+
+
+async def test_what_goes_wrong_is_for_the_log_and_not_for_callers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with world(tmp_path) as mesh:
+        mesh.unreadable = [OSError(13, "Permission denied", "/home/ada/secret")] * 1_000_000
+        async with mesh.meanings() as meanings:
+
+            async def failed() -> None:
+                assert mesh.rests
+
+            await eventually(failed)
+            assert (await mesh.ask(meanings, "hound")).words_alone == UNLEARNT
+            await mesh.learnt(meanings)
+    [warned] = [record for record in caplog.records if record.message == "passages' meanings were not learnt"]
+    assert warned.exc_info
+    assert "secret" in str(warned.exc_info[1])
+
+
+async def test_what_the_disk_does_not_take_is_used_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tmp_path.joinpath("meanings").write_text("a file where the folder would be")
+    async with world(tmp_path) as mesh, mesh.meanings() as meanings:
+        assert mesh.found(await mesh.learnt(meanings))[0] == "a dog barks"
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"].count(
+        "meanings are kept in memory alone"
+    ) == 1
 
 
 @pytest.mark.parametrize("name", ["index", "vectors", "*.vectors"])

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llmesh.retrieval.nearest import Nearest, Vector
+from llmesh.retrieval.nearest import Nearest, StoppedError, Vector
 from llmesh.retrieval.shelf import Shelf
 
 # Of the first there is no graph.
@@ -66,6 +66,14 @@ def test_what_a_walk_does_not_reach_is_found_all_the_same() -> None:
     found, cosines = index.near(alike[0], MANY // 5)
     assert len({*found.tolist()}) == MANY // 5
     assert cosines.tolist() == pytest.approx(np.sort(alike @ alike[0])[::-1][: MANY // 5], abs=1e-5)
+
+
+@pytest.mark.parametrize("asked", [1, 3])
+def test_a_build_that_is_not_wanted_any_more_ends_at_the_next_step(rows: Vector, asked: int) -> None:
+    many, asks = np.tile(rows, (2 * MANY // len(rows), 1)), iter([True] * (asked - 1) + [False])
+    with pytest.raises(StoppedError):
+        Nearest.build("m", {key(at): row for at, row in enumerate(many)}, goes_on=lambda: next(asks))
+    assert not list(asks)
 
 
 @pytest.mark.parametrize("picked", [[], [2, 1], range(400)], ids=["none", "some", "most"])

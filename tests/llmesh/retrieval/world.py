@@ -63,7 +63,7 @@ class World:
     folder: Path
     passages: Passages = field(default_factory=lambda: Passages(TEXTS))
     now_s: float = 0.0
-    unreadable: list[llmesh.MeshError] = field(default_factory=list[llmesh.MeshError])
+    unreadable: list[Exception] = field(default_factory=list[Exception])
     rests: list[float] = field(default_factory=list[float])
 
     def meanings(self) -> Meanings:
