@@ -168,7 +168,7 @@ class Meanings(AbstractAsyncContextManager["Meanings"]):
         self._why, self._waits = why, waits
 
     async def _learn(self) -> None:
-        """Make the index of what is wanted, unless it is there. Raises NotEmbeddedError, and what whoever gives passages does."""
+        """Make the index of what is wanted, unless it is there. Raises NotEmbeddedError, and what `passages` does."""
         if not self._is_read:
             await self._read()
         if self._wanted is None:
