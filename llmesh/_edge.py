@@ -47,6 +47,8 @@ T = TypeVar("T")
 
 # An error's details need the rest of gRPC's 8 KiB.
 _PROVENANCE_OF_ERROR_MAX_BYTES = 2048
+# The issuer of tools that call in their own right.
+_MESH = "llmesh"
 # So long before its deadline a stream of answers is ended, or so much of the time that it had if that is less.
 _EARLY_S = 0.1
 _EARLY_SHARE = 0.05
@@ -274,8 +276,10 @@ class _Answering:
         finally:
             took_ms = round((time.monotonic() - started_s) * 1000, 3)
             facts = {**call_facts(call), "code": outcome, "took_ms": took_ms}
-            # Without an id it came from no caller: a health check, a lease renewed.
-            log.log(logging.INFO if call.call_id else logging.DEBUG, "call answered", extra=facts)
+            # Without an id it came from no caller: a health check, a lease renewed. What others ask in their own right,
+            # as they learn, comes every second; the records have it.
+            quiet = not call.call_id or (call.caller.issuer == _MESH and outcome == "OK")
+            log.log(logging.DEBUG if quiet else logging.INFO, "call answered", extra=facts)
             if span is not None:
                 span.end(outcome)
         return response

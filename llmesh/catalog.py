@@ -68,5 +68,5 @@ async def get_contract(channel: grpc.aio.Channel, *, service: str) -> Contract:
 
 
 def as_json(message: Message) -> dict[str, object]:
-    """A message as protobuf JSON; fields without a value are there too."""
-    return MessageToDict(message, always_print_fields_with_no_presence=True)
+    """A message of the mesh's own for programs: its fields by their names, those without a value too."""
+    return MessageToDict(message, always_print_fields_with_no_presence=True, preserving_proto_field_name=True)

@@ -108,6 +108,11 @@ class Method:
         """The request that a parsed JSON value spells. Raises BadJson."""
         return read_value(value, self.descriptor.input_type)
 
+    def form(self) -> dict[str, object]:
+        """A request as a JSON value to be filled in: the fields that every one has, empty."""
+        request = message_factory.GetMessageClass(self.descriptor.input_type)()
+        return json_format.MessageToDict(request, always_print_fields_with_no_presence=True, descriptor_pool=self.pool)
+
     def value(self, response: Message) -> dict[str, object]:
         """A response as a JSON value."""
         return json_format.MessageToDict(response, descriptor_pool=self.pool)

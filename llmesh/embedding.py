@@ -49,9 +49,10 @@ async def embed_query(query: str) -> Embedded:
     try:
         return await embed(call.mesh.channel, [query], timeout_s=timeout_s)
     except MeshError as err:
-        late = isinstance(err, DeadlineExceeded) and timeout_s == QUERY_TIMEOUT_S
-        away = late or isinstance(err, Unavailable | Unimplemented)
-        raise NotEmbeddedError(f"the query was not embedded: {err.message}", away=away) from err
+        late = isinstance(err, DeadlineExceeded)
+        away = (late and timeout_s == QUERY_TIMEOUT_S) or isinstance(err, Unavailable | Unimplemented)
+        why = "did not answer in time" if late else f"did not take the query: {err.message}"
+        raise NotEmbeddedError(f"the model server {why}", away=away) from err
 
 
 async def embed(channel: grpc.aio.Channel, texts: Sequence[str], *, timeout_s: float, token: str = "") -> Embedded:

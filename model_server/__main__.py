@@ -41,8 +41,11 @@ def main() -> None:
     except SourceError as err:
         sys.exit(f"llmesh: {err}")
     if not settings.revision and not settings.embeddings_revision:
-        # No hub's model: nothing is looked for in the network.
+        # No hub's model: nothing is looked for in the network, and nothing takes so long that its progress is told.
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # That a text is longer than a model reads is for its caller to know, and told there.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # vLLM's own server has this loop, too: it takes less for each token than asyncio's.
     uvloop.install()
     models = Models(writer(settings, Home.join()), embedder(settings))

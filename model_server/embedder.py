@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from llmesh.api.model.v1 import model_pb2 as pb
 from llmesh.errors import OverQuota
-from model_server.engine import Embedding
 from model_server.importing import IMPORTING
 from model_server.source import ModelSource
 
@@ -20,8 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["BATCH", "TransformerEmbedder", "start_embedder", "vectors"]
 
-# What is computed at once: a caller who leaves, or comes, waits for no more than that.
-BATCH = 32
+T = TypeVar("T")
+
+# What is read or computed at once: a caller who leaves, or comes, waits for no more than that. Texts, and characters of
+# all of them, of which one text may have more.
+BATCH, BATCH_CHARS = 32, 65_536
 # Texts of all calls together that may wait.
 WAITING_MAX = 4096
 RETRY_FULL_S = 1.0
@@ -59,15 +61,18 @@ class TransformerEmbedder:
 
     async def count(self, texts: Sequence[str]) -> Sequence[int]:
         """How many tokens each text is. Raises OverQuota if too many texts wait."""
-        with self._waits(len(texts)):
-            return await self._count(texts)
+        return await self._in_batches(texts, partial(_count, self._model))
 
-    async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
+    async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
         """A vector for each text. Raises OverQuota if too many texts wait."""
-        found: list[Embedding] = []
+        return await self._in_batches(texts, partial(vectors, self._model, narrow=self._narrow))
+
+    async def _in_batches(self, texts: Sequence[str], work: Callable[[list[str]], list[T]]) -> Sequence[T]:
+        """What comes of each text; between two batches others have their turn."""
+        found: list[T] = []
         with self._waits(len(texts)):
-            for first in range(0, len(texts), BATCH):
-                found += await self._embed(texts[first : first + BATCH])
+            for batch in _batches(texts):
+                found += await asyncio.get_running_loop().run_in_executor(self._thread, work, batch)
         return found
 
     @contextmanager
@@ -82,18 +87,6 @@ class TransformerEmbedder:
         finally:
             self._waiting -= count
 
-    async def _count(self, texts: Sequence[str]) -> Sequence[int]:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, _count, self._model, list(texts))
-
-    async def _embed(self, texts: Sequence[str]) -> list[Embedding]:
-        counts = await self._count(texts)
-        made = partial(vectors, self._model, list(texts), narrow=self._narrow)
-        found = await asyncio.get_running_loop().run_in_executor(self._thread, made)
-        most = self.context_length
-        return [
-            Embedding(vector, min(tokens, most), tokens > most) for vector, tokens in zip(found, counts, strict=True)
-        ]
-
     async def wait_for_death(self) -> None:
         """Never: it lives in this process."""
         await asyncio.Event().wait()
@@ -101,6 +94,19 @@ class TransformerEmbedder:
     async def close(self) -> None:
         """End the thread, once it has done what it is at."""
         await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
+
+
+def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
+    """The texts in their order."""
+    batch, chars = list[str](), 0
+    for text in texts:
+        if batch and (len(batch) == BATCH or chars + len(text) > BATCH_CHARS):
+            yield batch
+            batch, chars = [], 0
+        batch.append(text)
+        chars += len(text)
+    if batch:
+        yield batch
 
 
 def _count(model: SentenceTransformer, texts: list[str]) -> list[int]:

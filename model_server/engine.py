@@ -11,7 +11,7 @@ from typing import Protocol
 
 from llmesh.api.model.v1 import model_pb2 as pb
 
-__all__ = ["Embedder", "Embedding", "Engine", "Mortal", "NoGrammarError", "Piece"]
+__all__ = ["Embedder", "Engine", "Mortal", "NoGrammarError", "Piece"]
 
 
 class NoGrammarError(Exception):
@@ -33,15 +33,6 @@ class Piece:
     finish: pb.FinishReason.ValueType
     cached_token_count: int
     logprobs: tuple[pb.TokenLogprobs, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Embedding:
-    """The vector of one text, of length 1. token_count: those read. is_truncated: the text had more."""
-
-    values: Sequence[float]
-    token_count: int
-    is_truncated: bool
 
 
 class Mortal(Protocol):
@@ -111,6 +102,9 @@ class Embedder(Mortal, Protocol):
         """How many tokens each text is, as many as there are. Raises OverQuota if too many texts wait."""
         ...
 
-    async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
-        """A vector for each text, in their order; of one that is too long, of its beginning. Raises OverQuota."""
+    async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
+        """A vector of length 1 for each text, in their order; of one that is too long, of its beginning.
+
+        Raises OverQuota.
+        """
         ...

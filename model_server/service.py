@@ -10,7 +10,6 @@ from llmesh.api.model.v1.model_pb2_grpc import ModelServiceServicer
 from llmesh.call import current_call
 from llmesh.errors import InvalidCall, Violation
 from model_server.candidates import find_candidates
-from model_server.engine import Embedding
 from model_server.models import Models
 from model_server.source import ModelSource
 from model_server.turns import choose_from, request_for
@@ -91,13 +90,16 @@ class ModelServicer(ModelServiceServicer):
     async def Embed(self, request: pb.EmbedRequest, context: object) -> pb.EmbedResponse:
         """A vector for each text."""
         source, embedder = self._models.embedder(request.model)
+        counts, most = await embedder.count(request.texts), embedder.context_length
         if not request.truncate:
-            _check_lengths(await embedder.count(request.texts), most=embedder.context_length)
+            _check_lengths(counts, most=most)
         found = await embedder.embed(request.texts)
-        usage = pb.Usage(input_token_count=sum(each.token_count for each in found))
+        usage = pb.Usage(input_token_count=sum(min(count, most) for count in counts))
         _cite(source, input_tokens=usage.input_token_count)
         return pb.EmbedResponse(
-            vectors=map(_vector, found),
+            vectors=(
+                pb.Vector(values=each, is_truncated=count > most) for each, count in zip(found, counts, strict=True)
+            ),
             dimension=embedder.dimension,
             warning=source.warning,
             provenance=_provenance(source),
@@ -134,10 +136,6 @@ class ModelServicer(ModelServiceServicer):
         source, engine = self._models.writer(request.model)
         asked = request.conversation if request.HasField("conversation") else request.prompt
         return await Writing.begin(source, engine, asked, request.sampling)
-
-
-def _vector(found: Embedding) -> pb.Vector:
-    return pb.Vector(values=found.values, is_truncated=found.is_truncated)
 
 
 def _check_lengths(counts: Sequence[int], *, most: int) -> None:

@@ -50,7 +50,11 @@ ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     # GiB, on a CPU.
     "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_LOGGING_LEVEL": "WARNING",
+    # It warns of what it is told to do here, in a dozen lines at each start.
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+    # Of the engine's process.
+    "PYTHONWARNINGS": "ignore::FutureWarning",
 }
 ON_CPU = {
     # A CPU's bfloat16 ends the worker by SIGILL, and compiling takes longer than it saves there.
@@ -262,6 +266,7 @@ def _arguments(source: ModelSource, settings: Settings, *, on_cpu: bool) -> dict
         # Without these two an answer that must fit a schema can be spaces without end.
         "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
         "disable_log_stats": False,
+        "use_tqdm_on_load": False,
     }
     if on_cpu:
         arguments |= ON_CPU

@@ -17,6 +17,9 @@ __all__ = ["Entry", "Index", "missing"]
 # What all the words that are asked count for, beside meanings that are the same: enough for a name to find its tool.
 # Ranks alone, as in reciprocal rank fusion, would have a stray word weigh as much as the whole meaning.
 _WORDS = 0.5
+# Of the cosine: a tool that comes no nearer, and says no word of what is asked, does not bear on it at all. Of the
+# labelled questions' answers among the first five none is below; questions that no tool answers stay below mostly.
+_NEAR = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +51,20 @@ class Index:
         return Index(self.entries, vectors, ranking=self._ranking)
 
     def rank(self, query: str, among: Flags, meaning: Vector | None) -> list[tuple[str, float]]:
-        """Service names and scores above 0 of the tools that take part, best first; equal scores in order of names.
+        """Service names and scores, above 0 to 1, of the tools that take part and bear on the query, best first.
+
+        Equal scores are in order of names.
 
         meaning: the query's vector, by the model that made the index's; None to go by words alone.
         """
         asked = list(dict.fromkeys(tokens(query)))
-        scores = self._ranking.shares(asked, among)
+        scores = shares = self._ranking.shares(asked, among)
         if meaning is not None and len(self._rows):
-            scores *= _WORDS
+            nearness = np.zeros_like(shares)
             # Row by row: how a product of matrices is rounded hangs on how many rows there are, unseen ones too.
-            scores[self._known & among] += np.vecdot(self._rows, meaning)[among[self._known]]
+            nearness[self._known & among] = np.vecdot(self._rows, meaning)[among[self._known]]
+            scores = (nearness + _WORDS * shares) / (1 + _WORDS)
+            scores[(shares == 0) & (nearness < _NEAR)] = 0
         order: NDArray[np.intp] = np.lexsort((self._places, -scores))
         best: list[int] = order[: np.count_nonzero(scores > 0)].tolist()
         return list(zip((self.services[at] for at in best), scores[best].tolist(), strict=True))

@@ -44,7 +44,7 @@ REST_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What was found: service names and scores above 0, best first; they compare within one search.
+    """What was found: service names and scores, above 0 to 1, best first; they compare within one search.
 
     words_alone: why only words were compared, for people; empty where meanings were too. model: the one that meanings
     were compared by; empty if none.
@@ -89,7 +89,7 @@ class Searcher:
         self._clock = clock
         self._unsearched = unsearched
         self._shelf: _Shelf | None = None
-        self._building = asyncio.Lock()
+        self._making: asyncio.Task[None] | None = None
         self._seen: dict[Caller, tuple[int, object, Flags]] = {}
         self._rests_until_s = 0.0
         # Wakes `run`. again: the model that has taken another's place.
@@ -163,16 +163,28 @@ class Searcher:
         return True
 
     async def _fresh(self) -> _Shelf:
-        """The shelf of the newest catalog, with the vectors that there are."""
-        async with self._building:
-            catalog, vectors = self._catalog(), await self._known()
-            before = self._shelf
-            if before is None or catalog.version > before.catalog.version:
-                # A tool takes up to a millisecond.
-                self._shelf = await asyncio.to_thread(_read, before, catalog, self._unsearched, vectors)
-            elif before.index.vectors is not vectors:
-                self._shelf = replace(before, index=await asyncio.to_thread(before.index.with_, vectors))
-            return cast("_Shelf", self._shelf)
+        """The shelf of the newest catalog, with the vectors that there are.
+
+        One is made at a time, for all who wait, and to its end though they don't: a thread cannot be stopped.
+        """
+        wanted, vectors = self._catalog(), await self._known()
+        # One that is being made may be of what was before.
+        for _ in range(2):
+            shelf = self._shelf
+            if shelf and shelf.catalog.version >= wanted.version and shelf.index.vectors is vectors:
+                break
+            if self._making is None or self._making.done():
+                self._making = asyncio.create_task(self._make())
+            await asyncio.shield(self._making)
+        return cast("_Shelf", self._shelf)
+
+    async def _make(self) -> None:
+        catalog, vectors, before = self._catalog(), await self._known(), self._shelf
+        if before is None or catalog.version > before.catalog.version:
+            # A tool takes up to a millisecond.
+            self._shelf = await asyncio.to_thread(_read, before, catalog, self._unsearched, vectors)
+        elif before.index.vectors is not vectors:
+            self._shelf = replace(before, index=await asyncio.to_thread(before.index.with_, vectors))
 
     async def _known(self) -> Vectors:
         """The vectors to search with; none where the mesh has no model server, and they are of no use."""

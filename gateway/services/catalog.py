@@ -114,9 +114,12 @@ class CatalogServicer(CatalogServiceServicer):
         return pb.ListPromptsResponse(prompts=await self._prompts_of(tool))
 
     def _is_alone(self, tool: Tool) -> bool:
-        """Whether its endpoints serve tools of its domain and of no other: a process says what all of it answers by."""
-        served = (each for each in self._view.catalog.tools.values() if each.domain != tool.domain)
-        return not any({*tool.endpoints} & {*each.endpoints} for each in served)
+        """Whether all that its endpoints serve, admitted or not, is its domain's: a process tells all its prompts."""
+        reports = [self._view.catalog.reports.get(each.address) for each in tool.endpoints]
+        return all(
+            report is not None and all(self._owner_of(name) == tool.domain for name in _named(report))
+            for report in reports
+        )
 
     async def MayICall(self, request: pb.MayICallRequest, context: object) -> pb.MayICallResponse:
         """What a call would be told, without making it."""

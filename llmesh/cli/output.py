@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import sys
 from collections.abc import Mapping
+from typing import TextIO, cast
 
 from rich.console import Console
 from rich.markup import escape
@@ -12,12 +15,37 @@ from rich.markup import escape
 from llmesh.problem import Problem
 
 PIPED_WIDTH = 240
+_FILL = re.compile(r" +$", re.MULTILINE)
+
+
+class Trimmed(io.TextIOBase):
+    """Writes to another without the spaces that rich fills lines up with, to the width that a pipe hasn't got."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    @property
+    def encoding(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride] the base declares an attribute
+        """For whoever wants to know what can be written."""
+        return self._out.encoding
+
+    def write(self, text: str, /) -> int:
+        """Write whole lines."""
+        self._out.write(_FILL.sub("", text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Have it written now."""
+        self._out.flush()
 
 
 def console() -> Console:
     """Where results go."""
+    if sys.stdout.isatty():
+        return Console(highlight=False, soft_wrap=True)
     # What is piped is read by programs or scrolled: nothing is to be folded for a width that isn't there.
-    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPED_WIDTH)
+    out = cast("TextIO", Trimmed(sys.stdout))
+    return Console(file=out, highlight=False, soft_wrap=True, width=PIPED_WIDTH)
 
 
 def say(text: str) -> None:

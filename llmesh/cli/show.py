@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -69,8 +69,8 @@ def print_found(console: Console, found: pb.SearchToolsResponse, query: str) -> 
         console.print(f"[dim]by words alone: {escape(found.words_alone)}[/]")
 
 
-def print_tool(console: Console, tool: pb.Tool) -> None:
-    """A tool's product sheet, then its methods."""
+def print_tool(console: Console, tool: pb.Tool, forms: Mapping[str, str]) -> None:
+    """A tool's product sheet, then its methods. forms: requests to be filled in, by the names of methods."""
     console.print(f"[bold]{tool.service}[/]  {escape(tool.name)}")
     console.print(escape(tool.summary))
     sheet = Table.grid(padding=(0, 2))
@@ -79,7 +79,7 @@ def print_tool(console: Console, tool: pb.Tool) -> None:
             sheet.add_row(f"[dim]{label}[/]", escape(value))
     console.print(sheet)
     for method in tool.methods:
-        _print_method(console, tool, method)
+        _print_method(console, tool, method, forms.get(method.name, ""))
 
 
 def print_prompt(console: Console, prompt: pb.ToolPrompt) -> None:
@@ -127,7 +127,7 @@ def _promise(tool: pb.Tool) -> str:
     return ", ".join(filter(None, (latency, availability)))
 
 
-def _print_method(console: Console, tool: pb.Tool, method: pb.Method) -> None:
+def _print_method(console: Console, tool: pb.Tool, method: pb.Method, form: str) -> None:
     effect = options.Effect.Name(method.effect).removeprefix("EFFECT_").lower()
     takes = ("stream " if method.client_streaming else "") + method.request_type
     gives = ("stream " if method.server_streaming else "") + method.response_type
@@ -136,9 +136,10 @@ def _print_method(console: Console, tool: pb.Tool, method: pb.Method) -> None:
     facts += ["needs approval" if method.needs_approval else "", "you may not call it" if method.denied else ""]
     console.print(f"\n[bold]{method.name}[/] ({escape(', '.join(filter(None, facts)))})  {escape(method.summary)}")
     console.print(f"  {takes} -> {gives}", style="dim")
-    for example in method.examples:
-        console.print(f"  {escape(example.summary)}:")
-        console.print(f"    {escape(call_line(tool.service, method.name, example.request_json))}", style="cyan")
+    examples = [(example.summary.rstrip("."), example.request_json) for example in method.examples]
+    for summary, request in [*examples, *([("To fill in", form)] if form else [])]:
+        console.print(f"  {escape(summary)}:")
+        console.print(f"    {escape(call_line(tool.service, method.name, request))}", style="cyan")
 
 
 def call_line(service: str, method: str, request_json: str) -> str:

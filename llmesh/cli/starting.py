@@ -19,7 +19,7 @@ from rich.text import Text
 from llmesh._client import is_local
 from llmesh.cli import running, welcome
 from llmesh.cli.edge import problem_of
-from llmesh.cli.output import console, print_json, print_problem
+from llmesh.cli.output import Trimmed, console, print_json, print_problem
 from llmesh.cli.screen import Screen
 from llmesh.cli.session import open_session, supervisor_session
 from llmesh.errors import MeshError
@@ -48,7 +48,7 @@ def in_foreground(home_path: Path | None, mesh_file: Path, *, timeout_s: float, 
     intended = plan.read(home, mesh_file)
     screen = Screen(sys.stdout, gone=end_in_order)
     out = console()
-    out.file = cast("TextIO", screen)
+    out.file = cast("TextIO", screen if screen.isatty() else Trimmed(cast("TextIO", screen)))
     terminal = Terminal(out, [program.name for program in intended.programs], quiet=json)
 
     async def greet() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json as json_text
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +15,8 @@ from llmesh.cli.output import console, print_json
 from llmesh.problem import Problem
 
 if TYPE_CHECKING:
+    import grpc.aio
+
     from llmesh.api.catalog.v1 import catalog_pb2 as pb
 
 # The domain of the mesh's own tools, which are on every mesh.
@@ -61,11 +65,11 @@ def show_tool(
     from llmesh.cli.session import open_session
 
     session = open_session(home, address, name=name)
-    tool = session.run(lambda channel: catalog.get_tool(channel, service=service))
     if json:
-        print_json(catalog.as_json(tool))
+        print_json(catalog.as_json(session.run(lambda channel: catalog.get_tool(channel, service=service))))
     else:
-        show.print_tool(console(), tool)
+        tool, forms = session.run(lambda channel: _with_forms(channel, service))
+        show.print_tool(console(), tool, forms)
 
 
 @app.command("prompts")
@@ -186,6 +190,18 @@ def may(
         console().print(f"{outcome}: {told.reason}{rule}", markup=False)
     if told.outcome == pb.MayICallResponse.OUTCOME_DENIED:
         raise typer.Exit(1)
+
+
+async def _with_forms(channel: grpc.aio.Channel, service: str) -> tuple[pb.Tool, Mapping[str, str]]:
+    """A tool; and of its methods that have no example, requests to be filled in, by their names."""
+    from llmesh import catalog
+
+    tool = await catalog.get_tool(channel, service=service)
+    bare = [method.name for method in tool.methods if not method.examples]
+    if not bare:
+        return tool, {}
+    contract = await catalog.get_contract(channel, service=service)
+    return tool, {name: json_text.dumps(contract.method(service, name).form()) for name in bare}
 
 
 def _is_meant(endpoint: pb.Endpoint, wanted: str) -> bool:

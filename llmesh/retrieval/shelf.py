@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+import os
+import shutil
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
@@ -20,7 +24,9 @@ from llmesh.retrieval.nearest import Nearest, Vector
 __all__ = ["Shelf"]
 
 log = logging.getLogger(__name__)
-_VECTORS, _GRAPH = ".vectors", ".graph"
+_LABEL, _DRAFT, _VECTORS, _GRAPH = "index", "draft", ".vectors", ".graph"
+# The names of what is made here: nothing else in the folder is touched.
+_OURS = (_LABEL, _DRAFT, f"*{_VECTORS}", f"*{_GRAPH}")
 _DIGEST_BYTES = 64
 # What this is written as, and which library alone reads it.
 _FORM = f"2, hnswlib {version('hnswlib')}"
@@ -42,43 +48,60 @@ class _Label:
 
 
 class Shelf:
-    """A folder that holds one index, or none. Several processes may use it: the last one to save is read."""
+    """A folder that holds one index, or none.
+
+    Several processes may use it, by turns: the last one to save is read.
+    """
 
     def __init__(self, folder: Path) -> None:
         """folder: made when something is saved."""
         self._folder = folder
-        self._label = folder / "index"
+        self._label = folder / _LABEL
 
     def save(self, index: Nearest) -> None:
         """Put it in place of whatever is there, which stays whole until then. Raises OSError, RuntimeError."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        vectors = self._put(_VECTORS, partial(_write, index.vectors))
-        graph = self._put(_GRAPH, index.graph.save_index) if index.graph else ""
-        keys = [key.hex() for key in index.rows]
-        label = json.dumps(asdict(_Label(_FORM, index.model, vectors, graph, keys))).encode()
-        write_atomically(self._label, hashlib.sha256(label).hexdigest().encode() + label)
-        for kind, kept in ((_VECTORS, vectors), (_GRAPH, graph)):
-            for old in self._folder.glob(f"*{kind}"):
-                if old.stem != kept:
-                    old.unlink(missing_ok=True)
+        with self._locked(fcntl.LOCK_EX):
+            for in_the_way in (path for ours in _OURS for path in self._folder.glob(ours) if path.is_dir()):
+                shutil.rmtree(in_the_way)
+            vectors = self._put(_VECTORS, partial(_write, index.vectors))
+            graph = self._put(_GRAPH, index.graph.save_index) if index.graph else ""
+            keys = [key.hex() for key in index.rows]
+            label = json.dumps(asdict(_Label(_FORM, index.model, vectors, graph, keys))).encode()
+            write_atomically(self._label, hashlib.sha256(label).hexdigest().encode() + label)
+            for kind, kept in ((_VECTORS, vectors), (_GRAPH, graph)):
+                for old in self._folder.glob(f"*{kind}"):
+                    if old.stem != kept:
+                        old.unlink(missing_ok=True)
 
     def load(self) -> Nearest | None:
         """What was saved last; None if nothing was, or if it is not whole: it can be made again."""
         try:
-            label = _read(self._label.read_bytes())
-            vectors = np.load(self._checked(label.vectors, _VECTORS), allow_pickle=False)
-            graph = self._checked(label.graph, _GRAPH) if label.graph else None
+            with self._locked(fcntl.LOCK_SH):
+                label = _read(self._label.read_bytes())
+                vectors = np.load(self._checked(label.vectors, _VECTORS), allow_pickle=False)
+                graph = self._checked(label.graph, _GRAPH) if label.graph else None
+                return Nearest.load(label.model, map(bytes.fromhex, label.keys), vectors, graph)
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as err:
             log.warning("an index of meanings was unusable", extra={"folder": str(self._folder), "reason": str(err)})
             return None
-        return Nearest.load(label.model, map(bytes.fromhex, label.keys), vectors, graph)
+
+    @contextmanager
+    def _locked(self, how: int) -> Generator[None]:
+        """how: LOCK_EX for who writes, LOCK_SH for who reads; until others are done, this waits. Raises OSError."""
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, how)
+            yield
+        finally:
+            os.close(folder)
 
     def _put(self, kind: str, write: Callable[[str], None]) -> str:
         """Have a file written, and call it by its digest, which this returns."""
         # One name, so that what is left by a process that was killed takes no room for long.
-        draft = self._folder / "draft"
+        draft = self._folder / _DRAFT
         write(str(draft))
         digest = _digest(draft)
         draft.replace(self._folder / f"{digest}{kind}")

@@ -19,7 +19,7 @@ async def main() -> None:
     embedder = await start_embedder(find_source(str(packaged_embeddings()), "", id=PACKAGED_ID))
     while line := await asyncio.to_thread(sys.stdin.readline):
         made = await embedder.embed(json.loads(line))
-        sys.stdout.write(json.dumps([list(each.values) for each in made]) + "\n")
+        sys.stdout.write(json.dumps([list(each) for each in made]) + "\n")
         sys.stdout.flush()
     await embedder.close()
 

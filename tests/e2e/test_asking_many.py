@@ -201,7 +201,7 @@ def test_for_programs_the_command_writes_a_line_a_branch_then_the_summary(mesh: 
     for each in branches:
         assert (each["ended"], each["error"], each["attempts"]) == (True, None, 1)
         assert len(each["responses"][0]["passages"]) == 2
-    assert (last["summary"]["met"], last["summary"]["answeredCount"]) == (True, 2)
+    assert (last["summary"]["met"], last["summary"]["answered_count"]) == (True, 2)
     assert len(last["merged"]["passages"]) == 4
 
 

@@ -246,7 +246,7 @@ async def test_the_commands_stop_a_tool_and_let_it_go_on(mesh: RunningMesh) -> N
     try:
         assert placed.returncode == 0, placed.stderr
         answer = json.loads(placed.stdout)
-        assert (answer["inForce"], answer["block"]["target"]) == (True, {"tool": ECHO})
+        assert (answer["in_force"], answer["block"]["target"]) == (True, {"tool": ECHO})
         await is_stopped(mesh)
         [listed] = json.loads(command(mesh, READER, "blocks", "--json").stdout)["blocks"]
         assert listed == answer["block"]

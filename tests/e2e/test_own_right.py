@@ -80,7 +80,7 @@ async def test_the_other_tool_sees_the_tool_itself_and_the_record_says_so(mesh: 
 
     async def is_recorded() -> Untyped:
         lines = await asyncio.to_thread(audit, mesh, "--tool", f"{ECHO}/WhoAmI", "--caller", HERALD, "--json")
-        [record] = [each for each in lines if each["callId"] == seen.call_id]
+        [record] = [each for each in lines if each["call_id"] == seen.call_id]
         return record
 
     record = await eventually(is_recorded)

@@ -73,7 +73,7 @@ async def test_passages_are_found_by_meaning_while_the_model_server_can_be_asked
         [gateway] = [each for each in mesh.processes if each.name == "gateway"]
         await asyncio.to_thread(gateway.kill)
         alone = await retrieve(mesh, "sofa")
-        assert alone.words_alone.startswith("the query was not embedded: the gateway is away")
+        assert alone.words_alone.startswith("the model server did not take the query: the gateway is away")
         assert [passage.citation.title for passage in alone.passages] == ["Pets > Cats"]
         mesh.start_gateway()
         await eventually(by_meaning, within_s=180)

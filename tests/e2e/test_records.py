@@ -231,7 +231,7 @@ async def test_the_command_follows_each_call_as_it_is_made(mesh: RunningMesh, ch
 
     async def next_call(lines: asyncio.StreamReader) -> str:
         async with asyncio.timeout(WITHIN_S):
-            return json.loads(await lines.readline())["callId"]
+            return json.loads(await lines.readline())["call_id"]
 
     try:
         assert await next_call(following.stdout) == calls.reads[0]
@@ -301,7 +301,7 @@ async def test_the_command_lists_follows_the_filters_and_shows_what_a_call_cause
 
     told = await asyncio.to_thread(audit, mesh, "--tool", f"{ECHO}/Erase", "--since", "1h", "--limit", "2", "--json")
     lines = [json.loads(line) for line in told.stdout.splitlines()]
-    assert [(line["callId"], line["phase"]) for line in lines] == [(call_id, "PHASE_START"), (call_id, "PHASE_END")]
+    assert [(line["call_id"], line["phase"]) for line in lines] == [(call_id, "PHASE_START"), (call_id, "PHASE_END")]
     assert {(line["outcome"], line["rule"]) for line in lines} == {("OUTCOME_ALLOWED", "mesh/destructive")}
 
     told = await asyncio.to_thread(audit, mesh, "--caller", OWNER.name, "--limit", "1")

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from acme.testing.v1 import echo_pb2 as pb
@@ -37,6 +38,8 @@ class Shouting(EchoServicer):
 
     async def Unary(self, request: pb.UnaryRequest, context: object) -> pb.UnaryResponse:
         logging.getLogger("shouting").info("looked it up", extra={"rows": 3})
+        if request.text == "fail":
+            raise llmesh.Unavailable("away")
         return pb.UnaryResponse(text=request.text.upper())
 
 
@@ -54,14 +57,28 @@ def written() -> Iterator[io.StringIO]:
     root.setLevel(level)
 
 
-async def test_whatever_is_logged_during_a_call_says_which_call(written: io.StringIO) -> None:
+async def logged(written: io.StringIO, text: str = "a", **caller: str) -> dict[str, dict[str, object]]:
+    """The records of a call by their events. caller: what the mesh says of it beside its id."""
+    metadata = [("x-llmesh-call-id", ID), *((f"x-llmesh-{name}", value) for name, value in caller.items())]
     with tempfile.TemporaryDirectory(prefix="log-") as folder:
         async with (
             llmesh.Server(Shouting(), address=f"unix:{folder}/t.sock") as server,  # pyright: ignore[reportAbstractUsage] the rest is not called
             llmesh.Mesh(server.address) as mesh,
         ):
-            await EchoStub(mesh.channel).Unary(pb.UnaryRequest(text="a"), metadata=[("x-llmesh-call-id", ID)])
-    records = {record["event"]: record for record in map(json.loads, written.getvalue().splitlines())}
+            with suppress(llmesh.MeshError):
+                await EchoStub(mesh.channel).Unary(pb.UnaryRequest(text=text), metadata=metadata)
+    return {record["event"]: record for record in map(json.loads, written.getvalue().splitlines())}
+
+
+async def test_what_a_tool_asks_in_its_own_right_is_no_line_unless_it_fails(written: io.StringIO) -> None:
+    itself = {"issuer": "llmesh", "subject": "acme.tea.v1.Tea"}
+
+    assert "call answered" not in await logged(written, **itself)
+    assert (await logged(written, "fail", **itself))["call answered"]["code"] == "UNAVAILABLE"
+
+
+async def test_whatever_is_logged_during_a_call_says_which_call(written: io.StringIO) -> None:
+    records = await logged(written)
 
     call = {"call_id": ID, "service": "acme.testing.v1.Echo", "method": "Unary"}
     for event in ("looked it up", "call answered"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any as Untyped
@@ -24,12 +24,15 @@ class Slow:
 
     def __init__(self) -> None:
         self.go = threading.Event()
+        # What it was given at once, in order.
+        self.read = list[list[str]]()
 
     def get_embedding_dimension(self) -> int:
         return 2
 
     def tokenizer(self, texts: Sequence[str], **_: object) -> dict[str, list[list[int]]]:
         assert self.go.wait(60)
+        self.read.append(list(texts))
         return {"input_ids": [list(text.encode()) for text in texts]}
 
 
@@ -40,13 +43,52 @@ def model() -> Generator[Slow]:
     slow.go.set()
 
 
-async def test_beyond_the_queue_texts_are_told_to_come_again_whatever_is_asked_of_them(
-    model: Slow, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(embedder, "WAITING_MAX", 5)
+@pytest.fixture
+async def asked(model: Slow, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[TransformerEmbedder]:
     monkeypatch.setattr(embedder, "_narrow_is_fast", bool)
     untyped: Untyped = model
     asked = TransformerEmbedder(untyped, ThreadPoolExecutor(1))
+    yield asked
+    model.go.set()
+    await asked.close()
+
+
+async def test_who_comes_waits_for_no_more_than_a_batch_of_anothers_texts(
+    model: Slow, asked: TransformerEmbedder
+) -> None:
+    long = ["a" * 32_000] * 100
+    counting = asyncio.ensure_future(asked.count(long))
+    await asyncio.sleep(0)
+    coming = asyncio.ensure_future(asked.count(["b"]))
+    await asyncio.sleep(0)
+    model.go.set()
+    assert (await coming, await counting) == ([1], [32_000] * 100)
+    assert model.read.index(["b"]) == 1
+    assert max(sum(map(len, batch)) for batch in model.read) <= embedder.BATCH_CHARS
+
+
+async def test_texts_are_read_once_to_be_counted_and_not_again_for_vectors(
+    model: Slow, asked: TransformerEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = list[list[str]]()
+
+    def vectors(_: object, texts: list[str], **told: object) -> list[list[float]]:
+        assert list(told) == ["narrow"]
+        made.append(texts)
+        return [[float(len(text)), 0.0] for text in texts]
+
+    monkeypatch.setattr(embedder, "vectors", vectors)
+    model.go.set()
+    texts = ["a" * (1 + at % 7) for at in range(embedder.BATCH + 1)] + ["a" * 100_000, "b"]
+    assert await asked.embed(texts) == [[float(len(text)), 0.0] for text in texts]
+    assert [len(batch) for batch in made] == [embedder.BATCH, 1, 1, 1]
+    assert model.read == []
+
+
+async def test_beyond_the_queue_texts_are_told_to_come_again_whatever_is_asked_of_them(
+    model: Slow, asked: TransformerEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedder, "WAITING_MAX", 5)
     counted = [asyncio.ensure_future(asked.count(["a", "bc"])) for _ in range(2)]
     await asyncio.sleep(0)
     for ask in (asked.count, asked.embed):
@@ -56,4 +98,3 @@ async def test_beyond_the_queue_texts_are_told_to_come_again_whatever_is_asked_o
     model.go.set()
     assert await asyncio.gather(*counted) == [[1, 2], [1, 2]]
     assert await asked.count(["a"] * 5) == [1] * 5
-    await asked.close()

@@ -137,7 +137,7 @@ async def test_the_audit_says_of_each_method_which_model_answered_and_with_how_m
     async def are_recorded() -> Mapping[str, list[dict[str, Any]]]:
         told = await asyncio.to_thread(command, models, AUDITOR, "audit", "--tool", SERVICE, "--json")
         found = [json.loads(line) for line in told.splitlines()]
-        cited = {ids[each["callId"]]: json.loads(each["provenance"]) for each in found if each["callId"] in ids}
+        cited = {ids[each["call_id"]]: json.loads(each["provenance"]) for each in found if each["call_id"] in ids}
         assert cited.keys() == answers.keys()
         return cited
 

@@ -10,15 +10,11 @@ import io
 import json
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from model_server.engine import Embedding
 
-
-async def _embed(texts: Sequence[str]) -> list[Embedding]:
+async def _embed(texts: Sequence[str]) -> list[Sequence[float]]:
     from model_server.embedder import BATCH, start_embedder
     from model_server.packaged import packaged_embeddings
     from model_server.source import find_source
@@ -26,7 +22,7 @@ async def _embed(texts: Sequence[str]) -> list[Embedding]:
     embedder = await start_embedder(find_source(str(packaged_embeddings()), ""))
     # Those of one length together: a batch takes as long as its longest.
     order = sorted(range(len(texts)), key=lambda at: len(texts[at]))
-    found: dict[int, Embedding] = {}
+    found: dict[int, Sequence[float]] = {}
     for first in range(0, len(order), BATCH):
         places = order[first : first + BATCH]
         found |= zip(places, await embedder.embed([texts[at] for at in places]), strict=True)
@@ -38,7 +34,7 @@ def main() -> None:
     """Embed what stdin says."""
     vectors = asyncio.run(_embed(json.load(sys.stdin)))
     saved = io.BytesIO()
-    np.save(saved, np.array([each.values for each in vectors], dtype=np.float32))
+    np.save(saved, np.array(vectors, dtype=np.float32))
     sys.stdout.buffer.write(saved.getvalue())
 
 

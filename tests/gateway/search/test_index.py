@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -77,7 +78,24 @@ def test_words_score_between_nothing_and_all_that_is_asked(documents: list[dict[
 
 def test_tool_is_found_by_what_it_means() -> None:
     index = _meaning({"a": "north", "b": "south"}, north=(0, 1), south=(0, -1))
-    assert index.rank("?", _all(index), _vector(0, 1)) == [("a", pytest.approx(1))]
+    assert index.rank("?", _all(index), _vector(0, 1)) == [("a", pytest.approx(2 / 3))]
+
+
+def test_what_comes_no_nearer_than_chance_is_found_by_its_words_alone() -> None:
+    index = _meaning({"a": "north", "b": "north"}, north=(0, 1))
+    far, near = _vector(math.sqrt(1 - 0.2**2), 0.2), _vector(math.sqrt(1 - 0.3**2), 0.3)
+    assert index.rank("?", _all(index), far) == []
+    assert [name for name, _ in index.rank("b", _all(index), far)] == ["b"]
+    assert [name for name, _ in index.rank("?", _all(index), near)] == ["a", "b"]
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 20))
+def test_no_score_is_above_1(seed: int, count: int) -> None:
+    rows = np.random.default_rng(seed).standard_normal((count, 3)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    vectors = Vectors("m", {key_of(str(at)): row for at, row in enumerate(rows)})
+    index = Index({f"tool{at}": _entry("word", str(at)) for at in range(count)}, vectors)
+    assert all(0 < score <= 1.0001 for _, score in index.rank("word", _all(index), rows[0]))
 
 
 def test_tool_without_a_vector_is_found_by_words_beside_those_with_one() -> None:
@@ -94,7 +112,7 @@ def test_name_that_is_asked_for_comes_before_what_means_as_much() -> None:
 
 def test_nothing_is_told_of_meanings_of_tools_that_do_not_take_part() -> None:
     index = _meaning({"a": "north", "b": "south"}, north=(0, 1), south=(0, 1))
-    assert index.rank("?", np.array([False, True]), _vector(0, 1)) == [("b", pytest.approx(1))]
+    assert index.rank("?", np.array([False, True]), _vector(0, 1)) == [("b", pytest.approx(2 / 3))]
 
 
 @given(st.integers(0, 2**32 - 1), st.lists(st.booleans(), min_size=1, max_size=50))
@@ -120,7 +138,7 @@ def test_tool_is_found_by_what_one_of_its_sentences_means() -> None:
     vectors = Vectors("m", {key_of("north, then west"): _vector(0, 1), key_of("west"): _vector(1, 0)})
     one, both = _entry("a", "north, then west"), _entry("b", "north, then west", "west")
     index = Index({"a": one, "b": both}, vectors)
-    assert index.rank("?", _all(index), _vector(1, 0)) == [("b", pytest.approx(0.5))]
+    assert index.rank("?", _all(index), _vector(1, 0)) == [("b", pytest.approx(1 / 3))]
 
 
 def test_tool_of_which_one_sentence_has_no_vector_is_found_by_words() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -11,9 +12,12 @@ from pathlib import Path
 import pytest
 
 from gateway.catalog import CatalogBoard, Tool
+from gateway.search import index
 from gateway.search.embedding import BATCH
+from gateway.search.index import Entry, Index
 from gateway.search.learner import Learner
 from gateway.search.searcher import REST_S, Found, Searcher
+from gateway.search.vectors import Vectors
 from governance.words import Caller
 from llmesh.api.options.v1 import options_pb2
 from llmesh.embedding import MODELS, Embedded, NotEmbeddedError
@@ -108,7 +112,7 @@ async def test_tool_is_found_by_what_it_means(tmp_path: Path) -> None:
     async with world(tmp_path) as mesh:
         await mesh.post(*small_mesh())
         found = await mesh.learnt("grievances")
-        assert found.hits[0] == (TICKET_TOOL, pytest.approx(1))
+        assert found.hits[0] == (TICKET_TOOL, pytest.approx(2 / 3))
         assert found.model == "m1"
 
 
@@ -220,7 +224,7 @@ async def test_only_what_a_tool_says_anew_is_embedded_again(tmp_path: Path) -> N
         await mesh.post(*small_mesh(), changed=replace(tool, sheet=sheet))
         await mesh.learnt("?")
         assert [text for text in mesh.models.asked if text != "?"] == ["The manual.", "Tickets: The manual."]
-        assert (await mesh.search("manual")).hits[0][1] == pytest.approx(1, abs=0.2)
+        assert (await mesh.search("manual")).hits[0][1] == pytest.approx(2 / 3, abs=0.2)
 
 
 async def test_gateway_that_starts_again_embeds_nothing_again(tmp_path: Path) -> None:
@@ -274,6 +278,61 @@ async def test_mesh_of_many_tools_is_searched_while_it_is_read(tmp_path: Path) -
         await mesh.board.post(many, {})
         answers = await asyncio.gather(*(mesh.search("ticket") for _ in range(3)))
         assert [[name for name, _ in found.hits] for found in answers] == [names] * 3
+
+
+@dataclass
+class Making:
+    """Indexes that take as long to make as those of many tools: until `go` is set. count: how many were begun."""
+
+    go: threading.Event = field(default_factory=threading.Event)
+    count: int = 0
+
+    async def begun(self) -> None:
+        assert self.count
+
+
+@pytest.fixture
+def making(monkeypatch: pytest.MonkeyPatch) -> Making:
+    slow = Making()
+
+    def held(entries: Mapping[str, Entry], vectors: Vectors) -> Index:
+        slow.count += 1
+        assert slow.go.wait(60)
+        return Index(entries, vectors)
+
+    monkeypatch.setattr(index, "Index", held)
+    return slow
+
+
+async def test_searches_that_are_given_up_have_one_index_made(tmp_path: Path, making: Making) -> None:
+    async with world(tmp_path) as mesh:
+        await mesh.post(*small_mesh(), models=False)
+        for _ in range(5):
+            search = asyncio.create_task(mesh.search("tickets"))
+            await eventually(making.begun)
+            await asyncio.sleep(0)
+            search.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await search
+        making.go.set()
+        assert (await mesh.search("tickets")).hits
+        assert making.count == 1
+
+
+async def test_searches_of_a_newer_catalog_than_an_index_is_made_of_wait_for_their_own(
+    tmp_path: Path, making: Making
+) -> None:
+    async with world(tmp_path) as mesh:
+        await mesh.post(DOC_SEARCH, models=False)
+        older = asyncio.create_task(mesh.search("tickets"))
+        await eventually(making.begun)
+        await mesh.post(*small_mesh(), models=False)
+        newer = [asyncio.create_task(mesh.search("tickets")) for _ in range(3)]
+        await asyncio.sleep(0)
+        making.go.set()
+        assert (await older).hits == []
+        assert [(await search).hits[0][0] for search in newer] == [TICKET_TOOL] * 3
+        assert making.count == 2
 
 
 async def _exists(folder: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from acme.testing.v1.judges_pb2_grpc import JudgesServicer
 
 import llmesh
 from gateway import prompts as gateway_prompts
-from gateway.catalog import Tool
+from gateway.catalog import Endpoint, Report, State, Step, Tool
 from gateway.prompts import ENDPOINTS_MAX, PROMPTS_MAX, Prompts
 from gateway.reading.calls import as_sent
 from governance.words import Caller
@@ -94,9 +94,20 @@ def at(*addresses: str) -> Tool:
     return replace(made[0], endpoints=endpoints, ready=frozenset(endpoints))
 
 
-async def listed(tool: Tool, *others: Tool, caller: Caller = AGENT) -> list[pb.ToolPrompt]:
-    """What the catalog shows the caller. Raises as the SDK does."""
-    async with mesh(tool, *others) as running:
+def reports_of(*tools: Tool) -> list[Report]:
+    """What is reported of their endpoints: that each serves all of the tools that have it."""
+    served: dict[Endpoint, tuple[str, ...]] = {}
+    for tool in tools:
+        for endpoint in tool.endpoints:
+            served[endpoint] = (*served.get(endpoint, ()), tool.service)
+    return [Report(endpoint, State.READY, services=services) for endpoint, services in served.items()]
+
+
+async def listed(
+    tool: Tool, *others: Tool, caller: Caller = AGENT, reports: Iterable[Report] | None = None
+) -> list[pb.ToolPrompt]:
+    """What the catalog shows the caller. Raises as the SDK does. reports: None for those of tools that are admitted."""
+    async with mesh(tool, *others, reports=reports_of(tool, *others) if reports is None else reports) as running:
         asked = pb.ListPromptsRequest(service=tool.service)
         try:
             answer = await CatalogServiceStub(running.services).ListPrompts(asked, metadata=by(caller), timeout=60)
@@ -140,6 +151,21 @@ async def test_prompts_of_a_process_that_serves_several_domains_are_nobodys(fold
     async with judges(folder, "a") as address:
         with pytest.raises(Denied):
             await listed(at(address), tool_of(DOC_SEARCH, COMMON, DOCS, address=address))
+
+
+async def test_a_process_that_tries_to_serve_a_tool_of_another_domain_shows_none(folder: Path) -> None:
+    async with judges(folder, "a") as address:
+        tool = at(address)
+        (report,) = reports_of(tool)
+        refused = Step("owner", passed=False, service=DOC_SEARCH, reason="NOT_OWNED")
+        with pytest.raises(Denied):
+            await listed(tool, reports=[replace(report, steps=(refused,))])
+
+
+async def test_a_process_of_which_nothing_is_reported_shows_none(folder: Path) -> None:
+    async with judges(folder, "a") as address:
+        with pytest.raises(Denied):
+            await listed(at(address), reports=[])
 
 
 async def test_while_endpoints_have_different_ones_all_are_shown(folder: Path) -> None:

@@ -46,6 +46,7 @@ TOOLS = [
                 response_type="acme.testing.v1.UnaryResponse",
                 examples=[options.Example(summary="Say hello.", request_json='{"text": "it\'s"}')],
             ),
+            pb.Method(name="ServerStream", effect=options.EFFECT_READ),
             pb.Method(name="Erase", effect=options.EFFECT_DESTRUCTIVE, denied=True),
         ],
         endpoint_count=2,

@@ -37,7 +37,7 @@ def test_what_is_named_is_blocked_and_unblocked(operator: Command, text: str, ta
 
     assert (blocked.code, unblocked.code, again.code) == (0, 0, 0)
     assert (blocked.json["block"]["target"], blocked.json["block"]["reason"]) == (target, "it leaks")
-    assert blocked.json["inForce"] is True
+    assert blocked.json["in_force"] is True
     assert listed.json["blocks"] == [blocked.json["block"]]
     assert unblocked.json["block"] == blocked.json["block"]
     assert "block" not in again.json

@@ -44,8 +44,23 @@ def test_a_tool_is_shown_with_calls_to_copy(signed_in: Command) -> None:
     assert "llmesh call acme.testing.v1.Echo/Unary '{\"text\": \"it'\\''s\"}'" in answer.out
 
 
+def test_a_method_without_an_example_is_shown_with_a_call_to_fill_in(signed_in: Command) -> None:
+    told = signed_in("tools", "show", "acme.testing.v1.Echo").out
+    assert "To fill in:\n    llmesh call acme.testing.v1.Echo/ServerStream '{\"" in told
+    assert "To fill in:\n    llmesh call acme.testing.v1.Echo/Erase '{}'\n" in told
+
+
+@pytest.mark.parametrize(
+    "arguments", [("list",), ("show", "acme.testing.v1.Echo"), ("prompts", "acme.testing.v1.Echo")]
+)
+def test_what_is_piped_has_no_line_filled_up_with_spaces(signed_in: Command, arguments: tuple[str, ...]) -> None:
+    lines = signed_in("tools", *arguments).out.splitlines()
+    assert len(lines) > 2
+    assert [line for line in lines if line != line.rstrip()] == []
+
+
 def test_a_tool_is_shown_to_programs(signed_in: Command) -> None:
-    assert signed_in("tools", "show", "acme.testing.v1.Echo", "--json").json["ownerTeam"] == "Test Bench"
+    assert signed_in("tools", "show", "acme.testing.v1.Echo", "--json").json["owner_team"] == "Test Bench"
 
 
 def test_prompts_of_a_tool_are_shown_as_they_are(signed_in: Command) -> None:
@@ -80,7 +95,7 @@ def test_a_search_shows_scores(signed_in: Command) -> None:
 
 def test_a_search_says_why_only_words_were_compared(signed_in: Command) -> None:
     assert signed_in("tools", "search", "what").out.endswith("by words alone: the model server is [away]\n")
-    assert signed_in("tools", "search", "what", "--json").json["wordsAlone"] == "the model server is [away]"
+    assert signed_in("tools", "search", "what", "--json").json["words_alone"] == "the model server is [away]"
 
 
 def test_why_names_the_step_that_failed(signed_in: Command) -> None:

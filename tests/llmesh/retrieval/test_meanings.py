@@ -151,7 +151,7 @@ async def test_a_model_server_that_goes_is_left_alone_for_a_while_and_asked_agai
     async with world(tmp_path) as mesh, mesh.meanings() as meanings:
         await mesh.learnt(meanings)
         mesh.models.refusal = llmesh.Unavailable("it starts")
-        assert (await mesh.ask(meanings, "hound")).words_alone == "the query was not embedded: it starts"
+        assert (await mesh.ask(meanings, "hound")).words_alone == "the model server did not take the query: it starts"
         mesh.models.refusal = None
         assert (await mesh.ask(meanings, "hound")).words_alone == "the model server failed a moment ago"
         mesh.now_s += PAUSE_S
@@ -162,7 +162,9 @@ async def test_what_one_caller_is_refused_keeps_no_other_from_meanings(tmp_path:
     async with world(tmp_path) as mesh, mesh.meanings() as meanings:
         await mesh.learnt(meanings)
         mesh.models.refusal = llmesh.Denied("no rule permits it")
-        assert (await mesh.ask(meanings, "hound")).words_alone == "the query was not embedded: no rule permits it"
+        assert (
+            await mesh.ask(meanings, "hound")
+        ).words_alone == "the model server did not take the query: no rule permits it"
         mesh.models.refusal = None
         assert (await mesh.ask(meanings, "hound")).words_alone == ""
 

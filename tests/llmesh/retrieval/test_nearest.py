@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count, takewhile
 from pathlib import Path
 
 import numpy as np
@@ -122,9 +125,44 @@ def test_a_damaged_index_is_as_none_and_is_replaced(tmp_path: Path, index: Neare
         path.write_bytes(spoilt[damage])
 
     assert shelf.load() is None
-    if damage != "folder":
-        shelf.save(index)
-        assert shelf.load() is not None
+    shelf.save(index)
+    assert shelf.load() is not None
+
+
+@pytest.mark.parametrize("name", ["draft", "old.vectors", "old.graph"])
+def test_a_folder_that_is_in_the_way_is_removed(tmp_path: Path, index: Nearest, name: str) -> None:
+    tmp_path.joinpath(name, "inner").mkdir(parents=True)
+    tmp_path.joinpath("somebody's").mkdir()
+    Shelf(tmp_path).save(index)
+
+    assert Shelf(tmp_path).load() is not None
+    assert not tmp_path.joinpath(name).exists()
+    assert tmp_path.joinpath("somebody's").exists()
+
+
+def test_those_who_save_and_read_at_once_do_each_other_no_harm(tmp_path: Path) -> None:
+    made = [built(model, np.eye(64, dtype=np.float32)) for model in ("one", "other")]
+    Shelf(tmp_path).save(made[0])
+    done = threading.Event()
+
+    def save(index: Nearest) -> None:
+        for _ in range(40):
+            Shelf(tmp_path).save(index)
+
+    def read() -> list[Nearest | None]:
+        return [Shelf(tmp_path).load() for _ in takewhile(lambda _: not done.is_set(), count())]
+
+    with ThreadPoolExecutor() as pool:
+        reading = pool.submit(read)
+        try:
+            for saving in [pool.submit(save, index) for index in made]:
+                saving.result()
+        finally:
+            done.set()
+        found = reading.result()
+
+    assert found
+    assert all(found)
 
 
 def test_an_index_of_another_librarys_is_as_none(

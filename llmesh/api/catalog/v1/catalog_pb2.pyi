@@ -194,7 +194,7 @@ class SearchResult(_message.Message):
     TOOL_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
     score: _builtins.float
-    """How well it fits, above 0; comparable within one response."""
+    """How well it fits, above 0 to 1; comparable within one response."""
     @_builtins.property
     def tool(self) -> Global___Tool:
         """The tool."""

@@ -110,5 +110,5 @@ async def test_words_answer_while_the_model_server_is_away_and_it_is_said(tool: 
     tool.models.refusal = llmesh.Unavailable("it is being restarted")
     response, cited = await tool.ask("cat")
     assert [passage.citation.title for passage in response.passages] == ["zoo.Cat"]
-    assert response.words_alone == "the query was not embedded: it is being restarted"
+    assert response.words_alone == "the model server did not take the query: it is being restarted"
     assert "model" not in cited
