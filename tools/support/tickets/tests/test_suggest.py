@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -79,6 +80,12 @@ async def test_the_best_of_all_passages_come_first_each_with_who_found_it(store:
         (0.2, DOCS),
     ]
     assert not answer.silences
+
+
+async def test_a_score_that_is_no_number_is_below_all_others(store: Store) -> None:
+    answer = await suggested(store, Docs(0.2, math.nan, 0.9), Handbook(math.nan, 0.7, -1))
+
+    assert [each.passage.score for each in answer.suggestions][:3] == [0.9, 0.7, 0.2]
 
 
 async def test_others_are_asked_with_the_title_alone(store: Store) -> None:

@@ -40,7 +40,8 @@ async def suggest(call: llmesh.Call, title: str, *, limit: int) -> pb.SuggestRes
         told = "; ".join(f"{each.method}: {each.reason}" for each in silences)
         raise llmesh.Unavailable(f"nobody who was asked answered: {told}", reason="NO_ANSWERS")
     suggestions = [suggestion for each in found if isinstance(each, list) for suggestion in each]
-    best = sorted(suggestions, key=lambda each: -each.passage.score)[:limit]
+    # A score that is no number (NaN) is below all others.
+    best = sorted(suggestions, key=lambda each: -each.passage.score if each.passage.score > 0 else 0.0)[:limit]
     for each in best:
         citation = each.passage.citation
         call.cite(method=each.method, title=citation.title, location=citation.location, digest=citation.digest)
