@@ -112,7 +112,7 @@ FIGURES: Mapping[str, str] = {
     "ttft_vs_openai_c32": "time to the first token of ours, as a multiple of vLLM's own, 32 texts at a time",
     "generate_rps_mesh_vs_direct": "texts a second through the whole mesh, as a multiple of ours alone, 32 at a time",
     "structured_parse_rate": "messages of every shape, at temperature 2, that were read and right at the first attempt",
-    "engine_ready_s": "from the start of the model server to the first token of a text, the median of three",
+    "engine_ready_s": "from the start of the model server to the first token of a text, the median",
     "embed_bf16_vs_fp32": "vectors a second in bfloat16, as a multiple of single precision",
     "embed_bf16_cosine": "of the vectors of the one and the other, the least",
     "generate_tokens_per_s_c1": "tokens a second of ours, one text at a time",

@@ -12,7 +12,7 @@ from tests.bench.model_servers import ON_CPU, STREAMS, Ours, start_openai, start
 from tests.bench.model_typed import parse_rate
 from tests.e2e.mesh import RunningMesh, running_mesh
 
-STARTS = 3
+STARTS = 5
 
 
 def measure() -> Sequence[Figure]:

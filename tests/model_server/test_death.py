@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from os import kill
 
 import grpc.aio
@@ -33,6 +33,7 @@ from tests.model_server.models import (
 )
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+HealthWatch = grpc.aio.UnaryStreamCall[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse]
 ENGINE = "VLLM::EngineCore"
 OWN = "own-model"
 
@@ -117,18 +118,56 @@ async def test_an_engine_that_hangs_is_noticed_and_another_one_is_started(models
     await it_drains(models)
 
 
+def watch(channel: grpc.aio.Channel, service: str) -> HealthWatch:
+    """What is told of a service's health, as it changes."""
+    method = channel.unary_stream(
+        "/grpc.health.v1.Health/Watch",
+        request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+        response_deserializer=health_pb2.HealthCheckResponse.FromString,
+    )
+    return method(health_pb2.HealthCheckRequest(service=service), timeout=CALL_S)
+
+
+async def said_by(watches: Sequence[HealthWatch]) -> list[object]:
+    """What each says next."""
+    told = [await each.read() for each in watches]
+    return [each.status for each in told if isinstance(each, health_pb2.HealthCheckResponse)]
+
+
 async def it_drains(models: ModelServer) -> None:
     """SIGTERM lets what is being written end, and nothing else begin; then nothing is left."""
     everything = processes_below(models.process.pid)
     async with models.direct() as channel:
-        call = ModelServiceStub(channel).Generate(asked(max_tokens=1000), timeout=CALL_S)
+        watches = [watch(channel, service) for service in ("", SERVICE, OWN, EMBEDDER)]
+        assert await said_by(watches) == [SERVING] * 4
+        call = ModelServiceStub(channel).Generate(asked(max_tokens=3000), timeout=CALL_S)
         assert await call.read()
         models.process.signal(signal.SIGTERM)
+        assert await said_by(watches) == [NOT_SERVING] * 4
+        # It is still being written for whoever is told so.
+        assert await call.read()
         last = await read_all(call)
     assert isinstance(last, pb.GenerateResponse)
     assert last.finish_reason == pb.FINISH_REASON_LENGTH
     assert await asyncio.to_thread(models.process.wait) == 0, models.process.said()[-3000:]
     await eventually(lambda: all_are_gone(everything))
+
+
+async def test_a_text_that_takes_longer_than_a_server_may_drain_is_cut_and_nothing_is_left() -> None:
+    with running_mesh(start=False) as mesh:
+        models = start_models(mesh, "--drain-s=1")
+        await models.wait_ready()
+        everything = processes_below(models.process.pid)
+        async with llmesh.Mesh(f"unix:{models.socket}") as client:
+            call = ModelServiceStub(client.channel).Generate(asked(max_tokens=4000), timeout=CALL_S)
+            assert await call.read()
+            models.process.signal(signal.SIGTERM)
+            with pytest.raises(llmesh.MeshError) as told:
+                await read_all(call)
+        assert isinstance(told.value, llmesh.Unavailable | llmesh.Cancelled), told.value
+        assert await asyncio.to_thread(models.process.wait) == 0, models.process.said()[-3000:]
+        assert "calls cut at the drain limit" in models.process.said()
+        await eventually(lambda: all_are_gone(everything))
 
 
 async def test_a_server_that_is_told_to_end_while_its_engine_starts_leaves_nothing() -> None:
