@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["LENGTH_MAX", "TURNS_MAX", "Fields", "Many", "Pairs", "Room", "read", "written"]
+__all__ = ["LENGTH_MAX", "TURNS_MAX", "Fields", "Many", "Pairs", "Room", "read", "told", "too_long", "written"]
 
 import base64
 import json
@@ -12,10 +12,10 @@ from typing import cast
 from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from llmesh._prompt_check import Shape, shape_of
+from llmesh._prompt_check import Shape, shape_of, shape_of_one
 from llmesh.errors import InvalidCall
 
 # Characters of all that is rendered, and of all that is read for it.
@@ -71,11 +71,13 @@ class Fields:
     def __bool__(self) -> bool:
         return self._is_set
 
-    def json(self) -> str:
+    # No name without `_`: a field may be called so.
+    def __str__(self) -> str:
         """As protobuf's JSON. Raises InvalidCall for what JSON cannot say, such as a time that there is not."""
         try:
             whole = json_format.MessageToDict(self._message, preserving_proto_field_name=True)
-        except (json_format.Error, ValueError, TypeError) as err:
+        # The last two: what an Any holds is read only now, and may hold another, and so on.
+        except (json_format.Error, ValueError, TypeError, DecodeError, RecursionError) as err:
             name = self._message.DESCRIPTOR.full_name
             raise InvalidCall(f"a `{name}` of the request cannot be told as JSON") from err
         return self._room.read(json.dumps(whole, ensure_ascii=False))
@@ -98,6 +100,15 @@ class Many:
         for each in self._entries:
             self._room.turn()
             yield self._view(each)
+
+    def joined(self, separator: str = "") -> str:
+        """The entries as one text."""
+        return separator.join(self._counted(separator))
+
+    def _counted(self, separator: str) -> Iterator[str]:
+        for each in self:
+            self._room.read(separator)
+            yield written(each)
 
 
 class Pairs:
@@ -139,8 +150,8 @@ def read(message: Message, field: FieldDescriptor, room: Room) -> object:
 
 def _one(value: object, field: FieldDescriptor, room: Room) -> object:
     match value:
-        case Timestamp() | Duration():
-            return room.read(_moment(value, field))
+        case Message() if shape_of_one(field) is Shape.TEXT:
+            return room.read(_moment(cast("Timestamp | Duration", value), field))
         case Message():
             return Fields(value, room)
         case bytes():
@@ -164,3 +175,14 @@ def _moment(value: Timestamp | Duration, field: FieldDescriptor) -> str:
 def written(value: object) -> str:
     """A value as it is written into a prompt: as protobuf's JSON has it, but for a text, which is as it is."""
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def told(value: object) -> str:
+    """A value as JSON, a text in quotes."""
+    match value:
+        case Fields():
+            return str(value)
+        case Many():
+            return f"[{', '.join(told(each) for each in value)}]"
+        case _:
+            return json.dumps(value, ensure_ascii=False)

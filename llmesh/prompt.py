@@ -10,9 +10,7 @@ from __future__ import annotations
 __all__ = ["FILE_MAX_BYTES", "Prompt", "PromptError", "Written"]
 
 import hashlib
-import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -68,14 +66,21 @@ class Prompt:
         path = Path(path)
         content = _content(path)
         text = content.decode()
+        described = cast("Descriptor", message.DESCRIPTOR)
         try:
             tree = _environment().parse(text)
+            named = checks.check(tree, described, file=str(path))
+            template = _environment().from_string(tree)
         except TemplateSyntaxError as err:
             raise PromptError(f"{path}:{err.lineno}: {err.message}") from err
-        described = cast("Descriptor", message.DESCRIPTOR)
-        named = checks.check(tree, described, file=str(path))
+        # Of Python, which Jinja compiles a prompt to.
+        except (RecursionError, SyntaxError) as err:
+            raise PromptError(f"{path}: conditions, loops or values are nested too deep") from err
+        # A number of more digits than Python reads.
+        except ValueError as err:
+            raise PromptError(f"{path}: {err}") from err
         digest = hashlib.sha256(content).hexdigest()
-        return cls(path.stem, text, digest, described, _environment().from_string(tree), named)
+        return cls(path.stem, text, digest, described, template, named)
 
     def render(self, request: Message) -> str:
         """The prompt for a request.
@@ -150,20 +155,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
     )
     made.globals.clear()
     made.tests = {}
-    filters: dict[str, Any] = {**_JINJA, "items": _items, "tojson": _json}
+    own = {"items": views.Pairs.pairs, "join": views.Many.joined, "tojson": views.told}
+    filters: dict[str, Any] = {**_JINJA, **own}
     made.filters = {name: filters[name] for name in checks.FILTERS}
     return made
-
-
-def _items(held: views.Pairs) -> Iterator[tuple[str, object]]:
-    return held.pairs()
-
-
-def _json(value: object) -> str:
-    match value:
-        case views.Fields():
-            return value.json()
-        case views.Many():
-            return f"[{', '.join(_json(each) for each in value)}]"
-        case _:
-            return json.dumps(value, ensure_ascii=False)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
 from acme.testing.v1 import judges_pb2 as pb
+from google.protobuf.any_pb2 import Any
 from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmesh import InvalidCall, Prompt, PromptError
 from llmesh._prompt_view import LENGTH_MAX, TURNS_MAX
+from llmesh.api.model.v1 import model_pb2 as model
 from llmesh.api.options.v1 import options_pb2 as options
 from llmesh.api.records.v1 import records_pb2 as records
 from llmesh.prompt import FILE_MAX_BYTES
@@ -41,7 +44,9 @@ RENDERED = [
     ("{% for r in remarks if r.author %}{{ r.author.name }}{% else %}nobody{% endfor %}", REQUEST, "Bob"),
     ("{% if author %}known{% elif text %}unknown{% endif %}", pb.JudgeRequest(text="x"), "unknown"),
     ("{{ author.name }}.", pb.JudgeRequest(text="x"), "."),
-    ("{{ 'tea' in text|lower and 'long' or 'short' }}", REQUEST, "long"),
+    ("{{ 'long' if 'tea' in text|lower and not author.name == 'Bob' else 'short' }}", REQUEST, "long"),
+    ("{% if 'm2' in models %}{{ models|length }}{% endif %}", TOOL, "2"),
+    ("{{ hidden|tojson }} {{ slo.availability if slo.availability > 0.5 else 'none' }}", TOOL, "true none"),
     ("{{ 'a' if not author else author.name }}", REQUEST, "Ada"),
     ("{{ author|tojson }} {{ text|tojson }}", REQUEST, '{"name": "Ada"} "Tea at four."'),
     ("{# a note #}{% raw %}{{ text }}{% endraw %}", REQUEST, "{{ text }}"),
@@ -96,6 +101,31 @@ REFUSED = [
     ("{{ text is callable }}", ":1: no prompt may say `test`"),
     ("a\n\n{% if %}", ":3: Expected an expression"),
     ("{{ text|nothing }}", ":1: `nothing` is none of the filters"),
+    ("{% for r in remarks if loop.first %}{% endfor %}", ":1: `loop` is no field of"),
+    ("{% for self in remarks %}{% endfor %}", ":1: a loop over `remarks` gives one name"),
+    ("{% if text > 3 %}{% endif %}", ":1: `text` cannot be compared so with `3`"),
+    ("{% if text in author %}{% endif %}", ":1: `text` cannot be compared so with `author`"),
+    ("{% if 3 in text|length %}{% endif %}", ":1: `3` cannot be compared so with `text|length`"),
+    ("{{ text and author }}", ":1: conditions stand after an `if`"),
+    ("{{ text == 'a' }}", ":1: conditions stand after an `if`"),
+    ("{{ ('a' if text else 'b')|upper }}", ":1: `if` and `else` stand outside all else"),
+    ("{{ 'a' if text }}", ":1: say what is written otherwise: `a if b else c`"),
+    ("{{ text|length|upper }}", ":1: `upper` takes nothing like `text|length`"),
+    ("{{ text|tojson|tojson }}", ":1: `text|tojson|tojson` says `tojson` twice"),
+    ("{{ text|truncate(2) }}", ":1: `truncate` is given one number from 3, written out"),
+    ("{{ text|truncate(text) }}", ":1: `truncate` is given one number from 3, written out"),
+    ("{{ text|truncate(9, true) }}", ":1: `truncate` is given one number from 3, written out"),
+    ("{{ text|truncate(length=9) }}", ":1: `truncate` is given one number from 3, written out"),
+    ("{{ text|truncate(*remarks) }}", ":1: `truncate` is given one number from 3, written out"),
+    ("{{ text|upper('x') }}", ":1: `upper` is given nothing"),
+    ("{{ none }}", ":1: `none` is no field"),
+    ("{% if true %}{% endif %}", ":1: `true` is no field"),
+    ("{{ 18446744073709551616 }}", ":1: a text has whole characters, and a number is below 2**64"),
+    ("{% if 1e999 > 1 %}{% endif %}", ":1: a text has whole characters"),
+    ("{{ '\\ud800' }}", ":1: a text has whole characters"),
+    ("{{ " + "9" * 5000 + " }}", ": Exceeds the limit"),
+    ("{% for r in remarks %}" * 21 + "{% endfor %}" * 21, ": conditions, loops or values are nested too deep"),
+    ("{% if text %}" * 2000 + "{% endif %}" * 2000, ": conditions, loops or values are nested too deep"),
 ]  # fmt: skip
 
 
@@ -105,6 +135,13 @@ def test_what_a_prompt_may_not_say_is_told_with_file_and_line(tmp_path: Path, te
         load(tmp_path, text)
 
     assert str(caught.value).startswith(f"{tmp_path / 'judge.jinja'}{told}")
+
+
+def test_what_a_loop_joins_is_written_out(tmp_path: Path) -> None:
+    assert load(tmp_path, "{{ models|join }}{{ models|join('-') }}", options.Tool).render(TOOL) == "m1m2m1-m2"
+    for text in ("{{ models|join(name) }}", "{{ models|join(attribute='x') }}", "{{ models|join(',', '__class__') }}"):
+        with pytest.raises(PromptError, match=":1: `join` is given one text, written out"):
+            load(tmp_path, text, options.Tool)
 
 
 def test_a_field_of_a_maps_value_is_checked_too(tmp_path: Path) -> None:
@@ -186,6 +223,20 @@ BOUNDED = [
 ]  # fmt: skip
 
 
+def test_what_a_join_makes_counts_before_it_is_made(tmp_path: Path) -> None:
+    prompt = load(tmp_path, "{{ models|join('" + "x" * 60_000 + "') }}", options.Tool)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidCall) as caught:
+            prompt.render(options.Tool(models=["m"] * TURNS_MAX))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert caught.value.reason == "PROMPT_TOO_LONG"
+    assert most < 10 * LENGTH_MAX
+
+
 @pytest.mark.parametrize(("text", "request_"), BOUNDED, ids=range(len(BOUNDED)))
 def test_a_request_that_makes_too_much_of_a_prompt_is_refused(
     tmp_path: Path, text: str, request_: pb.JudgeRequest
@@ -209,6 +260,16 @@ def test_a_time_that_there_is_not_is_the_callers_fault(tmp_path: Path) -> None:
     for text, message in (("{{ time }}", record), ("{% for r in records %}{{ r|tojson }}{% endfor %}", several)):
         with pytest.raises(InvalidCall):
             load(tmp_path, text, type(message)).render(message)
+
+
+def test_what_cannot_be_unpacked_is_the_callers_fault(tmp_path: Path) -> None:
+    prompt = load(tmp_path, "{{ message|tojson }}", model.GenerateMessageResponse)
+    garbled, deep = Any(type_url="x/google.protobuf.Duration", value=b"\xff"), Any()
+    for _ in range(2_000):
+        deep = Any(type_url="x/google.protobuf.Any", value=deep.SerializeToString())
+    for each in (garbled, deep, Any(type_url="x/none.such")):
+        with pytest.raises(InvalidCall, match=r"`google\.protobuf\.Any` of the request cannot be told as JSON"):
+            prompt.render(model.GenerateMessageResponse(message=each))
 
 
 def test_a_message_of_another_type_is_no_request_of_the_prompt(tmp_path: Path) -> None:
