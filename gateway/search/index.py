@@ -63,7 +63,8 @@ class Index:
             nearness = np.zeros_like(shares)
             # Row by row: how a product of matrices is rounded hangs on how many rows there are, unseen ones too.
             nearness[self._known & among] = np.vecdot(self._rows, meaning)[among[self._known]]
-            scores = (nearness + _WORDS * shares) / (1 + _WORDS)
+            # What points away is no farther than what has nothing to do with it: words alone decide.
+            scores = (np.maximum(nearness, 0) + _WORDS * shares) / (1 + _WORDS)
             scores[(shares == 0) & (nearness < _NEAR)] = 0
         order: NDArray[np.intp] = np.lexsort((self._places, -scores))
         best: list[int] = order[: np.count_nonzero(scores > 0)].tolist()

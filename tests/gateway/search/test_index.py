@@ -89,6 +89,13 @@ def test_what_comes_no_nearer_than_chance_is_found_by_its_words_alone() -> None:
     assert [name for name, _ in index.rank("?", _all(index), near)] == ["a", "b"]
 
 
+def test_what_means_the_contrary_is_found_by_its_words_all_the_same() -> None:
+    index = _meaning({"a": "north", "b": "south"}, north=(0, 1), south=(0, -1))
+    by_words = {name for name, _ in index.rank("b", _all(index), None)}
+    assert by_words == {"b"}
+    assert [name for name, _ in index.rank("b", _all(index), _vector(0, 1))] == ["a", "b"]
+
+
 @given(st.integers(0, 2**32 - 1), st.integers(1, 20))
 def test_no_score_is_above_1(seed: int, count: int) -> None:
     rows = np.random.default_rng(seed).standard_normal((count, 3)).astype(np.float32)
