@@ -15,13 +15,18 @@ class Allowance:
     share: float
     left: float
 
+    @property
+    def allows(self) -> bool:
+        """Whether it may be done once more."""
+        return self.left >= 1
+
     def earn(self) -> None:
         """One branch more has ended by itself."""
         self.left = min(self.most, self.left + self.share)
 
     def use(self) -> bool:
-        """Whether it may be done once more."""
-        if self.left < 1:
+        """Whether it may be done once more; then it counts as done."""
+        if not self.allows:
             return False
         self.left -= 1
         return True

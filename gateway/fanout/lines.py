@@ -98,7 +98,8 @@ class Lines:
     def give_back(self, caller: Hashable, line: Line) -> None:
         """One of its calls has ended."""
         line.open -= 1
-        if not line.open:
+        # A line that was closed meanwhile is nobody's any more.
+        if not line.open and self._lines.get(caller) is line:
             line.closing = asyncio.get_running_loop().call_later(IDLE_S, self._close, caller)
 
     def _close(self, caller: Hashable) -> None:
@@ -107,6 +108,11 @@ class Lines:
         closing.add_done_callback(self._closing.discard)
 
     async def close(self) -> None:
-        """End every call, and the connections."""
-        for line in list(self._lines.values()):
+        """End every call, and the connections: nothing of them is left when this returns."""
+        lines, self._lines = list(self._lines.values()), {}
+        for line in lines:
+            if line.closing is not None:
+                line.closing.cancel()
             await line.close()
+        if self._closing:
+            await asyncio.wait(self._closing)

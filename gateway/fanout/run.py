@@ -303,6 +303,7 @@ class Run:
             self._under_way -= 1
             branch.came = outcome
             return False
+        self._retries.use()
         self._drop(branch.ending_bytes)
         branch.ending_bytes = 0
         return True
@@ -316,7 +317,7 @@ class Run:
             and branch.respondent.taker.method.idempotent
             and branch.sent < SENT_MOST
             and not (branch.leg and branch.leg.answered)
-            and self._retries.use()
+            and self._retries.allows
         )
 
     def _tell_of(self, branch: Branch, response: pb.FanOutResponse) -> None:

@@ -186,10 +186,10 @@ class Running:
 def started(
     count: int, legs: HandLegs, *, completion: Untyped = pb.COMPLETION_ALL, streams: bool = False, **facts: Untyped
 ) -> Running:
-    """A run over so many tools that read, with an hour. facts: quorum, gathered."""
+    """A run over so many tools that read, with an hour. facts: quorum, gathered, retries."""
     order = order_of(count, streams=streams)
     begun = progress(completion, facts.get("quorum", 0), count)
-    made = Run(legs, order, begun, retries=retries(), gathered=facts.get("gathered"))
+    made = Run(legs, order, begun, retries=facts.get("retries") or retries(), gathered=facts.get("gathered"))
     return Running(made, legs, made.messages())
 
 

@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 from gateway.fanout import merge, room, run
+from gateway.fanout.allowances import Allowance
 from gateway.fanout.merge import Gathered, read_merge
 from gateway.fanout.room import Room
 from gateway.http2.reply import Answer
@@ -198,3 +199,26 @@ async def test_how_a_leg_ended_whose_branch_is_sent_again_is_held_no_more(legs: 
     assert legs.room.held_bytes == 0
     legs.answer(EIGHT[0])
     assert (await running.rest(await first)).codes == {EIGHT[0]: 0}
+
+
+@pytest.mark.parametrize(("refused", "left"), [({1}, 1.0), (set[int](), 0.0)], ids=["not sent again", "sent again"])
+async def test_what_is_not_sent_again_after_all_takes_nothing_from_others(
+    legs: HandLegs, refused: set[int], left: float
+) -> None:
+    legs.refused = refused
+    shared = Allowance(64, 0.2, 1)
+    running = started(1, legs, retries=shared)
+    async with aclosing(running.messages):
+        first = await running.begun()
+        legs.asked[EIGHT[0]](Answer(UNAVAILABLE, "gone"))
+
+        async def tried_again() -> None:
+            assert legs.tried == 2
+
+        await eventually(tried_again)
+        assert shared.left == left
+        if not refused:
+            legs.asked[EIGHT[0]](Answer(UNAVAILABLE, "gone"))
+        told = await running.rest(await first)
+
+    assert told.codes == {EIGHT[0]: UNAVAILABLE}
