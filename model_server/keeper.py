@@ -85,6 +85,9 @@ class Keeper(Generic[T]):
             log.info("model ready", extra={"model": self._name, "took_s": round(self._start_took_s, 1)})
             await one.wait_for_death()
             log.error("model died", extra={"model": self._name})
+        except Exception:
+            # Nobody knows whether it lives, so that it can't be kept.
+            log.exception("model is taken for dead", extra={"model": self._name})
         finally:
             self._become(None)
             await self._close(one)

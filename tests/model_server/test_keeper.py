@@ -159,3 +159,18 @@ async def test_one_that_does_not_end_well_keeps_no_other_from_starting(monkeypat
             patched.setattr(Thing, "close", fail)
             kept.started[0].dying.set()
             await kept.ready(2)
+
+
+async def test_one_of_which_nobody_knows_whether_it_lives_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    failures, lives = [RuntimeError("no such process")], Thing.wait_for_death
+
+    async def fail_once(thing: Thing) -> None:
+        if failures:
+            raise failures.pop()
+        await lives(thing)
+
+    monkeypatch.setattr(Thing, "wait_for_death", fail_once)
+    kept = Kept()
+    async with kept.running():
+        await kept.ready(2)
+        assert kept.started[0].closed
