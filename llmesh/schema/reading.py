@@ -46,17 +46,19 @@ def read_value(value: object, message: Descriptor) -> Message:
         return json_format.ParseDict(value, made, descriptor_pool=message.file.pool)  # pyright: ignore[reportArgumentType, reportUnknownMemberType] any JSON
     except json_format.ParseError as err:
         raise BadJson(" ".join(str(err).split()).rstrip(".")) from err
+    except RecursionError as err:
+        raise BadJson("nested too deep") from err
     # What it lets through where the whole value is of another kind than one of google.protobuf's own.
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as err:
         raise BadJson(f"the value is not a `{message.full_name}`") from err
 
 
 def _once_each(pairs: Pairs) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"`{twice}` is given twice")
+    found: dict[str, object] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"`{name}` is given twice")
+        found[name] = value
     return found
 
 

@@ -5,6 +5,7 @@ import json
 from typing import Any as Untyped
 
 import pytest
+from google.protobuf import struct_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,6 +38,29 @@ BAD = {
 def test_a_text_that_is_no_message_is_told_in_words(text: str, words: str) -> None:
     with pytest.raises(BadJson, match=words):
         read_text(text, shapes()["Scalars"])
+
+
+DEEP = {
+    "lists": ("ListValue", "[" * 900 + "]" * 900),
+    "values": ("Value", "[" * 900 + "]" * 900),
+    "structs": ("Struct", '{"a":' * 900 + "1" + "}" * 900),
+}
+
+
+@pytest.mark.parametrize(("known", "text"), DEEP.values(), ids=DEEP)
+def test_a_text_that_is_nested_too_deep_for_its_type_is_told_in_words(known: str, text: str) -> None:
+    type_ = struct_pb2.DESCRIPTOR.message_types_by_name[known]
+    with pytest.raises(BadJson, match="too deep"):
+        read_text(text, type_)
+    with pytest.raises(BadJson, match="too deep"):
+        read_value(json.loads(text), type_)
+
+
+def test_a_name_that_is_given_twice_is_found_among_very_many() -> None:
+    """In one pass: where each is counted, this takes the better part of an hour."""
+    names = ",".join(f'"a{number}": 1' for number in range(400_000))
+    with pytest.raises(BadJson, match="`a399999` is given twice"):
+        read_text(f'{{{names}, "a399999": 2}}', struct_pb2.Struct.DESCRIPTOR)
 
 
 def test_a_message_is_read() -> None:
