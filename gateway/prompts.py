@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
@@ -30,7 +31,7 @@ MESSAGE_BYTES = 1 << 20
 # Of one tool.
 ENDPOINTS_MAX = 8
 PROMPTS_MAX = 64
-# By all callers together.
+# Of one domain's tools, by all callers together.
 AT_ONCE = 16
 
 
@@ -41,14 +42,18 @@ class Prompts:
         """credentials: how to call over TLS."""
         self._credentials = credentials
         self._answer_within_s = answer_within_s
-        self._turns = asyncio.Semaphore(AT_ONCE)
+        # By domain: one whose tools hang keeps no other from its own.
+        self._turns = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(AT_ONCE))
 
     async def of(self, tool: Tool) -> Sequence[catalog.ToolPrompt]:
         """The tool's prompts in order of their names, then of their digests. Raises Unavailable if nothing answers."""
         asked = list(islice((each for each in tool.endpoints if each in tool.ready), ENDPOINTS_MAX))
-        answers = [each for each in await asyncio.gather(*map(self._ask, asked)) if each is not None]
+        turns = self._turns[tool.domain]
+        heard = await asyncio.gather(*(self._ask(each, turns) for each in asked))
+        answers = [each for each in heard if isinstance(each, pb.ListPromptsResponse)]
         if not answers:
-            raise Unavailable(f"no endpoint of `{tool.service}` says by what prompts it answers: try again later")
+            why = next((each for each in heard if isinstance(each, str)), "none is ready: try again later")
+            raise Unavailable(f"no endpoint of `{tool.service}` says by what prompts it answers: {why}")
         found: dict[tuple[str, str], catalog.ToolPrompt] = {}
         for each in answers:
             for prompt in _shown(each.prompts):
@@ -56,10 +61,10 @@ class Prompts:
                 known.endpoint_count += 1
         return [found[key] for key in sorted(found)]
 
-    async def _ask(self, endpoint: Endpoint) -> pb.ListPromptsResponse | None:
-        """What an endpoint says; None if it says nothing that can be read."""
+    async def _ask(self, endpoint: Endpoint, turns: asyncio.Semaphore) -> pb.ListPromptsResponse | str:
+        """What an endpoint says; in words, why that cannot be read."""
         try:
-            async with self._turns:
+            async with turns:
                 answer = await ask_once(
                     PATH,
                     b"",
@@ -72,9 +77,21 @@ class Prompts:
             return pb.ListPromptsResponse.FromString(answer)
         except grpc.aio.AioRpcError as error:
             # A server without the service answers by none.
-            return pb.ListPromptsResponse() if error.code() is grpc.StatusCode.UNIMPLEMENTED else None
-        except (DecodeError, Unreachable):
-            return None
+            return pb.ListPromptsResponse() if error.code() is grpc.StatusCode.UNIMPLEMENTED else _why(error.code())
+        except DecodeError:
+            return "its answer is no message of the type"
+        except Unreachable as err:
+            return str(err)
+
+
+def _why(code: grpc.StatusCode) -> str:
+    match code:
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return f"its answer has more than {MESSAGE_BYTES} bytes, or it is too busy for one"
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return "it did not answer in time: try again later"
+        case _:
+            return f"it answers {code.name}: try again later"
 
 
 def _shown(prompts: Iterable[pb.Prompt]) -> Iterable[catalog.ToolPrompt]:

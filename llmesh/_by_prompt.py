@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ByPrompt", "PromptServicer"]
+__all__ = ["LISTED_BYTES", "PROMPTS_MAX", "ByPrompt", "PromptServicer"]
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -21,6 +21,9 @@ from llmesh.errors import Denied
 if TYPE_CHECKING:
     from llmesh.prompt import Prompt
 
+# Of one server; what they come to, with their names and methods. The gateway reads no more.
+PROMPTS_MAX = 64
+LISTED_BYTES = 1 << 20
 _GENERATE = "llmesh.api.model.v1.ModelService/GenerateMessage"
 
 
@@ -93,11 +96,16 @@ class PromptServicer(PromptServiceServicer):
     """Shows a server's prompts to the gateway, which knows whom to show them."""
 
     def __init__(self, by_prompt: ByPrompt) -> None:
-        """Of these."""
-        self._by_prompt = by_prompt
+        """Of these. Raises ServeError if they are more than anybody reads."""
+        self._listed = by_prompt.listed()
+        count, size = len(self._listed.prompts), self._listed.ByteSize()
+        if count > PROMPTS_MAX or size > LISTED_BYTES:
+            most = f"a server has at most {PROMPTS_MAX}, of {LISTED_BYTES} bytes in all"
+            message = f"there are {count} prompts, of {size} bytes: {most}"
+            raise ServeError(message)
 
     async def ListPrompts(self, request: pb.ListPromptsRequest, context: object) -> pb.ListPromptsResponse:
         """All of them. Only the gateway may ask; whatever comes through the mesh has a call's id."""
         if current_call().call_id:
             raise Denied("only the gateway reads a tool's prompts from it", reason="NOT_THE_GATEWAY")
-        return self._by_prompt.listed()
+        return self._listed

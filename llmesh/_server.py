@@ -119,8 +119,9 @@ class Server:
         right.
         Raises ServeError.
         """
-        self._by_prompt = ByPrompt(prompts)
-        own = find_services(servicers, by_prompt=self._by_prompt.answering)
+        by_prompt = ByPrompt(prompts)
+        own = find_services(servicers, by_prompt=by_prompt.answering)
+        self._prompts = PromptServicer(by_prompt)
         if V1ALPHA in own:
             own.setdefault(V1, own[V1ALPHA])
         if not own:
@@ -234,7 +235,7 @@ class Server:
         """Reflection and health of what is served, and what the gateway alone asks for, which nobody finds by them."""
         listed = (*self._tools, _HEALTH, V1, V1ALPHA)
         health = HealthServicer(self._tools, self._readiness)
-        asked_by_gateway = CallServicer(self._calls), PromptServicer(self._by_prompt), *self._identity
+        asked_by_gateway = CallServicer(self._calls), self._prompts, *self._identity
         standard = find_services((health, reflect(listed), *asked_by_gateway))
         return {**standard, V1: standard[V1ALPHA]}
 

@@ -33,6 +33,7 @@ from llmesh import (
     Violation,
     testing,
 )
+from llmesh._by_prompt import PROMPTS_MAX
 from llmesh.api.model.v1 import model_pb2 as model
 from llmesh.api.prompts.v1 import prompts_pb2 as prompts
 from llmesh.api.prompts.v1.prompts_pb2_grpc import PromptServiceStub
@@ -165,6 +166,14 @@ def test_a_method_that_streams_ends_the_start(judge: Prompt) -> None:
 
 def test_two_prompts_of_one_name_end_the_start(judge: Prompt) -> None:
     assert start(JudgesServicer, judge, judge) == "there are two prompts `judge`: name their files apart"
+
+
+def test_more_prompts_than_anybody_reads_end_the_start(judge: Prompt, tmp_path: Path) -> None:
+    small = [load(tmp_path, "", pb.Author, f"p{number}") for number in range(PROMPTS_MAX)]
+    large = [load(tmp_path, "x" * 60_000, pb.Author, f"p{number}") for number in range(18)]
+
+    assert start(JudgesServicer, judge, *small).startswith("there are 65 prompts, of ")
+    assert start(JudgesServicer, judge, *large).endswith("a server has at most 64, of 1048576 bytes in all")
 
 
 CUT = FailedPrecondition("cut after 64 tokens", reason="OUTPUT_CUT")

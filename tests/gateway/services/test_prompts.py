@@ -19,7 +19,7 @@ from acme.testing.v1.judges_pb2_grpc import JudgesServicer
 import llmesh
 from gateway import prompts as gateway_prompts
 from gateway.catalog import Endpoint, Report, State, Step, Tool
-from gateway.prompts import ENDPOINTS_MAX, PROMPTS_MAX, Prompts
+from gateway.prompts import AT_ONCE, ENDPOINTS_MAX, PROMPTS_MAX, Prompts
 from gateway.reading.calls import as_sent
 from governance.words import Caller
 from llmesh import Denied, NotFound, Prompt, Unavailable
@@ -220,15 +220,15 @@ async def test_what_acts_on_a_terminal_is_not_shown(folder: Path) -> None:
     assert prompt.digest == hashlib.sha256(nasty.text.encode()).hexdigest()
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [garbage, saying(told.Prompt(name="x", text="y" * gateway_prompts.MESSAGE_BYTES))],
-    ids=["no message", "too large"],
-)
-async def test_an_endpoint_that_says_something_else_is_left_out(folder: Path, answer: Answer) -> None:
+LARGE = saying(told.Prompt(name="x", text="y" * gateway_prompts.MESSAGE_BYTES))
+ELSE = [(garbage, "its answer is no message"), (LARGE, "its answer has more than 1048576 bytes")]
+
+
+@pytest.mark.parametrize(("answer", "why"), ELSE, ids=["no message", "too large"])
+async def test_an_endpoint_that_says_something_else_is_left_out(folder: Path, answer: Answer, why: str) -> None:
     async with anything(folder, answer) as hostile, judges(folder, "a") as good:
         found = await listed(at(hostile, good))
-        with pytest.raises(Unavailable):
+        with pytest.raises(Unavailable, match=why):
             await listed(at(hostile))
 
     assert [each.name for each in found] == ["judge"]
@@ -240,8 +240,41 @@ async def test_an_endpoint_that_never_answers_is_not_waited_for(folder: Path) ->
         return b""
 
     async with anything(folder, never) as hanging:
-        with pytest.raises(Unavailable):
+        with pytest.raises(Unavailable, match="it did not answer in time"):
             await Prompts(answer_within_s=0.2).of(at(hanging))
+
+
+async def test_a_domain_whose_tool_hangs_keeps_no_other_from_its_prompts(folder: Path) -> None:
+    async def never() -> bytes:
+        asked.release()
+        await asyncio.Event().wait()
+        return b""
+
+    asked = asyncio.Semaphore(0)
+    prompts = Prompts(answer_within_s=600)
+    async with anything(folder, never) as hanging, judges(folder, "a") as good, asyncio.TaskGroup() as tasks:
+        waiting = [tasks.create_task(prompts.of(at(hanging))) for _ in range(2 * AT_ONCE)]
+        for _ in range(AT_ONCE):
+            await asked.acquire()
+        found = await asyncio.wait_for(prompts.of(replace(at(good), domain="finance")), 60)
+        for each in waiting:
+            each.cancel()
+
+    assert [each.name for each in found] == ["judge"]
+
+
+async def test_as_much_as_the_sdk_serves_is_shown(folder: Path) -> None:
+    prompts = [Prompt.load(written(folder, f"p{number:02}", 15_900), judges_pb2.JudgeRequest) for number in range(63)]
+    address = f"unix:{folder}/a/t.sock"
+    async with llmesh.Server(JudgesServicer, prompts=[prompt_of(folder), *prompts], address=address, drain_limit_s=0):
+        assert len(await listed(at(address))) == PROMPTS_MAX
+
+
+def written(folder: Path, name: str, length: int) -> Path:
+    """A file of a prompt."""
+    path = folder / f"{name}.jinja"
+    path.write_text("x" * length)
+    return path
 
 
 async def test_no_more_is_shown_than_the_bounds(folder: Path) -> None:
