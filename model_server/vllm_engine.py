@@ -168,8 +168,10 @@ class VllmEngine:
             return await (self._read_prompt(asked) if isinstance(asked, str) else self._read_conversation(asked))
         except VLLMClientError as err:
             field = "prompt" if isinstance(asked, str) else "conversation"
-            too_long = str(getattr(err, "parameter", "")).startswith("input_")
-            raise _wrong(field, str(err), reason="INPUT_TOO_LONG" if too_long else "REFUSED_BY_MODEL") from err
+            if str(getattr(err, "parameter", "")).startswith("input_"):
+                words = f"longer than the {self.context_length - 1} tokens that the model reads at most: shorten it"
+                raise _wrong(field, words, reason="INPUT_TOO_LONG") from err
+            raise _wrong(field, str(err), reason="REFUSED_BY_MODEL") from err
         except RuntimeError as err:
             if not self._died.is_set():
                 raise

@@ -15,7 +15,7 @@ from rich.markup import escape
 from llmesh.problem import Problem
 
 PIPED_WIDTH = 240
-_FILL = re.compile(r" +$", re.MULTILINE)
+_FILL = re.compile(r" +(?=\n)")
 
 
 class Trimmed(io.TextIOBase):
@@ -30,7 +30,7 @@ class Trimmed(io.TextIOBase):
         return self._out.encoding
 
     def write(self, text: str, /) -> int:
-        """Write whole lines."""
+        """Write text. What ends it is no fill: its line may go on."""
         self._out.write(_FILL.sub("", text))
         return len(text)
 

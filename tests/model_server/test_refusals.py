@@ -122,6 +122,14 @@ async def test_what_is_read_when_the_engine_is_gone_may_be_asked_again() -> None
     assert (found.value.reason, bool(found.value.retry_after_s)) == ("ENGINE_DIED", True)
 
 
+async def test_what_is_too_long_is_told_in_words_that_help_its_caller() -> None:
+    refused = ClientError("set truncate_prompt_tokens=-1", parameter="input_text")
+    with pytest.raises(InvalidCall) as found:
+        await VllmEngine(failing(refused)).read("a")
+    assert (found.value.reason, found.value.violations[0].field) == ("INPUT_TOO_LONG", "prompt")
+    assert found.value.message == "`prompt`: longer than the 9 tokens that the model reads at most: shorten it"
+
+
 @pytest.mark.parametrize(
     ("error", "ending", "reason"),
     [
