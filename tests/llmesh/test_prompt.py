@@ -102,6 +102,7 @@ REFUSED = [
     ("a\n\n{% if %}", ":3: Expected an expression"),
     ("{{ text|nothing }}", ":1: `nothing` is none of the filters"),
     ("{% for r in remarks if loop.first %}{% endfor %}", ":1: `loop` is no field of"),
+    ("{% for r in remarks %}{% for q in remarks if loop.first %}{% endfor %}{% endfor %}", ":1: `loop` is no field of"),
     ("{% for self in remarks %}{% endfor %}", ":1: a loop over `remarks` gives one name"),
     ("{% if text > 3 %}{% endif %}", ":1: `text` cannot be compared so with `3`"),
     ("{% if text in author %}{% endif %}", ":1: `text` cannot be compared so with `author`"),
