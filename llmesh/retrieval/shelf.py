@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -28,6 +29,8 @@ _LABEL, _DRAFT, _VECTORS, _GRAPH = "index", "draft", ".vectors", ".graph"
 # The names of what is made here: nothing else in the folder is touched.
 _OURS = (_LABEL, _DRAFT, f"*{_VECTORS}", f"*{_GRAPH}")
 _DIGEST_BYTES = 64
+# For others to be done, and between two looks: one that hangs must keep nobody from going on, or from ending.
+_WAIT_S, _LOOK_S = 5.0, 0.01
 # What this is written as, and which library alone reads it.
 _FORM = f"2, hnswlib {version('hnswlib')}"
 
@@ -59,7 +62,10 @@ class Shelf:
         self._label = folder / _LABEL
 
     def save(self, index: Nearest) -> None:
-        """Put it in place of whatever is there, which stays whole until then. Raises OSError, RuntimeError."""
+        """Put it in place of whatever is there, which stays whole until then.
+
+        Raises OSError, as where others hold the folder for long, and RuntimeError.
+        """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._locked(fcntl.LOCK_EX):
             for in_the_way in (path for ours in _OURS for path in self._folder.glob(ours) if path.is_dir()):
@@ -75,7 +81,7 @@ class Shelf:
                         old.unlink(missing_ok=True)
 
     def load(self) -> Nearest | None:
-        """What was saved last; None if nothing was, or if it is not whole: it can be made again."""
+        """What was saved last; None if nothing was, or if it cannot be had whole: it can be made again."""
         try:
             with self._locked(fcntl.LOCK_SH):
                 label = _read(self._label.read_bytes())
@@ -90,10 +96,10 @@ class Shelf:
 
     @contextmanager
     def _locked(self, how: int) -> Generator[None]:
-        """how: LOCK_EX for who writes, LOCK_SH for who reads; until others are done, this waits. Raises OSError."""
+        """how: LOCK_EX for who writes, LOCK_SH for who reads. Waits for others, not for ever. Raises OSError."""
         folder = os.open(self._folder, os.O_RDONLY)
         try:
-            fcntl.flock(folder, how)
+            _wait_for(folder, how)
             yield
         finally:
             os.close(folder)
@@ -113,6 +119,18 @@ class Shelf:
         if _digest(path) != digest:
             raise ValueError(f"not the {kind.lstrip('.')} that was saved")
         return path
+
+
+def _wait_for(folder: int, how: int) -> None:
+    until_s = time.monotonic() + _WAIT_S
+    while True:
+        try:
+            return fcntl.flock(folder, how | fcntl.LOCK_NB)
+        except BlockingIOError as err:
+            if time.monotonic() >= until_s:
+                message = f"another process has had the lock of this folder for {_WAIT_S:g} s: does it hang?"
+                raise TimeoutError(message) from err
+        time.sleep(_LOOK_S)
 
 
 def _write(vectors: Vector, path: str) -> None:

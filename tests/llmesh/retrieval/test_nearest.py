@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import subprocess
 import sys
 import threading
@@ -163,6 +165,23 @@ def test_those_who_save_and_read_at_once_do_each_other_no_harm(tmp_path: Path) -
 
     assert found
     assert all(found)
+
+
+def test_who_hangs_with_the_lock_keeps_nobody_waiting_for_ever(
+    tmp_path: Path, index: Nearest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmesh.retrieval.shelf._WAIT_S", 0.1)
+    shelf = Shelf(tmp_path)
+    shelf.save(index)
+    hangs = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(hangs, fcntl.LOCK_EX)
+        assert shelf.load() is None
+        with pytest.raises(TimeoutError, match="does it hang"):
+            shelf.save(index)
+    finally:
+        os.close(hangs)
+    assert shelf.load() is not None
 
 
 def test_an_index_of_another_librarys_is_as_none(
