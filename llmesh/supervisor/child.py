@@ -65,6 +65,8 @@ class Child:
         self._changed = changed
         self._backoff = backoff
         self._stopping = asyncio.Event()
+        # Set to end a pause: by a stop, and by who restarts what does not run.
+        self._hurried = asyncio.Event()
         self._ended = asyncio.Event()
         # Every process that runs; of those, the one that does the program's work.
         self._lives: set[Life] = set()
@@ -90,14 +92,17 @@ class Child:
                 pause_s = self._backoff.next(pause_s, lived_s=time.monotonic() - began)
                 self._become(Condition.BACKING_OFF, last_exit=exit_text, restarts=self.state.restarts + 1)
                 self._say(f"{exit_text}; starting again in {pause_s:g} s")
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopping.wait(), pause_s)
+                self._hurried.clear()
+                if not self._stopping.is_set():
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._hurried.wait(), pause_s)
         self._become(Condition.STOPPED)
         self._ended.set()
 
     async def stop(self) -> None:
         """End the program: asked first, killed after its grace. Returns when it is gone."""
         self._stopping.set()
+        self._hurried.set()
         self._signal(signal.SIGTERM)
         try:
             await asyncio.wait_for(self._ended.wait(), self.program.grace_s)
@@ -109,6 +114,7 @@ class Child:
     def kill(self) -> None:
         """End the program at once."""
         self._stopping.set()
+        self._hurried.set()
         self._signal(signal.SIGKILL)
 
     async def succeed(self, *, within_s: float) -> None:
@@ -175,7 +181,10 @@ class Child:
         old, ask, name = self._current, self.program.probe, self.program.name
         if old is None or self._stopping.is_set() or ask is None:
             why = "has nothing to show when it is ready" if old else f"does not run: {self.state.last_exit}"
-            raise Problem(f"{name} {why}", "see how it is: llmesh status")
+            # Whoever restarts it may have mended what ended it.
+            self._hurried.set()
+            again = "" if old else "it is started at once; "
+            raise Problem(f"{name} {why}", f"{again}see how it is: llmesh status")
         if old.spoiled:
             raise Problem(f"{name} is already to be replaced: {self.state.last_exit}", "see how it is: llmesh status")
         if self.needed and (missing := await self.needed.lacks()):

@@ -41,6 +41,7 @@ def start(
             mesh_file=mesh_file,
             sink=sink,
             logs=intended.mesh.logs,
+            replan=lambda: plan.read(home, mesh_file).programs,
         )
         _run(supervisor, home, mesh_file, beside)
 

@@ -143,10 +143,13 @@ class Supervisor:
         sink: Sink,
         logs: LogSettings = LogSettings(),  # noqa: B008 it is frozen
         backoff: Backoff | None = None,
+        replan: Callable[[], Sequence[Program]] = tuple,
     ) -> None:
+        """replan: gives the programs as they are to run from now on; asked at restarts. May raise Problem."""
         self._home = home
         self._address = address
         self._mesh_file = mesh_file
+        self._replan = replan
         self._since = time.time()
         self._stop = asyncio.Event()
         self._unwritten = asyncio.Event()
@@ -207,8 +210,13 @@ class Supervisor:
         known = {child.program.name: child for child in self._children}
         for name in names:
             if name not in known:
-                raise Problem(f"nothing that runs here is called `{name}`", f"there are: {', '.join(known)}")
+                step = f"there are: {', '.join(known)}; what is new since the mesh was started runs once it is anew"
+                raise Problem(f"nothing that runs here is called `{name}`", step)
         waiting = list(names or known)
+        for program in await asyncio.to_thread(self._replan):
+            # What has to be prepared reads for itself what has changed.
+            if program.name in waiting and not program.prepare:
+                known[program.name].program = program
         while waiting:
             name = waiting.pop(0)
             try:

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from llmesh.home import Home
+from llmesh.supervisor.child import Backoff
 from llmesh.supervisor.control import Restarted
 from llmesh.supervisor.program import Program
 from llmesh.supervisor.state import ChildState, Condition, read_state
@@ -63,10 +64,24 @@ def program(home: Home, probe: Told | None, code: str = SLEEPER, *, name: str = 
 
 
 @asynccontextmanager
-async def running(home: Home, *programs: Program, said: list[str] | None = None) -> AsyncGenerator[Supervisor]:
+async def running(
+    home: Home,
+    *programs: Program,
+    said: list[str] | None = None,
+    backoff: Backoff | None = None,
+    replan: Callable[[], Sequence[Program]] = tuple,
+) -> AsyncGenerator[Supervisor]:
     """Programs below a supervisor, once all of them run."""
     lines = [] if said is None else said
-    boss = Supervisor(home, programs, address="", mesh_file=home.path, sink=lambda _name, line: lines.append(line))
+    boss = Supervisor(
+        home,
+        programs,
+        address="",
+        mesh_file=home.path,
+        sink=lambda _name, line: lines.append(line),
+        backoff=backoff,
+        replan=replan,
+    )
     async with asyncio.TaskGroup() as group:
         group.create_task(boss.run())
         try:

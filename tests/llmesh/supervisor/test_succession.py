@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
 
 from llmesh.home import SUCCEEDS, Home
 from llmesh.problem import Problem
+from llmesh.supervisor.child import Backoff
 from llmesh.supervisor.control import Restarted, ask_restart
 from llmesh.supervisor.processes import marked
 from llmesh.supervisor.program import Program
@@ -63,6 +64,41 @@ async def test_a_new_process_that_does_not_become_ready_is_ended_and_the_old_one
         assert "logs/one.log" in restarted.step
         assert (child(home).pid, before.process.alive()) == (before.pid, True)
         assert [each.pid for each in marked(f"{MARK}={home.path}")] == [before.pid]
+
+
+async def test_a_restart_takes_up_what_the_mesh_file_says_by_now(home: Home) -> None:
+    said, planned = list[str](), [program(home, Told())]
+    async with running(home, *planned, program(home, Told(), name="two"), said=said, replan=lambda: planned) as boss:
+        planned[:] = [program(home, Told(), f"print('as it is planned now', flush=True); {SLEEPER}")]
+        assert await told(boss, "two") == [Restarted("two")]
+        assert said == []
+        assert await told(boss, "one") == [Restarted("one")]
+        await eventually(lambda: says(said, "as it is planned now"))
+
+
+async def test_a_restart_of_what_a_mesh_file_that_cannot_be_read_names_changes_nothing(home: Home) -> None:
+    def replan() -> Sequence[Program]:
+        raise Problem("mesh.yaml:3: no such key", "mend it")
+
+    async with running(home, program(home, Told()), replan=replan) as boss:
+        before = child(home)
+        with pytest.raises(Problem, match="no such key"):
+            await told(boss)
+        assert child(home).pid == before.pid
+
+
+async def test_a_restart_of_what_does_not_run_ends_the_pause_before_its_next_start(home: Home) -> None:
+    async with running(home, program(home, Told()), backoff=Backoff(first_s=3600, most_s=3600)) as boss:
+        os.kill(child(home).pid, signal.SIGKILL)
+
+        async def pauses() -> None:
+            assert child(home).state is Condition.BACKING_OFF
+
+        await eventually(pauses)
+        [restarted] = await told(boss)
+        assert restarted.problem == "one does not run: ended by SIGKILL"
+        assert restarted.step == "it is started at once; see how it is: llmesh status"
+        await eventually(lambda: runs(home))
 
 
 async def test_a_new_process_that_ends_is_told_of_at_once(home: Home) -> None:
