@@ -66,6 +66,8 @@ class Prompt:
         path = Path(path)
         content = _content(path)
         text = content.decode()
+        if not text.strip():
+            raise PromptError(f"{path}: it says nothing")
         described = cast("Descriptor", message.DESCRIPTOR)
         try:
             tree = _environment().parse(text)
@@ -86,7 +88,7 @@ class Prompt:
         """The prompt for a request.
 
         Raises InvalidCall if the request makes it longer than 262,144
-        characters, or TypeError if it is of another type.
+        characters, or empty, or TypeError if it is of another type.
         """
         if request.DESCRIPTOR is not self.message:
             raise TypeError(f"`{self.name}` is rendered from `{self.message.full_name}`, and this is another message")
@@ -100,7 +102,10 @@ class Prompt:
             if left < 0:
                 raise views.too_long(f"the prompt comes to more than {views.LENGTH_MAX} characters")
             whole.append(piece)
-        return "".join(whole)
+        text = "".join(whole)
+        if not text.strip():
+            raise InvalidCall(f"the prompt `{self.name}` says nothing for this request", reason="PROMPT_EMPTY")
+        return text
 
     async def ask(self, request: Message, response_type: type[R]) -> Written[R]:
         """What a model on the mesh answers to the prompt for a request, as a message of the type.

@@ -37,7 +37,8 @@ class Learner:
     async def vectors(self) -> Vectors:
         """Those that there are; a new object once there are more. Read from the disk at first."""
         if self._vectors is None:
-            self._loading = self._loading or asyncio.create_task(self._load())
+            if self._loading is None or self._loading.done():
+                self._loading = asyncio.create_task(self._load())
             # Once for all who wait, and to its end though they don't: a thread cannot be stopped.
             await asyncio.shield(self._loading)
         return cast("Vectors", self._vectors)

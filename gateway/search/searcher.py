@@ -120,7 +120,7 @@ class Searcher:
         if reason := why_not(self._catalog().tools.get(MODELS)):
             raise NotEmbeddedError(reason)
         if self._clock.monotonic_s() < self._rests_until_s:
-            raise NotEmbeddedError("the model server failed a moment ago")
+            raise NotEmbeddedError("the model server did not answer a moment ago")
         try:
             made = await embed(query)
         except NotEmbeddedError as err:

@@ -35,6 +35,7 @@ STEPS = {
     "BETWEEN_TOOLS": "tell the owner of the tool that made the call: llmesh tools show TOOL says who that is",
     "BLOCKED": "see who stopped it, and until when: llmesh blocks",
     "NOT_BELIEVED": "name the file of the authority that vouches for it: LLMESH_AUTHORITY=FILE",
+    "MODEL_NOT_READY": "see whether it is: llmesh call llmesh.api.model.v1.ModelService/ListModels '{}'",
     "UNREACHABLE": "start a mesh here (llmesh up), or say where it is (--address; https:// where it speaks TLS)",
     "UNAVAILABLE": "see what runs: llmesh status",
     "NO_TOOL": "see what there is: llmesh tools list",
@@ -93,6 +94,7 @@ def failure_of(err: Exception) -> dict[str, object]:
         "rule": call.metadata.get("rule", "") if call else "",
         "violations": [asdict(found) for found in violations_of(call)],
         "call_id": call.call_id if call else "",
+        "retry_after_s": retry_after_s(call),
         "next": _step(call) if call else problem.step,
     }
 
@@ -100,6 +102,11 @@ def failure_of(err: Exception) -> dict[str, object]:
 def violations_of(error: MeshError | None) -> Sequence[Violation]:
     """The fields that broke their contract."""
     return getattr(error, "violations", ())
+
+
+def retry_after_s(error: MeshError | None) -> float | None:
+    """How long to wait before the call is made again; None if nothing was said of it."""
+    return getattr(error, "retry_after_s", None)
 
 
 def _of_call(error: MeshError) -> Problem:
@@ -121,6 +128,8 @@ def _of_call(error: MeshError) -> Problem:
         facts.append(f"rule {rule}")
     if error.call_id:
         facts.append(f"call {error.call_id}")
+    if delay_s := retry_after_s(error):
+        facts.append(f"try again in {delay_s:g} s")
     fields = [
         f"{found.field}: {found.description}"
         for found in violations_of(error)
@@ -135,8 +144,8 @@ def _step(error: MeshError) -> str:
         return STEPS["NOT_BELIEVED"]
     if error.message.startswith(UNREACHABLE):
         return STEPS["UNREACHABLE"]
-    if error.reason == "BLOCKED":
-        return STEPS["BLOCKED"]
+    if error.reason in STEPS:
+        return STEPS[error.reason]
     if error.reason in BETWEEN_TOOLS:
         return STEPS["BETWEEN_TOOLS"]
     # What a tool doesn't find is its own; the list of tools helps only with a tool that isn't there.

@@ -15,7 +15,8 @@ from rich.markup import escape
 from llmesh.problem import Problem
 
 PIPED_WIDTH = 240
-_FILL = re.compile(r" +(?=\n)")
+# From the first of them alone: else it takes as many steps as the square of a line of spaces.
+_FILL = re.compile(r"(?<! ) +(?=\n)")
 
 
 class Trimmed(io.TextIOBase):

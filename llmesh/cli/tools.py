@@ -195,13 +195,19 @@ def may(
 async def _with_forms(channel: grpc.aio.Channel, service: str) -> tuple[pb.Tool, Mapping[str, str]]:
     """A tool; and of its methods that have no example, requests to be filled in, by their names."""
     from llmesh import catalog
+    from llmesh.dynamic import UnknownMethod
+    from llmesh.errors import MeshError
 
     tool = await catalog.get_tool(channel, service=service)
     bare = [method.name for method in tool.methods if not method.examples]
     if not bare:
         return tool, {}
-    contract = await catalog.get_contract(channel, service=service)
-    return tool, {name: json_text.dumps(contract.method(service, name).form()) for name in bare}
+    try:
+        contract = await catalog.get_contract(channel, service=service)
+        return tool, {name: json_text.dumps(contract.method(service, name).form()) for name in bare}
+    except (MeshError, UnknownMethod):
+        # The sheet is what was asked for.
+        return tool, {}
 
 
 def _is_meant(endpoint: pb.Endpoint, wanted: str) -> bool:

@@ -106,7 +106,7 @@ class Meanings(AbstractAsyncContextManager["Meanings"]):
         if index is None:
             return Asked(words_alone=self._why)
         if self._now() < self._rests_until_s:
-            return Asked(words_alone="the model server failed a moment ago")
+            return Asked(words_alone="the model server did not answer a moment ago")
         try:
             made = await embed_query(query)
         except NotEmbeddedError as err:

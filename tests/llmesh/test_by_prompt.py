@@ -169,7 +169,7 @@ def test_two_prompts_of_one_name_end_the_start(judge: Prompt) -> None:
 
 
 def test_more_prompts_than_anybody_reads_end_the_start(judge: Prompt, tmp_path: Path) -> None:
-    small = [load(tmp_path, "", pb.Author, f"p{number}") for number in range(PROMPTS_MAX)]
+    small = [load(tmp_path, "x", pb.Author, f"p{number}") for number in range(PROMPTS_MAX)]
     large = [load(tmp_path, "x" * 60_000, pb.Author, f"p{number}") for number in range(18)]
 
     assert start(JudgesServicer, judge, *small).startswith("there are 65 prompts, of ")

@@ -166,6 +166,17 @@ def test_a_file_that_is_no_prompt_is_refused(tmp_path: Path, content: bytes, nam
         Prompt.load(path, pb.JudgeRequest)
 
 
+def test_a_prompt_that_says_nothing_is_refused_and_one_that_says_nothing_of_a_request_is_told_so(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(PromptError, match=r"judge\.jinja: it says nothing"):
+        load(tmp_path, " \n")
+    prompt = load(tmp_path, "{% for r in remarks %}{{ r.text }}{% endfor %}\n")
+    with pytest.raises(InvalidCall, match="`judge` says nothing for this request") as told:
+        prompt.render(pb.JudgeRequest(text="x"))
+    assert told.value.reason == "PROMPT_EMPTY"
+
+
 def test_a_prompt_that_is_not_there_is_told_of(tmp_path: Path) -> None:
     with pytest.raises(PromptError, match=r"judge\.jinja: No such file"):
         Prompt.load(tmp_path / "judge.jinja", pb.JudgeRequest)

@@ -152,7 +152,7 @@ async def test_model_server_that_failed_is_left_alone_for_a_while(tmp_path: Path
         assert (await mesh.search("grievance")).words_alone == "it is away"
         mesh.models.refusal = None
         mesh.clock.stand_still(REST_S - 1)
-        assert (await mesh.search("grievance")).words_alone == "the model server failed a moment ago"
+        assert (await mesh.search("grievance")).words_alone == "the model server did not answer a moment ago"
         mesh.clock.stand_still(1)
         assert (await mesh.search("grievance")).hits[0][0] == TICKET_TOOL
 

@@ -52,7 +52,7 @@ TOOLS = [
         endpoint_count=2,
         ready_count=1,
     ),
-    pb.Tool(service=ESCAPE, domain="escape"),
+    pb.Tool(service=ESCAPE, domain="escape", methods=[pb.Method(name="Out")]),
     pb.Tool(service="llmesh.api.catalog.v1.CatalogService", domain="platform"),
 ]
 REFUSED = pb.Endpoint(

@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from llmesh import Unavailable
+from llmesh.cli.edge import failure_of, problem_of
 from tests.llmesh.cli.command import Command
 
 ECHO = "acme.testing.v1.Echo"
@@ -120,9 +122,18 @@ def test_programs_get_a_failure_as_json(signed_in: Command) -> None:
             "rule": "mesh/destructive",
             "violations": [],
             "call_id": "call-7",
+            "retry_after_s": None,
             "next": "see who you are: llmesh login; be somebody else: --as NAME",
         }
     }
+
+
+def test_people_and_programs_are_told_how_long_to_wait_and_what_to_look_at() -> None:
+    starts = Unavailable("it starts", retry_after_s=2.5, reason="MODEL_NOT_READY")
+    told = problem_of(starts)
+    assert told.message == "it starts (UNAVAILABLE, MODEL_NOT_READY, try again in 2.5 s)"
+    assert "ListModels" in told.step
+    assert failure_of(starts)["retry_after_s"] == 2.5
 
 
 def test_programs_get_every_field_that_breaks_the_contract(signed_in: Command) -> None:
@@ -134,7 +145,7 @@ def test_programs_get_every_field_that_breaks_the_contract(signed_in: Command) -
 
 def test_programs_get_what_is_wrong_here_in_the_same_shape(signed_in: Command) -> None:
     failure = json.loads(signed_in("call", "nope", "--json").err)["error"]
-    assert list(failure) == ["code", "reason", "message", "rule", "violations", "call_id", "next"]
+    assert list(failure) == ["code", "reason", "message", "rule", "violations", "call_id", "retry_after_s", "next"]
     assert (failure["code"], failure["next"]) == ("", "see what there is: llmesh tools list")
 
 

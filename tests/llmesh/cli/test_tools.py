@@ -14,6 +14,7 @@ from llmesh.api.catalog.v1 import catalog_pb2 as pb
 from llmesh.cli import show
 from llmesh.home import Home
 from tests.llmesh.cli.command import Command
+from tests.llmesh.cli.stand_in import ESCAPE
 
 
 def test_every_page_is_listed(signed_in: Command) -> None:
@@ -48,6 +49,11 @@ def test_a_method_without_an_example_is_shown_with_a_call_to_fill_in(signed_in: 
     told = signed_in("tools", "show", "acme.testing.v1.Echo").out
     assert "To fill in:\n    llmesh call acme.testing.v1.Echo/ServerStream '{\"" in told
     assert "To fill in:\n    llmesh call acme.testing.v1.Echo/Erase '{}'\n" in told
+
+
+def test_a_tool_whose_contract_cannot_be_had_is_shown_all_the_same(signed_in: Command) -> None:
+    answer = signed_in("tools", "show", ESCAPE)
+    assert (answer.code, answer.out.splitlines()[0].split()[0]) == (0, ESCAPE)
 
 
 @pytest.mark.parametrize(

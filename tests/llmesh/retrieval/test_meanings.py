@@ -153,7 +153,7 @@ async def test_a_model_server_that_goes_is_left_alone_for_a_while_and_asked_agai
         mesh.models.refusal = llmesh.Unavailable("it starts")
         assert (await mesh.ask(meanings, "hound")).words_alone == "the model server did not take the query: it starts"
         mesh.models.refusal = None
-        assert (await mesh.ask(meanings, "hound")).words_alone == "the model server failed a moment ago"
+        assert (await mesh.ask(meanings, "hound")).words_alone == "the model server did not answer a moment ago"
         mesh.now_s += PAUSE_S
         assert (await mesh.ask(meanings, "hound")).words_alone == ""
 
@@ -175,7 +175,7 @@ async def test_a_model_server_that_hangs_holds_a_search_for_half_a_second_and_no
         mesh.models.goes_on.clear()
         asked = await asyncio.wait_for(mesh.ask(meanings, "hound"), 60)
         assert asked.meaning is None
-        assert (await mesh.ask(meanings, "hound")).words_alone == "the model server failed a moment ago"
+        assert (await mesh.ask(meanings, "hound")).words_alone == "the model server did not answer a moment ago"
 
 
 async def test_learning_leaves_others_most_of_the_model_servers_time(tmp_path: Path) -> None:
