@@ -80,6 +80,8 @@ class Meanings(AbstractAsyncContextManager["Meanings"]):
         self._learnt: Passages | None = None
         # The model that last made a vector.
         self._model = ""
+        # The vectors of a build that broke off, and their model: a disk that fails has none of them.
+        self._made: tuple[str, dict[bytes, Vector]] = "", {}
         self._why = LEARNING
         self._rests_until_s = 0.0
         self._woken = asyncio.Event()
@@ -187,6 +189,7 @@ class Meanings(AbstractAsyncContextManager["Meanings"]):
         began_s, model = self._now(), self._model
         index = await asyncio.to_thread(Nearest.build, model, vectors, goes_on=lambda: not self._stopped.is_set())
         self._index, self._learnt, self._why = index, wanted, LEARNING
+        self._made = "", {}
         await self._kept.put(index)
         log.info("passages' meanings learnt", extra={"texts": len(vectors), "model": model})
         await self._pause(REST * (self._now() - began_s))
@@ -207,7 +210,7 @@ class Meanings(AbstractAsyncContextManager["Meanings"]):
     async def _vectors(self, wanted: Passages) -> dict[bytes, Vector] | None:
         """All that are wanted, by one model; None if meanwhile others are, or another one is there."""
         model = self._model
-        known = await self._kept.vectors(model, wanted.texts.keys())
+        known = await self._known(model, wanted)
         # Those of one length together: a batch takes as long as if all its texts were as long as the longest.
         missing = iter(sorted(wanted.texts.keys() - known.keys(), key=lambda key: (len(wanted.texts[key]), key)))
         while batch := list(islice(missing, BATCH)):
@@ -215,12 +218,23 @@ class Meanings(AbstractAsyncContextManager["Meanings"]):
             made = await self._embed([wanted.texts[key] for key in batch])
             vectors = dict(zip(batch, map(_row, made.vectors), strict=True))
             await self._kept.add(made.model, vectors)
+            known = known if made.model == model else {}
             known |= vectors
+            self._made = made.model, known
             await self._pause(REST * (self._now() - began_s))
             self._model = made.model
             if self._model != model or self._wanted is not wanted:
                 return None
         return known if self._model == model else None
+
+    async def _known(self, model: str, wanted: Passages) -> dict[bytes, Vector]:
+        """Those that are wanted and were made by the model, as memory or else the disk has them."""
+        made_by, made = self._made
+        known = dict(made) if made_by == model else {}
+        if self._index and self._index.model == model:
+            known |= {key: self._index.vectors[row] for key, row in self._index.rows.items()}
+        known = {key: vector for key, vector in known.items() if key in wanted.texts}
+        return known | await self._kept.vectors(model, wanted.texts.keys() - known.keys())
 
 
 def _row(vector: Sequence[float]) -> Vector:

@@ -295,12 +295,53 @@ async def test_what_the_disk_does_not_take_is_used_all_the_same(
     ) == 1
 
 
+async def test_where_the_disk_takes_nothing_only_what_is_new_is_asked_for(tmp_path: Path) -> None:
+    tmp_path.joinpath("meanings").write_text("a file where the folder would be")
+    async with world(tmp_path) as mesh, mesh.meanings() as meanings:
+        await mesh.learnt(meanings)
+        mesh.models.asked.clear()
+        mesh.passages = Passages(["a hound sleeps", *TEXTS[1:]])
+        assert mesh.found(await mesh.learnt(meanings))[0] == "a hound sleeps"
+        assert [text for text in mesh.models.asked if " " in text] == ["a hound sleeps"]
+
+
+async def test_where_the_disk_takes_nothing_a_build_that_broke_off_is_taken_up_where_it_was(tmp_path: Path) -> None:
+    tmp_path.joinpath("meanings").write_text("a file where the folder would be")
+    async with world(tmp_path) as mesh:
+        mesh.passages = Passages([f"dog {number}" for number in range(3 * BATCH)])
+        asked = mesh.models.asked
+
+        def fail_later(_: pb.EmbedResponse) -> None:
+            if len(asked) > BATCH:
+                mesh.models.refusal = llmesh.Unavailable("gone")
+
+        mesh.models.lie = fail_later
+        async with mesh.meanings() as meanings:
+
+            async def gave_up() -> None:
+                assert (await mesh.ask(meanings, "dog")).words_alone == "the passages were not embedded: gone"
+
+            await eventually(gave_up)
+            mesh.models.refusal, mesh.models.lie = None, lambda _: None
+            # Others are wanted by now, too.
+            mesh.passages = Passages([*mesh.passages.texts.values(), "a cat purrs"])
+            await mesh.learnt(meanings)
+        assert sorted(text for text in asked if text != "hound") == sorted(mesh.passages.texts.values())
+
+
 @pytest.mark.parametrize("name", ["index", "vectors", "*.vectors"])
 async def test_what_is_damaged_is_made_again(tmp_path: Path, name: str) -> None:
     async with world(tmp_path) as mesh:
+
+        async def kept() -> Path:
+            paths = [*mesh.folder.glob(name)]
+            assert len(paths) == 1
+            return paths[0]
+
         async with mesh.meanings() as meanings:
             await mesh.learnt(meanings)
-        [path] = mesh.folder.glob(name)
+            # It is used before it is kept.
+            path = await eventually(kept)
         path.write_bytes(b"x" * 5000)
         async with mesh.meanings() as meanings:
             assert mesh.found(await mesh.learnt(meanings))[0] == "a dog barks"
