@@ -73,20 +73,20 @@ class Nearest:
         loaded.load_index(str(graph))
         return cls(model, keys, vectors, loaded)
 
-    def near(self, vector: Vector, count: int) -> tuple[Rows, Vector]:
-        """The rows nearest to a vector, with their cosines; at most count, the nearest first."""
+    def near(self, vector: Vector, count: int) -> Rows:
+        """The rows nearest to a vector; at most count, the nearest first.
+
+        Where all are looked at, equal ones in their order.
+        """
         count = min(count, len(self.vectors))
         try:
             if self.graph:
-                rows, distances = self.graph.knn_query(vector, k=count, num_threads=1)
-                return rows[0].astype(np.intp), 1 - distances[0]
+                rows, _ = self.graph.knn_query(vector, k=count, num_threads=1)
+                return rows[0].astype(np.intp)
         except RuntimeError:
             # So many that are alike are linked to each other alone: from where a walk begins it reaches too few.
             pass
-        cosines = self.vectors @ vector
-        rows = np.argpartition(-cosines, count - 1)[:count]
-        rows = rows[np.argsort(-cosines[rows])]
-        return rows, cosines[rows]
+        return np.argsort(-(self.vectors @ vector), kind="stable")[:count]
 
     def cosines(self, vector: Vector, rows: Rows) -> Vector:
         """The cosine of each of the rows."""

@@ -35,7 +35,9 @@ class Passages:
         self._aligned: tuple[Nearest | None, Rows] = None, np.empty(0, dtype=np.intp)
 
     def best(self, shares: Scores, passing: Flags, asked: Asked, *, limit: int) -> list[tuple[int, float]]:
-        """At most limit places with their scores, above 0 and at most 1; best first, equal ones in their order.
+        """At most limit places with their scores, above 0 and at most 1; best first.
+
+        Equal ones in their order; if more are equal by meaning than are looked at, any of them.
 
         shares: how much of the asked words each passage says, 0 to 1. passing: which may be found.
         """
@@ -58,10 +60,10 @@ class Passages:
     def _near(self, rows: Rows, passing: Flags, meaning: Meaning, count: int) -> Flags:
         """The count nearest that pass, and perhaps others."""
         known = passing & (rows != _UNKNOWN)
-        share = known.sum() / len(rows)
-        if share >= _WIDE:
+        if known.sum() >= _WIDE * len(rows) > 0:
+            share = known.sum() / len(rows)
             # Of so many more, as many should pass; but those that pass may all be farther.
-            found, _ = meaning.index.near(meaning.vector, count if share == 1 else int(_MORE * count / share))
+            found = meaning.index.near(meaning.vector, count if share == 1 else int(_MORE * count / share))
             # One more, which is never among them, for what is not known.
             is_near = np.zeros(len(meaning.index.vectors) + 1, dtype=np.bool_)
             is_near[found] = True

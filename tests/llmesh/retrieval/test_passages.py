@@ -82,6 +82,12 @@ def test_texts_that_are_the_same_are_all_found(index: Nearest, rows: Vector) -> 
     assert [at for at, _ in found] == [1, 4]
 
 
+def test_of_no_passages_none_is_found(index: Nearest, rows: Vector) -> None:
+    # An index of those before them is still there.
+    none = np.ones(0, dtype=np.bool_)
+    assert Passages([]).best(NO_WORDS[:0], none, Asked(Meaning(rows[1], index)), limit=10) == []
+
+
 def test_what_is_not_learnt_is_found_by_its_words(index: Nearest, rows: Vector) -> None:
     passages = Passages([*TEXTS[:3], "not learnt yet"])
     said = np.array([0, 0, 0, 1], dtype=np.float32)
