@@ -256,7 +256,8 @@ def serve(
     """Serve tools until SIGTERM or SIGINT, then drain and return: `llmesh.serve(MyServicer())`.
 
     The arguments are Server's, and what to run beside it: entered before it
-    serves, left once it has stopped. A second signal ends the process at once.
+    serves, left once it has stopped. Entering must be quick: a signal meanwhile
+    is heeded after it. A second signal ends the process at once.
     Exits with a message if the server cannot start.
     """
     configure_logging()
