@@ -12,7 +12,6 @@ from llmesh.api.model.v1 import model_pb2 as pb
 from llmesh.api.model.v1.model_pb2_grpc import ModelServiceStub
 from llmesh.identity import DevCaller
 from tests.e2e.mesh import ECHO, OUTSIDER, READER
-from tests.eventually import eventually
 from tests.llmesh.schema.shapes import files, message, sent
 from tests.model_server.models import AT_ONCE, CALL_S, SERVICE, START_S, WAITING, ModelServer, asked, chat, pieces
 
@@ -42,20 +41,15 @@ async def test_types_that_take_without_end_leave_all_others_served(models: Model
         llmesh.Mesh(models.mesh.address, models.mesh.token(READER)) as mesh,
     ):
         stub, other = ModelServiceStub(direct.channel), ModelServiceStub(mesh.channel)
-        hostile = [asyncio.ensure_future(stub.GenerateMessage(request, timeout=START_S)) for _ in range(SHARE)]
-
-        async def all_are_there() -> llmesh.OverQuota:
-            with pytest.raises(llmesh.OverQuota) as told:
-                await stub.GenerateMessage(ticket, timeout=CALL_S)
-            return told.value
-
-        full = await eventually(all_are_there)
+        calls = [asyncio.ensure_future(stub.GenerateMessage(request, timeout=START_S)) for _ in range(SHARE + 1)]
+        # One too many is told so before any work, and then the others are there.
+        refused_first, hostile = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+        full = refused_first.pop().exception()
+        assert isinstance(full, llmesh.OverQuota)
         assert (full.reason, bool(full.retry_after_s)) == ("QUEUE_FULL", True)
         assert (await other.GenerateMessage(ticket, timeout=CALL_S)).message.value
         assert (await pieces(stub, asked(max_tokens=4)))[-1].finish_reason
         assert await models.health() == health_pb2.HealthCheckResponse.SERVING
-        assert not all(each.done() for each in hostile)
-
         refused = await asyncio.gather(*hostile, return_exceptions=True)
         assert {each.reason for each in refused if isinstance(each, llmesh.InvalidCall)} == {"TOO_COSTLY"}
         assert (await stub.GenerateMessage(ticket, timeout=CALL_S)).message.value
