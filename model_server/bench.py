@@ -15,11 +15,16 @@ from typing import BinaryIO
 from llmesh.errors import MeshError
 from model_server.engine_process import end_with
 
-__all__ = ["CPU_S", "LENGTH"]
+__all__ = ["CPU_S", "LENGTH", "SPENT"]
 
 # What a piece of work may take of a processor, and the process of memory. Whoever takes more is killed.
 CPU_S = 3.0
 MEMORY_BYTES = 2 << 30
+# How a process ends that has no more memory, or no more room for calls in calls.
+NO_ROOM = 3
+# What asyncio tells of processes that ended for what they took: SIGABRT is protobuf's and protovalidate's end where
+# they get no memory.
+SPENT = (-signal.SIGPROF, -signal.SIGABRT, NO_ROOM)
 # Before an answer: of how many bytes it is.
 LENGTH = struct.Struct("<Q")
 
@@ -56,8 +61,7 @@ def _done(work: Callable[..., object], arguments: tuple[object, ...]) -> tuple[b
     except MeshError as err:
         return False, err
     except (MemoryError, RecursionError):
-        # As its signal would have it.
-        os._exit(1)
+        os._exit(NO_ROOM)
     # Whoever asked raises it.
     except Exception:  # noqa: BLE001
         return False, RuntimeError(traceback.format_exc())

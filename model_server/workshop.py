@@ -19,14 +19,15 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TypeVar, TypeVarTuple, cast
 
-from llmesh.errors import OverQuota
-from model_server.bench import CPU_S, LENGTH
+from llmesh.errors import OverQuota, Unavailable
+from model_server.bench import CPU_S, LENGTH, SPENT
 
 __all__ = ["SpentError", "Visit", "Workshop"]
 
 # Processes. A caller has work done by one of them at a time, so that there is another for the others.
 BENCHES = 2
 RETRY_FULL_S = 1.0
+RETRY_ENDED_S = 1.0
 
 T = TypeVar("T")
 Given = TypeVarTuple("Given")
@@ -75,15 +76,17 @@ class Workshop:
     async def run(self, work: Callable[[*Given], T], *given: *Given) -> T:
         """What the work, a function of a module, makes of what is given; in turn, and ended when this is cancelled.
 
-        Raises what it raises, and SpentError if it takes too much.
+        Raises what it raises, SpentError if it takes too much, and Unavailable if its process ends for another cause.
         """
         async with self._turns:
             bench = await self._bench()
             try:
                 is_done, found = await bench.do(work, given)
             except (EOFError, ConnectionError) as err:
-                await bench.end()
-                raise SpentError(f"took more than {CPU_S:.0f} s of a processor, or too much memory") from err
+                if await bench.ended() in SPENT:
+                    raise SpentError(f"took more than {CPU_S:.0f} s of a processor, or too much memory") from err
+                words = "the process that works on types has ended"
+                raise Unavailable(words, retry_after_s=RETRY_ENDED_S, reason="WORK_ENDED") from err
             except BaseException:
                 await bench.end()
                 raise
@@ -138,6 +141,12 @@ class _Bench:
         await asked.drain()
         (size,) = LENGTH.unpack(await answers.readexactly(LENGTH.size))
         return pickle.loads(await answers.readexactly(size))  # noqa: S301 of our own process
+
+    async def ended(self) -> int:
+        """Its exit status, or its signal below zero, once it has closed its pipes."""
+        status = await self._process.wait()
+        await self.end()
+        return status
 
     async def end(self) -> None:
         """Kill it, and see it end."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
 
-from llmesh.errors import InvalidCall, OverQuota, Violation
+from llmesh.errors import InvalidCall, OverQuota, Unavailable, Violation
 from model_server.workshop import BENCHES, SpentError, Workshop
 from tests.e2e.mesh import REPO
 from tests.eventually import eventually
@@ -32,6 +33,11 @@ def without_end() -> None:
 def large() -> None:
     """Take more memory than any process of a workshop may."""
     bytearray(1 << 40)
+
+
+def killed() -> None:
+    """End as whom the kernel kills."""
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def refused() -> None:
@@ -71,6 +77,13 @@ async def test_work_without_end_is_ended_while_other_work_goes_on(workshop: Work
 async def test_work_that_takes_too_much_memory_is_ended(workshop: Workshop) -> None:
     with pytest.raises(SpentError):
         await workshop.run(large)
+    assert await workshop.run(len, "abc") == 3
+
+
+async def test_a_process_that_ends_for_no_fault_of_its_work_is_told_as_away(workshop: Workshop) -> None:
+    with pytest.raises(Unavailable) as told:
+        await workshop.run(killed)
+    assert (told.value.reason, bool(told.value.retry_after_s)) == ("WORK_ENDED", True)
     assert await workshop.run(len, "abc") == 3
 
 
