@@ -62,9 +62,10 @@ def _done(work: Callable[..., object], arguments: tuple[object, ...]) -> tuple[b
         return False, err
     except (MemoryError, RecursionError):
         os._exit(NO_ROOM)
-    # Whoever asked raises it.
-    except Exception:  # noqa: BLE001
-        return False, RuntimeError(traceback.format_exc())
+    # Whoever asked raises it. Its own words may be of what a caller sent, which no log may tell.
+    except Exception as err:  # noqa: BLE001
+        frames = [f"{each.filename}:{each.lineno} in {each.name}" for each in traceback.extract_tb(err.__traceback__)]
+        return False, RuntimeError("\n".join([type(err).__name__, *frames]))
 
 
 if __name__ == "__main__":

@@ -141,14 +141,26 @@ class _Typed:
             raise _wrong(self._field, words, reason="BAD_RULES") from err
 
     def _compile(self) -> None:
-        try:
-            violations(self._validator, message_factory.GetMessageClass(self.descriptor)())
-        except protovalidate.EvaluationError:
-            # Of an empty message that need not mean anything.
-            return
-        except (protovalidate.CompilationError, ValueError) as err:
-            words = f"the rules of `{self.descriptor.full_name}` do not compile: {err}"
-            raise _wrong(self._field, words, reason="BAD_RULES") from err
+        for each in _reachable(self.descriptor):
+            try:
+                violations(self._validator, message_factory.GetMessageClass(each)())
+            except protovalidate.EvaluationError:
+                # Of an empty message that need not mean anything.
+                continue
+            except (protovalidate.CompilationError, ValueError) as err:
+                words = f"the rules of `{self.descriptor.full_name}` do not compile: {err}"
+                raise _wrong(self._field, words, reason="BAD_RULES") from err
+
+
+def _reachable(descriptor: Descriptor) -> Iterable[Descriptor]:
+    """The type and all that its messages may hold. Of a repeated field, protovalidate compiles where there is one."""
+    found, waiting = dict[str, Descriptor](), [descriptor]
+    while waiting:
+        each = waiting.pop()
+        if each.full_name not in found:
+            found[each.full_name] = each
+            waiting.extend(field.message_type for field in each.fields if field.message_type is not None)
+    return [each for each in found.values() if not each.GetOptions().map_entry]
 
 
 @functools.lru_cache(maxsize=KEPT)

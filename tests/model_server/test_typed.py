@@ -219,6 +219,14 @@ BAD_TYPES = {
         'message M { option (buf.validate.message).cel = {id: "x" expression: "this.no +"}; int32 i = 1; }',
         "BAD_RULES",
     ),
+    "no rules of what it repeats": (
+        'message M { repeated I i = 1; } message I { string s = 1 [(buf.validate.field).cel = {expression: "no +"}]; }',
+        "BAD_RULES",
+    ),
+    "rules of another kind of value in a map": (
+        "message I { string s = 1 [(buf.validate.field).int32.gt = 1]; } message M { map<string, I> i = 1; }",
+        "BAD_RULES",
+    ),
 }
 
 
