@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
+import resource
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections import Counter, defaultdict
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar, TypeVarTuple, cast
 
@@ -26,6 +28,8 @@ __all__ = ["SpentError", "Visit", "Workshop"]
 
 # Processes. A caller has work done by one of them at a time, so that there is another for the others.
 BENCHES = 2
+# Of memory that is left in a process after its work. One with more is ended: it would be wanting to the next callers.
+KEPT_BYTES = 512 << 20
 RETRY_FULL_S = 1.0
 RETRY_ENDED_S = 1.0
 
@@ -90,7 +94,10 @@ class Workshop:
             except BaseException:
                 await bench.end()
                 raise
-            self._idle.append(bench)
+            if bench.resident_bytes() > KEPT_BYTES:
+                await bench.end()
+            else:
+                self._idle.append(bench)
         if is_done:
             return cast("T", found)
         raise cast("Exception", found)
@@ -131,6 +138,14 @@ class _Bench:
     @property
     def lives(self) -> bool:
         return self._process.returncode is None
+
+    def resident_bytes(self) -> int:
+        """What it holds of the machine's memory; 0 once it has ended, or where Linux does not tell."""
+        try:
+            pages = Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]
+        except OSError:
+            return 0
+        return int(pages) * resource.getpagesize()
 
     async def do(self, work: object, given: object) -> tuple[bool, object]:
         """Whether it is done, and what it gave or raised. Raises EOFError or ConnectionError if it was ended."""

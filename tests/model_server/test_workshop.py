@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from llmesh.errors import InvalidCall, OverQuota, Unavailable, Violation
-from model_server.workshop import BENCHES, SpentError, Workshop
+from model_server.workshop import BENCHES, KEPT_BYTES, SpentError, Workshop
 from tests.e2e.mesh import REPO
 from tests.eventually import eventually
 from tests.model_server.models import alive, processes_below
@@ -33,6 +33,15 @@ def without_end() -> None:
 def large() -> None:
     """Take more memory than any process of a workshop may."""
     bytearray(1 << 40)
+
+
+kept = list[bytes]()
+
+
+def keeping(size: int) -> int:
+    """Leave so many bytes in the process, whose id it is."""
+    kept.append(b"a" * size)
+    return os.getpid()
 
 
 def killed() -> None:
@@ -78,6 +87,14 @@ async def test_work_without_end_is_ended_while_other_work_goes_on(workshop: Work
 async def test_work_that_takes_too_much_memory_is_ended(workshop: Workshop) -> None:
     with pytest.raises(SpentError):
         await workshop.run(large)
+    assert await workshop.run(len, "abc") == 3
+
+
+async def test_a_process_is_ended_once_much_is_left_in_it(workshop: Workshop) -> None:
+    little = await workshop.run(keeping, 1)
+    much = await workshop.run(keeping, KEPT_BYTES)
+    assert little == much
+    assert alive([much]) == []
     assert await workshop.run(len, "abc") == 3
 
 
