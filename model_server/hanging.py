@@ -73,11 +73,12 @@ def _used(pids: Iterable[int]) -> int:
 def _tree(pid: int) -> Iterator[int]:
     """The process and all below it."""
     yield pid
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        # A thread that ends meanwhile has none.
-        with suppress(OSError):
-            for child in path.read_text().split():
-                yield from _tree(int(child))
+    # A process, or a thread, that ends meanwhile has none.
+    with suppress(OSError):
+        for path in Path(f"/proc/{pid}/task").glob("*/children"):
+            with suppress(OSError):
+                for child in path.read_text().split():
+                    yield from _tree(int(child))
 
 
 def _stat(path: Path) -> list[str]:
