@@ -37,7 +37,7 @@ async def test_restarts_are_asked_for_by_name_over_the_socket(home: Home) -> Non
         assert refused.problem == "two has nothing to show when it is ready"
         with pytest.raises(Problem, match="nothing that runs here is called `three`") as unknown:
             await asyncio.to_thread(lambda: list(ask_restart(home, ["three"])))
-        assert unknown.value.step == "there are: one, two"
+        assert unknown.value.step == "there are: one, two; what is new since the mesh was started runs once it is anew"
     with pytest.raises(Problem, match="no mesh is up here"):
         list(ask_restart(home, []))
 
