@@ -184,8 +184,8 @@ async def test_a_callers_work_without_end_leaves_a_process_to_the_others() -> No
 
 
 def children() -> list[int]:
-    """Those of this process that do a workshop's work."""
-    return [pid for pid in processes_below(os.getpid()) if "model_server.bench" in title(pid)]
+    """Those that do work for this process, and not for a model server below it."""
+    return [pid for pid in processes_below(os.getpid()) if f"model_server.bench\0{os.getpid()}\0" in title(pid)]
 
 
 def title(pid: int) -> str:
