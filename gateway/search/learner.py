@@ -6,10 +6,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from gateway.search.embedding import BATCH
 from llmesh.embedding import Embedded, NotEmbeddedError
+from llmesh.errand import Errand
 
 # It brings numpy, which a gateway need not wait for at its start.
 if TYPE_CHECKING:
@@ -31,22 +32,19 @@ class Learner:
         """embed: gives the vectors of at most BATCH texts, or raises NotEmbeddedError. path: where they are kept."""
         self._embed = embed
         self._path = path
-        self._loading: asyncio.Task[None] | None = None
+        self._loading = Errand(self._load)
         self._vectors: Vectors | None = None
 
     async def vectors(self) -> Vectors:
         """Those that there are; a new object once there are more. Read from the disk at first."""
-        if self._vectors is None:
-            if self._loading is None or self._loading.done():
-                self._loading = asyncio.create_task(self._load())
-            # Once for all who wait, and to its end though they don't: a thread cannot be stopped.
-            await asyncio.shield(self._loading)
-        return cast("Vectors", self._vectors)
+        return self._vectors or await self._loading.result()
 
-    async def _load(self) -> None:
+    async def _load(self) -> Vectors:
         from gateway.search.vectors import load
 
-        self._vectors = await asyncio.to_thread(load, self._path)
+        # Whoever asked while another loaded them has those.
+        self._vectors = self._vectors or await asyncio.to_thread(load, self._path)
+        return self._vectors
 
     async def learn(self, entries: Iterable[Entry], *, again: str = "") -> None:
         """Make the vectors that are missing, and keep all of them. Raises NotEmbeddedError; what was made is kept.

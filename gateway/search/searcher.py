@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from gateway.catalog import Catalog, Tool
 from gateway.clock import Clock
@@ -20,6 +20,7 @@ from gateway.search.learner import Learner
 from gateway.search.texts import meanings_of, words_of
 from governance.words import Caller
 from llmesh.embedding import MODELS, Embedded, NotEmbeddedError
+from llmesh.errand import Errand
 
 # These bring numpy, which a gateway need not wait for at its start.
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Searcher:
         self._clock = clock
         self._unsearched = unsearched
         self._shelf: _Shelf | None = None
-        self._making: asyncio.Task[None] | None = None
+        self._making = Errand(self._make)
         self._seen: dict[Caller, tuple[int, object, Flags]] = {}
         self._rests_until_s = 0.0
         # Wakes `run`. again: the model that has taken another's place.
@@ -163,28 +164,21 @@ class Searcher:
         return True
 
     async def _fresh(self) -> _Shelf:
-        """The shelf of the newest catalog, with the vectors that there are.
+        """The shelf of the newest catalog, with the vectors that there are."""
+        shelf, wanted, vectors = self._shelf, self._catalog(), await self._known()
+        if shelf and shelf.catalog.version >= wanted.version and shelf.index.vectors is vectors:
+            return shelf
+        return await self._making.result()
 
-        One is made at a time, for all who wait, and to its end though they don't: a thread cannot be stopped.
-        """
-        wanted, vectors = self._catalog(), await self._known()
-        # One that is being made may be of what was before.
-        for _ in range(2):
-            shelf = self._shelf
-            if shelf and shelf.catalog.version >= wanted.version and shelf.index.vectors is vectors:
-                break
-            if self._making is None or self._making.done():
-                self._making = asyncio.create_task(self._make())
-            await asyncio.shield(self._making)
-        return cast("_Shelf", self._shelf)
-
-    async def _make(self) -> None:
-        catalog, vectors, before = self._catalog(), await self._known(), self._shelf
-        if before is None or catalog.version > before.catalog.version:
+    async def _make(self) -> _Shelf:
+        catalog, vectors, shelf = self._catalog(), await self._known(), self._shelf
+        if shelf is None or catalog.version > shelf.catalog.version:
             # A tool takes up to a millisecond.
-            self._shelf = await asyncio.to_thread(_read, before, catalog, self._unsearched, vectors)
-        elif before.index.vectors is not vectors:
-            self._shelf = replace(before, index=await asyncio.to_thread(before.index.with_, vectors))
+            shelf = await asyncio.to_thread(_read, shelf, catalog, self._unsearched, vectors)
+        elif shelf.index.vectors is not vectors:
+            shelf = replace(shelf, index=await asyncio.to_thread(shelf.index.with_, vectors))
+        self._shelf = shelf
+        return shelf
 
     async def _known(self) -> Vectors:
         """The vectors to search with; none where the mesh has no model server, and they are of no use."""

@@ -304,21 +304,6 @@ def making(monkeypatch: pytest.MonkeyPatch) -> Making:
     return slow
 
 
-async def test_searches_that_are_given_up_have_one_index_made(tmp_path: Path, making: Making) -> None:
-    async with world(tmp_path) as mesh:
-        await mesh.post(*small_mesh(), models=False)
-        for _ in range(5):
-            search = asyncio.create_task(mesh.search("tickets"))
-            await eventually(making.begun)
-            await asyncio.sleep(0)
-            search.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await search
-        making.go.set()
-        assert (await mesh.search("tickets")).hits
-        assert making.count == 1
-
-
 async def test_searches_of_a_newer_catalog_than_an_index_is_made_of_wait_for_their_own(
     tmp_path: Path, making: Making
 ) -> None:

@@ -12,11 +12,11 @@ import pytest
 
 import llmesh
 from llmesh.api.model.v1 import model_pb2 as pb
-from llmesh.retrieval import Passages
+from llmesh.retrieval import Meanings, Passages
 from llmesh.retrieval.meanings import BATCH, LEARNING, PARTLY, PAUSE_S, REST, UNLEARNT
 from llmesh.retrieval.nearest import Nearest, StoppedError, Vector
 from tests.eventually import eventually
-from tests.llmesh.retrieval.world import TEXTS, world
+from tests.llmesh.retrieval.world import TEXTS, World, world
 
 LIES: dict[str, Callable[[pb.EmbedResponse], None]] = {
     "no number": lambda response: response.vectors[0].values.__setitem__(0, math.nan),
@@ -76,26 +76,29 @@ async def test_a_change_asks_for_what_is_new_alone_and_forgets_what_is_gone(tmp_
         assert [text for text in mesh.models.asked if " " in text] == ["a hound sleeps"]
 
 
+async def break_off(mesh: World, meanings: Meanings) -> None:
+    """Begin to learn many passages; after some of them the models are gone, and back once that was told."""
+    mesh.passages = Passages([f"dog {number}" for number in range(3 * BATCH)])
+
+    def fail_later(_: pb.EmbedResponse) -> None:
+        if len(mesh.models.asked) > BATCH:
+            mesh.models.refusal = llmesh.Unavailable("gone")
+
+    async def gave_up() -> None:
+        assert (await mesh.ask(meanings, "dog")).words_alone == "the passages were not embedded: gone"
+
+    mesh.models.lie = fail_later
+    await eventually(gave_up)
+    mesh.models.refusal, mesh.models.lie = None, lambda _: None
+
+
 async def test_a_build_that_broke_off_is_taken_up_where_it_was(tmp_path: Path) -> None:
     async with world(tmp_path) as mesh:
-        mesh.passages = Passages([f"dog {number}" for number in range(3 * BATCH)])
-        asked = mesh.models.asked
-
-        def fail_later(_: pb.EmbedResponse) -> None:
-            if len(asked) > BATCH:
-                mesh.models.refusal = llmesh.Unavailable("gone")
-
-        mesh.models.lie = fail_later
         async with mesh.meanings() as meanings:
-
-            async def gave_up() -> None:
-                assert (await mesh.ask(meanings, "dog")).words_alone == "the passages were not embedded: gone"
-
-            await eventually(gave_up)
-        mesh.models.refusal, mesh.models.lie = None, lambda _: None
+            await break_off(mesh, meanings)
         async with mesh.meanings() as meanings:
             await mesh.learnt(meanings)
-        embedded = [text for text in asked if text != "hound"]
+        embedded = [text for text in mesh.models.asked if text != "hound"]
         assert {*embedded} == {*mesh.passages.texts.values()}
         # The server may still get to the call that was under way when the first one ended.
         assert len(embedded) <= 4 * BATCH
@@ -308,25 +311,12 @@ async def test_where_the_disk_takes_nothing_only_what_is_new_is_asked_for(tmp_pa
 async def test_where_the_disk_takes_nothing_a_build_that_broke_off_is_taken_up_where_it_was(tmp_path: Path) -> None:
     tmp_path.joinpath("meanings").write_text("a file where the folder would be")
     async with world(tmp_path) as mesh:
-        mesh.passages = Passages([f"dog {number}" for number in range(3 * BATCH)])
-        asked = mesh.models.asked
-
-        def fail_later(_: pb.EmbedResponse) -> None:
-            if len(asked) > BATCH:
-                mesh.models.refusal = llmesh.Unavailable("gone")
-
-        mesh.models.lie = fail_later
         async with mesh.meanings() as meanings:
-
-            async def gave_up() -> None:
-                assert (await mesh.ask(meanings, "dog")).words_alone == "the passages were not embedded: gone"
-
-            await eventually(gave_up)
-            mesh.models.refusal, mesh.models.lie = None, lambda _: None
+            await break_off(mesh, meanings)
             # Others are wanted by now, too.
             mesh.passages = Passages([*mesh.passages.texts.values(), "a cat purrs"])
             await mesh.learnt(meanings)
-        assert sorted(text for text in asked if text != "hound") == sorted(mesh.passages.texts.values())
+        assert sorted(text for text in mesh.models.asked if text != "hound") == sorted(mesh.passages.texts.values())
 
 
 @pytest.mark.parametrize("name", ["index", "vectors", "*.vectors"])

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from pathlib import Path
 
+from llmesh.errand import Errand
 from llmesh.errors import Unavailable
 
 from .index import Index
@@ -25,24 +26,16 @@ class Installed:
         self._status = status
         self._stamp: tuple[int, int, int] | None = None
         self._index = Index([])
-        self._refreshing: asyncio.Task[None] | None = None
+        self._refreshing = Errand(lambda: asyncio.to_thread(self._refresh))
 
     async def index(self) -> Index:
         """The index of the packages as they are now.
 
-        One call at a time looks at them, for all that wait; what it reads is kept even if they are given up. Raises
-        Unavailable if there is no such file, as where there is no dpkg, or if it cannot be read: what was installed
-        once may be so no more.
+        Calls at once share one look at them. Raises Unavailable if there is no such file, as where there is no dpkg, or
+        if it cannot be read: what was installed once may be so no more.
         """
-        if before := self._refreshing:
-            # It may have looked before what this call is to find was installed.
-            await asyncio.wait((before,))
-        running = self._refreshing
-        if running is None or running is before:
-            reading = asyncio.to_thread(self._refresh)
-            running = self._refreshing = asyncio.create_task(reading, name="package search reading")
         try:
-            await asyncio.shield(running)
+            return await self._refreshing.result()
         except FileNotFoundError as err:
             message = "the machine of this tool has no list of installed Debian packages"
             raise Unavailable(message, reason="NO_PACKAGES", retry_after_s=_RETRY_AFTER_S) from err
@@ -50,15 +43,14 @@ class Installed:
             log.warning("packages not read", extra={"file": str(self._status), "cause": err.strerror})
             message = "the list of installed packages cannot be read now"
             raise Unavailable(message, retry_after_s=_RETRY_AFTER_S) from err
-        return self._index
 
-    def _refresh(self) -> None:
+    def _refresh(self) -> Index:
         found = self._status.stat()
         # dpkg puts a new file in the old one's place, so its number changes even where time and size do not.
         stamp = (found.st_ino, found.st_mtime_ns, found.st_size)
-        if stamp == self._stamp:
-            return
-        # Stamped before reading: a file that changes meanwhile is read again by the next call.
-        self._index = Index(parse(self._status.read_text(encoding="utf-8", errors="replace")))
-        self._stamp = stamp
-        log.info("packages read", extra={"packages": len(self._index.packages)})
+        if stamp != self._stamp:
+            # Stamped before reading: a file that changes meanwhile is read again by the next call.
+            self._index = Index(parse(self._status.read_text(encoding="utf-8", errors="replace")))
+            self._stamp = stamp
+            log.info("packages read", extra={"packages": len(self._index.packages)})
+        return self._index

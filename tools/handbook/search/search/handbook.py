@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from llmesh.errand import Errand
+
 from .index import Index
 from .pages import Passage, parse
 
@@ -34,20 +36,11 @@ class Handbook:
         self._root = root.resolve()
         self._stamps: list[_Stamp] | None = None
         self._index = Index([])
-        self._refreshing: asyncio.Task[Index] | None = None
+        self._refreshing = Errand(self._refresh)
 
     async def index(self) -> Index:
-        """The index of the pages as they are now.
-
-        One call at a time looks at them, for all that wait; what it reads is kept even if they are given up.
-        """
-        if before := self._refreshing:
-            # It may have looked before what this call is to find was written.
-            await asyncio.wait((before,))
-        running = self._refreshing
-        if running is None or running is before:
-            running = self._refreshing = asyncio.create_task(self._refresh(), name="handbook search reading")
-        return await asyncio.shield(running)
+        """The index of the pages as they are now; calls at once share one look at them."""
+        return await self._refreshing.result()
 
     async def _refresh(self) -> Index:
         # Stamped before reading: a page that changes meanwhile is read again by the next call.

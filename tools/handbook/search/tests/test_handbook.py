@@ -123,13 +123,6 @@ async def test_page_of_no_reasonable_size_is_left_out_alone(root: Path) -> None:
     ]
 
 
-async def test_calls_at_once_share_one_reading(root: Path) -> None:
-    handbook = Handbook(root)
-    found = await asyncio.gather(*(handbook.index() for _ in range(20)))
-
-    assert all(index is found[0] for index in found)
-
-
 class Held(Handbook):
     """Its readings wait until they are let go, and count."""
 
@@ -154,20 +147,6 @@ async def held(root: Path) -> AsyncGenerator[Held]:
     handbook = Held(root)
     yield handbook
     handbook.go.set()
-
-
-async def test_calls_that_are_given_up_cost_one_reading_which_later_ones_have(held: Held) -> None:
-    first_call = asyncio.create_task(held.index())
-    await asyncio.wait_for(held.begun.acquire(), 60)
-    given_up = [first_call, *(asyncio.create_task(held.index()) for _ in range(5))]
-    await asyncio.sleep(0)
-    for call in given_up:
-        call.cancel()
-        await asyncio.wait((call,))
-    held.go.set()
-
-    assert files(await held.index())
-    assert held.begun.locked()
 
 
 async def test_call_while_another_reads_has_what_changed_since(held: Held, root: Path) -> None:
