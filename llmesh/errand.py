@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, TypeVar
 
 __all__ = ["Errand"]
 
@@ -19,7 +19,7 @@ class Errand(Generic[T]):
     anyway. What a run raises is raised to those who share it, and the next begins anew.
     """
 
-    def __init__(self, work: Callable[[], Awaitable[T]]) -> None:
+    def __init__(self, work: Callable[[], Coroutine[Any, Any, T]]) -> None:
         """work: is begun when somebody asks."""
         self._work = work
         self._last: asyncio.Task[T] | None = None
@@ -30,8 +30,5 @@ class Errand(Generic[T]):
             await asyncio.wait((before,))
         running = self._last
         if running is None or running is before:
-            running = self._last = asyncio.create_task(self._run())
+            running = self._last = asyncio.create_task(self._work())
         return await asyncio.shield(running)
-
-    async def _run(self) -> T:
-        return await self._work()
