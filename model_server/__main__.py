@@ -21,9 +21,13 @@ from model_server.packaged import PACKAGED_ID, find_packaged
 from model_server.placeholder import PLACEHOLDER_ID, find_placeholder
 from model_server.service import ModelServicer
 from model_server.settings import Settings, parse_settings
+from model_server.share import Share
 from model_server.source import SourceError, check_named, find_source, id_of
 from model_server.vllm_engine import start_vllm
 from model_server.workshop import Workshop
+
+# That may wait to be made vectors of.
+TEXTS_MAX = 4096
 
 
 def main() -> None:
@@ -49,10 +53,11 @@ def main() -> None:
     # vLLM's own server has this loop, too: it takes less for each token than asyncio's.
     uvloop.install()
     models = Models(writer(settings, Home.join()), embedder(settings))
-    workshop = Workshop(visitors=settings.concurrency + settings.queue)
+    workshop = Workshop()
+    calls = Share(settings.concurrency + settings.queue, "calls")
     with Metrics(models, settings.metrics):
         llmesh.serve(
-            ModelServicer(models, workshop),
+            ModelServicer(models, workshop, calls=calls, texts=Share(TEXTS_MAX, "texts")),
             beside=running(models, workshop),
             readiness=models.readiness,
             drain_limit_s=settings.drain_s,

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from llmesh.api.model.v1 import model_pb2 as pb
-from llmesh.errors import OverQuota
 from model_server.importing import IMPORTING
 from model_server.source import ModelSource
 
@@ -24,9 +22,6 @@ T = TypeVar("T")
 # What is read or computed at once: a caller who leaves, or comes, waits for no more than that. Texts, and characters of
 # all of them, of which one text may have more.
 BATCH, BATCH_CHARS = 32, 65_536
-# Texts of all calls together that may wait.
-WAITING_MAX = 4096
-RETRY_FULL_S = 1.0
 
 
 async def start_embedder(source: ModelSource) -> TransformerEmbedder:
@@ -54,38 +49,24 @@ class TransformerEmbedder:
         self._model = model
         self._thread = thread
         self._narrow = _narrow_is_fast(model.device.type)
-        self._waiting = 0
         self.capabilities = (pb.MODEL_CAPABILITY_EMBED,)
         self.context_length = int(model.max_seq_length or 0)
         self.dimension = int(model.get_embedding_dimension() or 0)
 
     async def count(self, texts: Sequence[str]) -> Sequence[int]:
-        """How many tokens each text is. Raises OverQuota if too many texts wait."""
+        """How many tokens each text is."""
         return await self._in_batches(texts, partial(_count, self._model))
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
-        """A vector for each text. Raises OverQuota if too many texts wait."""
+        """A vector for each text."""
         return await self._in_batches(texts, partial(vectors, self._model, narrow=self._narrow))
 
     async def _in_batches(self, texts: Sequence[str], work: Callable[[list[str]], list[T]]) -> Sequence[T]:
         """What comes of each text; between two batches others have their turn."""
         found: list[T] = []
-        with self._waits(len(texts)):
-            for batch in _batches(texts):
-                found += await asyncio.get_running_loop().run_in_executor(self._thread, work, batch)
+        for batch in _batches(texts):
+            found += await asyncio.get_running_loop().run_in_executor(self._thread, work, batch)
         return found
-
-    @contextmanager
-    def _waits(self, count: int) -> Generator[None]:
-        """So many texts wait, or are being looked at."""
-        if self._waiting + count > WAITING_MAX:
-            words = "too many texts wait for the model"
-            raise OverQuota(words, retry_after_s=RETRY_FULL_S, quota="queue", reason="QUEUE_FULL")
-        self._waiting += count
-        try:
-            yield
-        finally:
-            self._waiting -= count
 
     async def wait_for_death(self) -> None:
         """Never: it lives in this process."""

@@ -99,12 +99,9 @@ class Embedder(Mortal, Protocol):
     """A model that makes vectors, ready to."""
 
     async def count(self, texts: Sequence[str]) -> Sequence[int]:
-        """How many tokens each text is, as many as there are. Raises OverQuota if too many texts wait."""
+        """How many tokens each text is, as many as there are."""
         ...
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
-        """A vector of length 1 for each text, in their order; of one that is too long, of its beginning.
-
-        Raises OverQuota.
-        """
+        """A vector of length 1 for each text, in their order; of one that is too long, of its beginning."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AbstractContextManager, aclosing
+from contextlib import aclosing
 
 from llmesh.api.model.v1 import model_pb2 as pb
 from llmesh.api.model.v1.model_pb2_grpc import ModelServiceServicer
@@ -11,11 +11,12 @@ from llmesh.call import current_call
 from llmesh.errors import InvalidCall, Violation
 from model_server.candidates import find_candidates
 from model_server.models import Models
+from model_server.share import Share
 from model_server.source import ModelSource
 from model_server.turns import choose_from, request_for
 from model_server.typed import Answering
 from model_server.types import Types
-from model_server.workshop import Visit, Workshop
+from model_server.workshop import Workshop
 from model_server.writing import Writing
 
 __all__ = ["ModelServicer"]
@@ -27,35 +28,43 @@ NAMED = 8
 class ModelServicer(ModelServiceServicer):
     """Answers from the models."""
 
-    def __init__(self, models: Models, workshop: Workshop) -> None:
-        """Both entered for as long as calls come."""
+    def __init__(self, models: Models, workshop: Workshop, *, calls: Share, texts: Share) -> None:
+        """Models and workshop: entered for as long as calls come. calls: that want text. texts: that want vectors."""
         self._models = models
         self._workshop = workshop
+        self._calls = calls
+        self._texts = texts
 
     async def Generate(self, request: pb.GenerateRequest, context: object) -> AsyncGenerator[pb.GenerateResponse, None]:
         """A text, as it comes."""
-        writing = await self._begin(request)
-        first = True
-        async with aclosing(writing.pieces()) as pieces:
-            async for piece in pieces:
-                answer = pb.GenerateResponse(text=piece.text, token_count=piece.token_count, logprobs=piece.logprobs)
-                if first:
-                    answer.warning = writing.warning
-                    answer.provenance.CopyFrom(writing.provenance)
-                    first = False
-                if piece.finish:
-                    answer.finish_reason = piece.finish
-                    answer.usage.CopyFrom(writing.usage)
-                yield answer
+        source, engine = self._models.writer(request.model)
+        asked = request.conversation if request.HasField("conversation") else request.prompt
+        with self._calls.take(_caller()):
+            writing = await Writing.begin(source, engine, asked, request.sampling)
+            first = True
+            async with aclosing(writing.pieces()) as pieces:
+                async for piece in pieces:
+                    answer = pb.GenerateResponse(
+                        text=piece.text, token_count=piece.token_count, logprobs=piece.logprobs
+                    )
+                    if first:
+                        answer.warning = writing.warning
+                        answer.provenance.CopyFrom(writing.provenance)
+                        first = False
+                    if piece.finish:
+                        answer.finish_reason = piece.finish
+                        answer.usage.CopyFrom(writing.usage)
+                    yield answer
 
     async def GenerateMessage(self, request: pb.GenerateMessageRequest, context: object) -> pb.GenerateMessageResponse:
         """A message of the type that is asked for."""
         source, engine = self._models.writer(request.model)
         answering = Answering(source, engine, request.sampling)
         asked = request.conversation if request.HasField("conversation") else request.prompt
-        with self._visit() as visit:
+        caller = _caller()
+        with self._calls.take(caller):
             await answering.check(asked)
-            types = Types(request.descriptors if request.HasField("descriptors") else None, visit)
+            types = self._types(request, caller)
             answer = await answering.answer(asked, await types.find(request.type, field="type"))
         return pb.GenerateMessageResponse(
             message=answer.message,
@@ -70,9 +79,10 @@ class ModelServicer(ModelServiceServicer):
         source, engine = self._models.writer(request.model)
         answering = Answering(source, engine, request.sampling)
         asked = request.conversation
-        with self._visit() as visit:
+        caller = _caller()
+        with self._calls.take(caller):
             await answering.check(asked)
-            types = Types(request.descriptors if request.HasField("descriptors") else None, visit)
+            types = self._types(request, caller)
             candidates = await find_candidates(request.candidates, types)
             summaries = {path: each.summary for path, each in candidates.items()}
             path = await answering.choice(choose_from(asked, summaries), list(candidates))
@@ -90,10 +100,11 @@ class ModelServicer(ModelServiceServicer):
     async def Embed(self, request: pb.EmbedRequest, context: object) -> pb.EmbedResponse:
         """A vector for each text."""
         source, embedder = self._models.embedder(request.model)
-        counts, most = await embedder.count(request.texts), embedder.context_length
-        if not request.truncate:
-            _check_lengths(counts, most=most)
-        found = await embedder.embed(request.texts)
+        with self._texts.take(_caller(), len(request.texts)):
+            counts, most = await embedder.count(request.texts), embedder.context_length
+            if not request.truncate:
+                _check_lengths(counts, most=most)
+            found = await embedder.embed(request.texts)
         usage = pb.Usage(input_token_count=sum(min(count, most) for count in counts))
         _cite(source, input_tokens=usage.input_token_count)
         return pb.EmbedResponse(
@@ -112,7 +123,8 @@ class ModelServicer(ModelServiceServicer):
             if request.HasField("conversation"):
                 raise _wrong("conversation", "is for a model that writes; this one makes vectors, of a prompt")
             source, embedder = self._models.embedder(request.model)
-            (tokens,) = await embedder.count([request.prompt])
+            with self._texts.take(_caller()):
+                (tokens,) = await embedder.count([request.prompt])
             context_length = embedder.context_length
         else:
             source, engine = self._models.writer(request.model)
@@ -128,14 +140,15 @@ class ModelServicer(ModelServiceServicer):
         """What is served here."""
         return pb.ListModelsResponse(models=self._models.list())
 
-    def _visit(self) -> AbstractContextManager[Visit]:
-        caller = current_call().caller
-        return self._workshop.visit(f"{caller.issuer} {caller.subject}")
+    def _types(self, request: pb.GenerateMessageRequest | pb.ChooseCallRequest, caller: str) -> Types:
+        sent = request.descriptors if request.HasField("descriptors") else None
+        return Types(sent, self._workshop.visit(caller))
 
-    async def _begin(self, request: pb.GenerateRequest) -> Writing:
-        source, engine = self._models.writer(request.model)
-        asked = request.conversation if request.HasField("conversation") else request.prompt
-        return await Writing.begin(source, engine, asked, request.sampling)
+
+def _caller() -> str:
+    """Whose share it is that a call takes of what all callers have."""
+    caller = current_call().caller
+    return f"{caller.issuer} {caller.subject}"
 
 
 def _check_lengths(counts: Sequence[int], *, most: int) -> None:

@@ -13,15 +13,14 @@ import pickle
 import resource
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections import Counter, defaultdict
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar, TypeVarTuple, cast
+from weakref import WeakValueDictionary
 
-from llmesh.errors import OverQuota, Unavailable
+from llmesh.errors import Unavailable
 from model_server.bench import CPU_S, LENGTH, SPENT
 
 __all__ = ["SpentError", "Visit", "Workshop"]
@@ -30,7 +29,6 @@ __all__ = ["SpentError", "Visit", "Workshop"]
 BENCHES = 2
 # Of memory that is left in a process after its work. One with more is ended: it would be wanting to the next callers.
 KEPT_BYTES = 512 << 20
-RETRY_FULL_S = 1.0
 RETRY_ENDED_S = 1.0
 
 T = TypeVar("T")
@@ -44,11 +42,10 @@ class SpentError(Exception):
 class Workshop:
     """Has work done for calls. Its processes begin when there is work, and end with it or with this process."""
 
-    def __init__(self, *, visitors: int) -> None:
-        """visitors: how many calls at once may have work done, or wait for it; of one caller, half as many."""
-        self._visitors = visitors
-        self._visits = Counter[str]()
-        self._turns_of: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+    def __init__(self) -> None:
+        """Nothing begins yet."""
+        # Of callers who visit now.
+        self._turns_of = WeakValueDictionary[str, asyncio.Lock]()
         self._turns = asyncio.Semaphore(BENCHES)
         self._idle: list[_Bench] = []
 
@@ -63,19 +60,9 @@ class Workshop:
         while self._idle:
             await self._idle.pop().end()
 
-    @contextmanager
-    def visit(self, caller: str) -> Generator[Visit]:
-        """A call that is to have work done for its caller. Raises OverQuota if there are as many as there may be."""
-        if self._visits.total() >= self._visitors or self._visits[caller] >= (self._visitors + 1) // 2:
-            words = "too many calls wait for answers as messages"
-            raise OverQuota(words, retry_after_s=RETRY_FULL_S, quota="queue", reason="QUEUE_FULL")
-        self._visits[caller] += 1
-        try:
-            yield Visit(self, self._turns_of[caller])
-        finally:
-            self._visits[caller] -= 1
-            if not self._visits[caller]:
-                del self._visits[caller], self._turns_of[caller]
+    def visit(self, caller: str) -> Visit:
+        """Of a call that is to have work done for its caller."""
+        return Visit(self, self._turns_of.setdefault(caller, asyncio.Lock()))
 
     async def run(self, work: Callable[[*Given], T], *given: *Given) -> T:
         """What the work, a function of a module, makes of what is given; in turn, and ended when this is cancelled.

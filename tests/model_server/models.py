@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -16,6 +17,7 @@ from grpc_health.v1 import health_pb2  # pyright: ignore[reportMissingTypeStubs]
 import llmesh
 from llmesh.api.model.v1 import model_pb2 as pb
 from llmesh.api.model.v1.model_pb2_grpc import ModelServiceStub
+from llmesh.caller import Caller, caller_to_metadata
 from tests.e2e.mesh import OWNER, REPO, RunningMesh, free_port
 from tests.e2e.process import Process
 from tests.eventually import eventually
@@ -29,6 +31,9 @@ SERVICE = "llmesh.api.model.v1.ModelService"
 WRITER, EMBEDDER = "llmesh/tiny-random", "sentence-transformers/all-MiniLM-L6-v2"
 # Of the model server that tests share: texts that are written at once, and calls that wait.
 AT_ONCE, WAITING = 4, 3
+# Of these, as many may be one caller's. So there are two where all places are to be taken.
+SHARE = (AT_ONCE + WAITING + 1) // 2
+CALLERS = (Caller(issuer="corp", subject="ada"), Caller(issuer="corp", subject="bob"))
 METRICS_PORT = free_port()
 # A server and its engine import for seconds each on a machine that has time for them.
 START_S = 600.0
@@ -108,9 +113,18 @@ async def wait_answered(mesh: RunningMesh) -> None:
         await eventually(lambda: stub.ListModels(pb.ListModelsRequest(), timeout=CALL_S), within_s=START_S, pause_s=0.2)
 
 
-async def pieces(stub: ModelServiceAsyncStub, request: pb.GenerateRequest) -> list[pb.GenerateResponse]:
-    """All that is written."""
-    return [piece async for piece in stub.Generate(request, timeout=CALL_S)]
+async def pieces(
+    stub: ModelServiceAsyncStub, request: pb.GenerateRequest, *, by: Caller | None = None
+) -> list[pb.GenerateResponse]:
+    """All that is written. by: who calls, past the mesh."""
+    call = stub.Generate(request, metadata=caller_to_metadata(by) if by else None, timeout=CALL_S)
+    return [piece async for piece in call]
+
+
+async def everybody_is_served(stub: ModelServiceAsyncStub) -> None:
+    """Were a single text still being written that nobody waits for, one of these would find the queue full."""
+    calls = (pieces(stub, asked(max_tokens=2), by=CALLERS[number % 2]) for number in range(AT_ONCE + WAITING))
+    assert all(answer[-1].finish_reason for answer in await asyncio.gather(*calls))
 
 
 def asked(prompt: str = "What is a mesh?", **sampling: Untyped) -> pb.GenerateRequest:

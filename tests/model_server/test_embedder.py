@@ -11,7 +11,6 @@ from typing import Any as Untyped
 
 import pytest
 
-from llmesh.errors import OverQuota
 from model_server import embedder
 from model_server.embedder import TransformerEmbedder
 
@@ -83,18 +82,3 @@ async def test_texts_are_read_once_to_be_counted_and_not_again_for_vectors(
     assert await asked.embed(texts) == [[float(len(text)), 0.0] for text in texts]
     assert [len(batch) for batch in made] == [embedder.BATCH, 1, 1, 1]
     assert model.read == []
-
-
-async def test_beyond_the_queue_texts_are_told_to_come_again_whatever_is_asked_of_them(
-    model: Slow, asked: TransformerEmbedder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(embedder, "WAITING_MAX", 5)
-    counted = [asyncio.ensure_future(asked.count(["a", "bc"])) for _ in range(2)]
-    await asyncio.sleep(0)
-    for ask in (asked.count, asked.embed):
-        with pytest.raises(OverQuota) as told:
-            await ask(["a", "b"])
-        assert (told.value.reason, told.value.retry_after_s) == ("QUEUE_FULL", 1.0)
-    model.go.set()
-    assert await asyncio.gather(*counted) == [[1, 2], [1, 2]]
-    assert await asked.count(["a"] * 5) == [1] * 5

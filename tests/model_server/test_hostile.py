@@ -13,7 +13,7 @@ from llmesh.api.model.v1.model_pb2_grpc import ModelServiceStub
 from llmesh.identity import DevCaller
 from tests.e2e.mesh import ECHO, OUTSIDER, READER
 from tests.llmesh.schema.shapes import files, message, sent
-from tests.model_server.models import AT_ONCE, CALL_S, SERVICE, START_S, WAITING, ModelServer, asked, chat, pieces
+from tests.model_server.models import CALL_S, SERVICE, SHARE, START_S, ModelServer, asked, chat, pieces
 
 
 def costly() -> pb.GenerateMessageRequest:
@@ -27,10 +27,6 @@ def costly() -> pb.GenerateMessageRequest:
     return pb.GenerateMessageRequest(
         prompt="a", type="M", descriptors=sent(message(f"message M {{ {rules} bool b = 1; }}"))
     )
-
-
-# Of a caller's calls for messages, as many may be there at once.
-SHARE = (AT_ONCE + WAITING + 1) // 2
 
 
 async def test_types_that_take_without_end_leave_all_others_served(models: ModelServer) -> None:
@@ -48,7 +44,7 @@ async def test_types_that_take_without_end_leave_all_others_served(models: Model
         assert isinstance(full, llmesh.OverQuota)
         assert (full.reason, bool(full.retry_after_s)) == ("QUEUE_FULL", True)
         assert (await other.GenerateMessage(ticket, timeout=CALL_S)).message.value
-        assert (await pieces(stub, asked(max_tokens=4)))[-1].finish_reason
+        assert (await pieces(other, asked(max_tokens=4)))[-1].finish_reason
         assert await models.health() == health_pb2.HealthCheckResponse.SERVING
         refused = await asyncio.gather(*hostile, return_exceptions=True)
         assert {each.reason for each in refused if isinstance(each, llmesh.InvalidCall)} == {"TOO_COSTLY"}

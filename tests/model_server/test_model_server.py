@@ -23,6 +23,7 @@ from llmesh.api.model.v1 import model_pb2 as pb
 from llmesh.api.model.v1.model_pb2_grpc import ModelServiceStub
 from llmesh.api.records.v1 import records_pb2 as records
 from llmesh.api.records.v1.records_pb2_grpc import RecordServiceStub
+from llmesh.caller import caller_to_metadata
 from llmesh.identity import DevCaller
 from tests.e2e.mesh import ECHO, OUTSIDER, OWNER, READER
 from tests.e2e.recorded import AUDITOR
@@ -31,20 +32,23 @@ from tests.llmesh.schema.shapes import files, shapes
 from tests.model_server.models import (
     AT_ONCE,
     CALL_S,
+    CALLERS,
     EMBEDDER,
     METRICS_PORT,
     SERVICE,
+    SHARE,
     START_S,
     WAITING,
     WRITER,
     ModelServer,
     asked,
     chat,
+    everybody_is_served,
     pieces,
 )
 
 if TYPE_CHECKING:
-    from llmesh.api.model.v1.model_pb2_grpc import ModelServiceAsyncStub
+    pass
 
 
 async def refusal(call: grpc.aio.UnaryStreamCall[Untyped, Untyped]) -> llmesh.MeshError:
@@ -97,7 +101,7 @@ async def test_long_inputs_at_once_with_a_seed_each_harm_no_engine(models: Model
     long = "What is a mesh? " * 350
     async with models.stub() as stub:
         told = await asyncio.gather(
-            *(pieces(stub, asked(f"{number} {long}", max_tokens=8, seed=number)) for number in range(AT_ONCE + WAITING))
+            *(pieces(stub, asked(f"{number} {long}", max_tokens=8, seed=number)) for number in range(SHARE))
         )
         listed = await stub.ListModels(pb.ListModelsRequest(), timeout=CALL_S)
     assert [answer[-1].finish_reason for answer in told] == [pb.FINISH_REASON_LENGTH] * len(told)
@@ -180,7 +184,11 @@ async def test_what_a_model_cannot_do_is_said(models: ModelServer) -> None:
 async def test_beyond_the_queue_a_call_is_told_to_come_again(models: ModelServer) -> None:
     async with llmesh.Mesh(f"unix:{models.socket}") as mesh:
         stub = ModelServiceStub(mesh.channel)
-        calls = [stub.Generate(asked(max_tokens=4000), timeout=CALL_S) for _ in range(AT_ONCE + WAITING + 1)]
+        calls = [
+            stub.Generate(asked(max_tokens=4000), metadata=caller_to_metadata(caller), timeout=CALL_S)
+            for caller in CALLERS
+            for _ in range(SHARE)
+        ]
         reads = [asyncio.ensure_future(call.read()) for call in calls]
         with pytest.raises(llmesh.OverQuota) as told:
             await asyncio.gather(*reads)
@@ -202,15 +210,14 @@ async def test_nobody_learns_what_others_have_asked_by_what_the_engine_still_kno
     assert await cached(OWNER) == 0
 
 
-async def everybody_is_served(stub: ModelServiceAsyncStub) -> None:
-    """Were a single text still being written that nobody waits for, one of these would find the queue full."""
-    answers = await asyncio.gather(*(pieces(stub, asked(max_tokens=2)) for _ in range(AT_ONCE + WAITING)))
-    assert all(answer[-1].finish_reason for answer in answers)
-
-
 async def test_who_leaves_frees_the_engine_at_once(models: ModelServer) -> None:
-    async with llmesh.Mesh(models.mesh.address, models.mesh.token()) as mesh, models.stub() as stub:
-        calls = [ModelServiceStub(mesh.channel).Generate(asked(max_tokens=4000)) for _ in range(AT_ONCE + WAITING)]
+    async with (
+        llmesh.Mesh(models.mesh.address, models.mesh.token()) as mesh,
+        llmesh.Mesh(models.mesh.address, models.mesh.token(OWNER)) as other,
+        models.stub() as stub,
+    ):
+        callers = (*[mesh] * SHARE, *[other] * (AT_ONCE + WAITING - SHARE))
+        calls = [ModelServiceStub(each.channel).Generate(asked(max_tokens=4000)) for each in callers]
         reads = [asyncio.ensure_future(call.read()) for call in calls]
         for being_written in islice(asyncio.as_completed(reads), AT_ONCE):
             assert await being_written
@@ -223,7 +230,10 @@ async def test_who_leaves_frees_the_engine_at_once(models: ModelServer) -> None:
 async def test_whose_time_is_up_frees_the_engine_at_once(models: ModelServer) -> None:
     async with llmesh.Mesh(f"unix:{models.socket}") as mesh, models.stub() as stub:
         direct = ModelServiceStub(mesh.channel)
-        calls = [direct.Generate(asked(max_tokens=4000), timeout=1) for _ in range(AT_ONCE + WAITING)]
+        calls = [
+            direct.Generate(asked(max_tokens=4000), metadata=caller_to_metadata(CALLERS[number % 2]), timeout=1)
+            for number in range(AT_ONCE + WAITING)
+        ]
         ended = await asyncio.gather(*(refusal(call) for call in calls))
         assert {type(each) for each in ended} == {llmesh.DeadlineExceeded}
         await eventually(lambda: everybody_is_served(stub))

@@ -57,7 +57,7 @@ class Here(Visit):
         return work(*given)
 
 
-HERE = Here(Workshop(visitors=1), asyncio.Lock())
+HERE = Here(Workshop(), asyncio.Lock())
 
 
 async def typed(descriptor: Descriptor) -> TypedType:

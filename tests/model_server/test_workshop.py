@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from llmesh.errors import InvalidCall, OverQuota, Unavailable, Violation
+from llmesh.errors import InvalidCall, Unavailable, Violation
 from model_server.workshop import BENCHES, KEPT_BYTES, SpentError, Workshop
 from tests.e2e.mesh import REPO
 from tests.eventually import eventually
@@ -21,7 +21,7 @@ from tests.model_server.models import alive, processes_below
 @pytest.fixture
 async def workshop() -> AsyncGenerator[Workshop]:
     """One of the test's own."""
-    async with Workshop(visitors=1) as found:
+    async with Workshop() as found:
         yield found
 
 
@@ -106,7 +106,7 @@ async def test_a_process_that_ends_for_no_fault_of_its_work_is_told_as_away(work
 
 
 async def test_work_whose_caller_leaves_is_ended_and_so_is_all_when_the_workshop_closes() -> None:
-    async with Workshop(visitors=1) as workshop:
+    async with Workshop() as workshop:
         idle = await workshop.run(os.getpid)
         endless = [asyncio.ensure_future(workshop.run(without_end)) for _ in range(BENCHES)]
 
@@ -136,7 +136,7 @@ from model_server.workshop import Workshop
 from tests.model_server.test_workshop import without_end
 
 async def main():
-    workshop = Workshop(visitors=1)
+    workshop = Workshop()
     print(await workshop.run(__import__("os").getpid), flush=True)
     await workshop.run(without_end)
 
@@ -159,28 +159,15 @@ async def test_work_ends_with_a_server_that_is_killed() -> None:
     await eventually(gone)
 
 
-async def test_a_call_too_many_is_told_to_come_again_before_any_work() -> None:
-    workshop = Workshop(visitors=3)
-    with workshop.visit("ada"), workshop.visit("ada"):
-        for_ada, for_all = "ada", "eve"
-        with pytest.raises(OverQuota) as told, workshop.visit(for_ada):
-            pass
-        assert (told.value.reason, bool(told.value.retry_after_s)) == ("QUEUE_FULL", True)
-        with workshop.visit("bob"), pytest.raises(OverQuota), workshop.visit(for_all):
-            pass
-    with workshop.visit("ada"), workshop.visit("ada"):
-        pass
-
-
 async def test_a_callers_work_without_end_leaves_a_process_to_the_others() -> None:
-    async with Workshop(visitors=10) as workshop:
-        with workshop.visit("eve") as first, workshop.visit("eve") as second, workshop.visit("bob") as other:
-            endless = [asyncio.ensure_future(visit.run(without_end)) for visit in (first, second, second)]
-            for _ in range(3):
-                assert await other.run(len, "abc") == 3
-            for each in endless:
-                each.cancel()
-            await asyncio.gather(*endless, return_exceptions=True)
+    async with Workshop() as workshop:
+        endless = [asyncio.ensure_future(workshop.visit("eve").run(without_end)) for _ in range(3)]
+        other = workshop.visit("bob")
+        for _ in range(3):
+            assert await other.run(len, "abc") == 3
+        for each in endless:
+            each.cancel()
+        await asyncio.gather(*endless, return_exceptions=True)
 
 
 def children() -> list[int]:
