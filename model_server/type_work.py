@@ -22,7 +22,7 @@ from llmesh.errors import InvalidCall, NotFound, Violation
 from llmesh.rules import violations
 from llmesh.schema import BadJson, Limits, Schema, SchemaError, read_text, schema_of
 
-__all__ = ["LIMITS", "Fitting", "Looked", "Named", "Read", "look", "read", "unknown", "widest"]
+__all__ = ["BAD_FILES", "LIMITS", "Fitting", "Looked", "Named", "Read", "look", "read", "unknown", "widest"]
 
 # From the widest: a type is asked for within the first whose longest message the model has room for.
 LIMITS = (
@@ -34,7 +34,8 @@ LIMITS = (
 )
 # So many types are kept.
 KEPT = 8
-FILES = "descriptors"
+# Of files that do not fit together: the field that brings a caller's, and the reason that is told.
+FILES, BAD_FILES = "descriptors", "BAD_DESCRIPTORS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +189,7 @@ def _pool(files: Iterable[bytes]) -> DescriptorPool:
         try:
             pool.Add(file)
         except TypeError as err:
-            raise _wrong(FILES, f"`{file.name}` does not fit the others: {err}", reason="BAD_DESCRIPTORS") from err
+            raise _wrong(FILES, f"`{file.name}` does not fit the others: {err}", reason=BAD_FILES) from err
     return pool
 
 
@@ -196,13 +197,13 @@ def _imports_first(files: Iterable[bytes]) -> Iterator[FileDescriptorProto]:
     try:
         waiting = [FileDescriptorProto.FromString(each) for each in files]
     except DecodeError as err:
-        raise _wrong(FILES, "one is no file", reason="BAD_DESCRIPTORS") from err
+        raise _wrong(FILES, "one is no file", reason=BAD_FILES) from err
     while waiting:
         names = {file.name for file in waiting}
         free = [file for file in waiting if not names.intersection(file.dependency)]
         if not free:
             words = f"`{waiting[0].name}` and others import each other"
-            raise _wrong(FILES, words, reason="BAD_DESCRIPTORS")
+            raise _wrong(FILES, words, reason=BAD_FILES)
         yield from free
         waiting = [file for file in waiting if names.intersection(file.dependency)]
 

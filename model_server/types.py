@@ -9,10 +9,10 @@ from typing import TypeVar, TypeVarTuple
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from llmesh.call import current_call
-from llmesh.errors import InvalidCall, Violation
+from llmesh.errors import InvalidCall, ToolFailed, Violation
 from llmesh.reflection import files_defining
 from model_server.engine import NoGrammarError
-from model_server.type_work import Fitting, Looked, Named, Read, look, read, unknown, widest
+from model_server.type_work import BAD_FILES, Fitting, Looked, Named, Read, look, read, unknown, widest
 from model_server.workshop import SpentError, Visit
 
 __all__ = ["TypedType", "Types"]
@@ -33,14 +33,23 @@ class Types:
         """The message type of that name, or the request of the method "acme.support.v1.Tickets/GetTicket".
 
         field: of the request that names it, for errors. Raises NotFound, InvalidCall as `look` does or if the type
-        takes too much to be looked at, or what calling the mesh raises.
+        takes too much to be looked at; of the mesh's files, ToolFailed if they do not fit together, and what calling
+        the mesh raises.
         """
-        files = self._sent
-        if files is None:
-            files = tuple(await files_defining(current_call().mesh.channel, name.partition("/")[0]))
-            if not files:
-                raise unknown(name)
-        named = Named(files, name, field)
+        if self._sent is not None:
+            return await self._look(Named(self._sent, name, field))
+        files = tuple(await files_defining(current_call().mesh.channel, name.partition("/")[0]))
+        if not files:
+            raise unknown(name)
+        try:
+            return await self._look(Named(files, name, field))
+        except InvalidCall as err:
+            if err.reason != BAD_FILES:
+                raise
+            words = f"what the mesh tells of `{name}` does not fit together: {err.violations[0].description}"
+            raise ToolFailed(words, reason="BAD_REFLECTION") from err
+
+    async def _look(self, named: Named) -> TypedType:
         return TypedType(await _worked(self._visit, named, look), named, self._visit)
 
 

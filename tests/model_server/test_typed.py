@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any as Untyped
 from typing import TypeVar, TypeVarTuple
 
@@ -17,7 +18,7 @@ from google.rpc import error_details_pb2  # pyright: ignore[reportMissingTypeStu
 
 from llmesh.api.model.v1 import model_pb2 as pb
 from llmesh.call import Call, answer
-from llmesh.errors import FailedPrecondition, InvalidCall, NotFound
+from llmesh.errors import FailedPrecondition, InvalidCall, NotFound, ToolFailed
 from llmesh.schema import schema_of
 from llmesh.testing import TESTER
 from model_server.candidates import find_candidates
@@ -300,6 +301,22 @@ async def test_files_that_do_not_fit_are_refused(bad: FileDescriptorSet) -> None
     with pytest.raises(InvalidCall, match=r"a\.proto") as told:
         await Types(bad, HERE).find("a.M", field="type")
     assert (told.value.reason, told.value.violations[0].field) == ("BAD_DESCRIPTORS", "descriptors")
+
+
+@pytest.mark.parametrize("bad", BAD_FILES.values(), ids=BAD_FILES)
+async def test_files_that_do_not_fit_are_no_fault_of_a_caller_who_sent_none(
+    bad: FileDescriptorSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def reflected(_: object, name: str) -> list[bytes]:
+        assert name == "a.M"
+        return [file.SerializeToString() for file in bad.file]
+
+    mesh: Untyped = SimpleNamespace(channel=None)
+    answer(Call("/model", TESTER, call_id="", remaining=lambda: None, mesh=lambda: mesh))
+    monkeypatch.setattr("model_server.types.files_defining", reflected)
+    with pytest.raises(ToolFailed, match=r"the mesh tells of `a\.M`.*`a\.proto`") as told:
+        await Types(None, HERE).find("a.M", field="type")
+    assert told.value.reason == "BAD_REFLECTION"
 
 
 SERVICE = """syntax = "proto3"; package acme.x.v1; import "llmesh/api/options/v1/options.proto";
