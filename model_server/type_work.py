@@ -32,8 +32,9 @@ LIMITS = (
     Limits(string_chars=32, data_bytes=24, key_chars=16, items=3, entries=3, depth=6),
     Limits(string_chars=16, data_bytes=12, key_chars=12, items=2, entries=2, depth=4),
 )
-# So many types are kept.
-KEPT = 8
+# So many types are kept: as many as there are candidates of one choice, which are gone through in turn. What they may
+# take of memory is the workshop's to bound.
+KEPT = 64
 # Of files that do not fit together: the field that brings a caller's, and the reason that is told.
 FILES, BAD_FILES = "descriptors", "BAD_DESCRIPTORS"
 

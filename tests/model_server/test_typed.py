@@ -16,6 +16,7 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.rpc import error_details_pb2  # pyright: ignore[reportMissingTypeStubs]: it has stubs, but no py.typed
 
+from buf.validate import validate_pb2
 from llmesh.api.model.v1 import model_pb2 as pb
 from llmesh.call import Call, answer
 from llmesh.errors import FailedPrecondition, InvalidCall, NotFound, ToolFailed
@@ -337,6 +338,25 @@ async def test_candidates_are_told_by_the_summary_of_their_contract_or_the_calle
     asked = [pb.Candidate(method=GET), pb.Candidate(method=CLOSE, summary="Ends it.")]
     found = await find_candidates(asked, tickets())
     assert {path: each.summary for path, each in found.items()} == {GET: "Reads a ticket.", CLOSE: "Ends it."}
+
+
+async def test_what_was_made_of_as_many_candidates_as_there_may_be_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    field = pb.ChooseCallRequest.DESCRIPTOR.fields_by_name["candidates"]
+    most = field.GetOptions().Extensions[validate_pb2.field].repeated.max_items
+    numbers = range(most)
+    methods = "".join(f"rpc Do{number}(M{number}) returns (M{number});" for number in numbers)
+    messages = "".join(f"message M{number} {{ string id = 1; }}" for number in numbers)
+    source = f'syntax = "proto3"; package acme.many.v1; service Many {{ {methods} }} {messages}'
+    sent_files = FileDescriptorSet(file=from_source(source).files)
+    asked = [pb.Candidate(method=f"acme.many.v1.Many/Do{number}") for number in numbers]
+    first = await find_candidates(asked, Types(sent_files, HERE))
+
+    def again(*_: object) -> None:
+        pytest.fail("makes it again")
+
+    monkeypatch.setattr("model_server.type_work.schema_of", again)
+    assert await find_candidates(asked, Types(sent_files, HERE)) == first
+    assert most == 64
 
 
 @pytest.mark.parametrize(
