@@ -24,6 +24,7 @@ import grpc
 from llmesh._tracing import calling
 from llmesh._tracing import configure as configure_tracing
 from llmesh._warnings import hear
+from llmesh.errors import DeadlineExceeded, MeshError
 from llmesh.fanout import FansOut, Opened
 from llmesh.status import error_from_rpc
 
@@ -38,6 +39,8 @@ AUTHORITY_VARIABLE = "LLMESH_AUTHORITY"
 _HTTPS = "https://"
 # What a header's value may hold of a token: visible ASCII, no space.
 _TOKEN = re.compile(r"[!-~]+")
+# By so much the mesh may find a deadline passed before its caller does.
+_CLOCKS_APART_S = 0.01
 _SCHEME = re.compile(r"(?:https://|dns:(?://[^/]*/)?|ipv4:|ipv6:)")
 _OPTIONS = (
     # The mesh allows 16 MiB a message by default and more where a contract says so; what it let through is read.
@@ -246,15 +249,15 @@ class _Call:
 
     def __await__(self) -> Generator[Any, None, object]:
         """The one response."""
-        return _told(self._call).__await__()
+        return _told(self._call, self._call).__await__()
 
     def __aiter__(self) -> AsyncIterator[object]:
         """The responses."""
-        return _Responses(self._call.__aiter__())
+        return _Responses(self._call)
 
     async def read(self) -> object:
         """The next response; grpc.aio.EOF after the last."""
-        return await _told(self._call.read())
+        return await _told(self._call, self._call.read())
 
     async def write(self, request: object) -> None:
         """Send a request."""
@@ -266,36 +269,48 @@ class _Call:
 
     async def _written(self, writing: Awaitable[None]) -> None:
         try:
-            await _told(writing)
+            await _told(self._call, writing)
         except asyncio.InvalidStateError as err:
             # gRPC says no more than that the call is over; its status says why.
             call = self._call
             status = (await call.code(), await call.initial_metadata(), await call.trailing_metadata())
             if status[0] is grpc.StatusCode.OK:
                 raise
-            raise error_from_rpc(grpc.aio.AioRpcError(*status, details=await call.details())) from err
+            raise _error(call, grpc.aio.AioRpcError(*status, details=await call.details())) from err
 
     async def wait_for_connection(self) -> None:
         """Return once the call has reached a server."""
-        await _told(self._call.wait_for_connection())
+        await _told(self._call, self._call.wait_for_connection())
 
 
 class _Responses:
-    def __init__(self, responses: AsyncIterator[object]) -> None:
-        self._responses = responses
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self._responses: AsyncIterator[object] = call.__aiter__()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> object:
-        return await _told(self._responses.__anext__())
+        return await _told(self._call, self._responses.__anext__())
 
 
-async def _told(waiting: Awaitable[T]) -> T:
+async def _told(call: grpc.aio.Call, waiting: Awaitable[T]) -> T:
     try:
         return await waiting
     except grpc.aio.AioRpcError as err:
-        raise error_from_rpc(err) from err
+        raise _error(call, err) from err
+
+
+def _error(call: grpc.aio.Call, err: grpc.aio.AioRpcError) -> MeshError:
+    """The kind that a failed call is; a begun answer that the mesh resets as the time is up is late, not broken."""
+    found, left_s = error_from_rpc(err), call.time_remaining()
+    reset = err.code() is grpc.StatusCode.INTERNAL and "RST_STREAM" in found.message
+    if not reset or left_s is None or left_s > _CLOCKS_APART_S:
+        return found
+    late = DeadlineExceeded("the time that the call had is up")
+    late.call_id = found.call_id
+    return late
 
 
 def _roots() -> bytes | None:

@@ -18,7 +18,7 @@ from echo_tool.service import EchoServicer
 
 import llmesh
 from llmesh import testing
-from tests.hostile.wire import Call, misbehaving
+from tests.hostile.wire import Call, misbehaving, reset
 
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -97,6 +97,26 @@ async def test_what_cannot_be_read_of_one_answer_spoils_no_later_one_on_its_conn
                 found.append(failed.value.code)
 
     assert found[1:] == [grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.NOT_FOUND]
+
+
+@pytest.mark.parametrize(("timeout_s", "kind"), [(0.009, llmesh.DeadlineExceeded), (60, llmesh.ToolFailed)])
+async def test_a_begun_answer_that_is_reset_as_its_time_is_up_is_late(
+    timeout_s: float, kind: type[llmesh.MeshError]
+) -> None:
+    async def answer(call: Call) -> None:
+        await call.begin(("x-llmesh-call-id", "call-7"))
+        await reset(call)
+
+    with tempfile.TemporaryDirectory(prefix="wire-") as folder:
+        path = f"{folder}/tool.sock"
+        async with misbehaving(path, answer), llmesh.Mesh(f"unix:{path}") as mesh:
+            await mesh.channel.channel_ready()
+            stub = EchoStub(mesh.channel)
+            with pytest.raises(kind):
+                await stub.Unary(pb.UnaryRequest(), timeout=timeout_s)
+            with pytest.raises(kind):
+                async for _ in stub.ServerStream(pb.ServerStreamRequest(), timeout=timeout_s):
+                    pass
 
 
 WARNINGS = {
