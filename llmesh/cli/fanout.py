@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_text
 from collections.abc import AsyncIterator, Generator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -154,9 +154,7 @@ async def _readable(
         if branch.error:
             failures.add(branch.error.code.name)
         for each in branch.responses:
-            # One tool's answer must not end what is shown of the others.
-            with suppress(Problem):
-                await learn_packed(channel, each)
+            await learn_packed(channel, each)
         yield branch
 
 

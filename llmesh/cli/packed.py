@@ -1,43 +1,55 @@
-"""Types that an answer packs (google.protobuf.Any): its own contract need not have them, and the mesh may."""
+"""Types that an answer packs (google.protobuf.Any): its contract need not have them, and its request or the mesh may."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
-from google.protobuf import any_pb2, message_factory
-from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf import any_pb2, message_factory, wrappers_pb2
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.message import DecodeError, Message
 
 from llmesh.dynamic import imports_first
 from llmesh.errors import MeshError
-from llmesh.problem import Problem
 from llmesh.reflection import files_defining
 
 if TYPE_CHECKING:
     import grpc.aio
     from google.protobuf.descriptor_pool import DescriptorPool
 
-__all__ = ["learn_packed"]
+__all__ = ["files_in", "learn_packed"]
 
 # What a hostile answer may have looked up.
 TYPES_MOST = 16
+_BYTES = wrappers_pb2.BytesValue.DESCRIPTOR
 
 
-async def learn_packed(channel: grpc.aio.Channel, answer: Message) -> None:
-    """Add to the answer's pool the types of what it packs, as the caller sees them on the mesh.
+def files_in(request: Message) -> Iterator[FileDescriptorProto]:
+    """The files that a request sends along, as one that asks for a message of the caller's own type does."""
+    for field, value in request.ListFields():
+        if field.message_type and field.message_type.full_name == FileDescriptorSet.DESCRIPTOR.full_name:
+            for each in value if field.is_repeated else [value]:
+                yield from FileDescriptorSet.FromString(each.SerializeToString()).file
 
-    Raises Problem for a type that is not there, or of which no message is packed.
+
+async def learn_packed(channel: grpc.aio.Channel, answer: Message, files: Iterable[FileDescriptorProto] = ()) -> None:
+    """Add to the answer's pool the types of what it packs: those of files, and those that the caller sees on the mesh.
+
+    What is packed of a type that is in neither, or is no message of its type, becomes its bytes: a BytesValue whose
+    type's URL begins with the one that it had.
     """
     pool = cast("DescriptorPool", answer.DESCRIPTOR.file.pool)
-    for _ in range(TYPES_MOST):
-        missing = next((name for name in _packed(answer, pool) if not _has(pool, name)), None)
-        if missing is None:
-            return
-        await _learn(channel, missing, pool)
-        if not _has(pool, missing):
-            raise _unreadable(missing)
-    raise Problem(f"the answer packs more than {TYPES_MOST} types", "read it with the stubs of its types")
+    _add(files, pool)
+    looked_up: set[str] = set()
+    while len(looked_up) < TYPES_MOST:
+        name = next((name for name in _packed(answer, pool) if name not in looked_up and not _has(pool, name)), None)
+        if name is None:
+            break
+        looked_up.add(name)
+        with suppress(MeshError):
+            _add(map(FileDescriptorProto.FromString, await files_defining(channel, name)), pool)
+    _show_bytes(answer, pool)
 
 
 def _has(pool: DescriptorPool, name: str) -> bool:
@@ -48,10 +60,40 @@ def _has(pool: DescriptorPool, name: str) -> bool:
     return True
 
 
+def _add(files: Iterable[FileDescriptorProto], pool: DescriptorPool) -> None:
+    """Add what is not there; a file that does not fit to what is there is left out."""
+    for file in imports_first(files):
+        try:
+            pool.FindFileByName(file.name)
+        except KeyError:
+            with suppress(TypeError):
+                pool.Add(file)
+
+
 def _packed(message: Message, pool: DescriptorPool) -> Iterator[str]:
     """Full names of all that is packed in a message, outermost first; inside of what is packed too, if it is known."""
+    for packed in _anys(message):
+        yield _name(packed)
+        if inner := _inside(packed, pool):
+            yield from _packed(inner, pool)
+
+
+def _show_bytes(message: Message, pool: DescriptorPool) -> None:
+    for packed in _anys(message):
+        if inner := _inside(packed, pool):
+            _show_bytes(inner, pool)
+            packed.value = inner.SerializePartialToString()
+        else:
+            _add([FileDescriptorProto.FromString(_BYTES.file.serialized_pb)], pool)
+            packed.type_url += f"/{_BYTES.full_name}"
+            packed.value = wrappers_pb2.BytesValue(value=packed.value).SerializeToString()
+
+
+def _anys(message: Message) -> Iterator[any_pb2.Any]:
+    """Those in a message that pack something, but for those inside of what is packed."""
     if message.DESCRIPTOR.full_name == any_pb2.Any.DESCRIPTOR.full_name:
-        yield from _in_any(cast("any_pb2.Any", message), pool)
+        if message.ListFields():
+            yield cast("any_pb2.Any", message)
         return
     for field, value in message.ListFields():
         if field.message_type is None:
@@ -63,37 +105,18 @@ def _packed(message: Message, pool: DescriptorPool) -> Iterator[str]:
         for each in held:
             # The values of a map need be no messages.
             if isinstance(each, Message):
-                yield from _packed(each, pool)
+                yield from _anys(each)
 
 
-def _in_any(packed: any_pb2.Any, pool: DescriptorPool) -> Iterator[str]:
-    if not packed.type_url:
-        return
-    name = packed.type_url.rpartition("/")[2]
-    yield name
-    if _has(pool, name):
-        try:
-            inner = message_factory.GetMessageClass(pool.FindMessageTypeByName(name)).FromString(packed.value)
-        except DecodeError as err:
-            raise _unreadable(name) from err
-        yield from _packed(inner, pool)
+def _inside(packed: any_pb2.Any, pool: DescriptorPool) -> Message | None:
+    """What is packed; None if its type is not known, or it is no message of it."""
+    name = _name(packed)
+    if not _has(pool, name):
+        return None
+    with suppress(DecodeError):
+        return message_factory.GetMessageClass(pool.FindMessageTypeByName(name)).FromString(packed.value)
+    return None
 
 
-async def _learn(channel: grpc.aio.Channel, name: str, pool: DescriptorPool) -> None:
-    try:
-        files = await files_defining(channel, name)
-    except MeshError as err:
-        raise _unreadable(name) from err
-    for file in imports_first(FileDescriptorProto.FromString(each) for each in files):
-        _add(file, pool)
-
-
-def _add(file: FileDescriptorProto, pool: DescriptorPool) -> None:
-    try:
-        pool.FindFileByName(file.name)
-    except KeyError:
-        pool.Add(file)
-
-
-def _unreadable(name: str) -> Problem:
-    return Problem(f"the answer packs a `{name}`, and that is no type on the mesh that you see", "use its stubs")
+def _name(packed: any_pb2.Any) -> str:
+    return packed.type_url.rpartition("/")[2]

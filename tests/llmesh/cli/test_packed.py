@@ -1,0 +1,87 @@
+"""What an answer packs, as the shell shows it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+
+import pytest
+from echo_tool.service import EchoServicer
+from google.protobuf import any_pb2, message_factory
+from google.protobuf.descriptor import Descriptor, FileDescriptor
+from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet
+from google.protobuf.message import Message
+
+from llmesh import testing
+from llmesh.api.model.v1 import model_pb2 as pb
+from llmesh.cli.packed import files_in, learn_packed
+from llmesh.dynamic import Contract
+
+PARCEL = FileDescriptorProto(
+    name="parcel.proto",
+    package="acme.parcels.v1",
+    syntax="proto3",
+    message_type=[
+        DescriptorProto(
+            name="Parcel",
+            field=[FieldDescriptorProto(name="weight_g", number=1, type=FieldDescriptorProto.TYPE_UINT32)],
+        )
+    ],
+)
+WEIGHS_800_G = b"\x08\xa0\x06"
+URL = "type.googleapis.com/acme.parcels.v1.Parcel"
+
+
+def files_of(file: FileDescriptor) -> Iterable[FileDescriptorProto]:
+    for imported in file.dependencies:
+        yield from files_of(imported)
+    yield FileDescriptorProto.FromString(file.serialized_pb)
+
+
+def contract() -> Contract:
+    return Contract.of(FileDescriptorSet(file={file.name: file for file in files_of(pb.DESCRIPTOR)}.values()))
+
+
+async def shown(packed: any_pb2.Any, *, sent: Iterable[FileDescriptorProto] = ()) -> object:
+    """The JSON of an answer that packs this; sent: with its request."""
+    found = contract().method("llmesh.api.model.v1.ModelService", "GenerateMessage")
+    sample = pb.GenerateMessageRequest(descriptors=FileDescriptorSet(file=sent))
+    request = _of(found.descriptor.input_type, sample)
+    answer = _of(found.descriptor.output_type, pb.GenerateMessageResponse(message=packed))
+    async with testing.run(EchoServicer()) as tool:
+        await learn_packed(tool.channel, answer, files_in(request))
+    return found.value(answer)["message"]
+
+
+def _of(kind: Descriptor, message: Message) -> Message:
+    return message_factory.GetMessageClass(kind).FromString(message.SerializeToString())
+
+
+async def test_what_is_of_a_type_that_the_request_sent_is_shown() -> None:
+    packed = any_pb2.Any(type_url=URL, value=WEIGHS_800_G)
+    assert await shown(packed, sent=[PARCEL]) == {"@type": URL, "weightG": 800}
+
+
+@pytest.mark.parametrize("value", [WEIGHS_800_G, b"\xff"], ids=["unknown type", "no message"])
+async def test_what_cannot_be_read_is_shown_as_bytes(value: bytes) -> None:
+    packed = any_pb2.Any(type_url=URL, value=value)
+    assert await shown(packed, sent=[PARCEL] if value == b"\xff" else []) == {
+        "@type": f"{URL}/google.protobuf.BytesValue",
+        "value": base64.b64encode(value).decode(),
+    }
+
+
+async def test_what_cannot_be_read_within_what_can_is_shown_as_bytes() -> None:
+    outer = any_pb2.Any()
+    outer.Pack(pb.GenerateMessageResponse(message=any_pb2.Any(type_url=URL, value=WEIGHS_800_G)))
+    assert await shown(outer) == {
+        "@type": "type.googleapis.com/llmesh.api.model.v1.GenerateMessageResponse",
+        "message": {"@type": f"{URL}/google.protobuf.BytesValue", "value": "CKAG"},
+    }
+
+
+async def test_files_that_do_not_fit_to_the_answers_own_do_no_harm() -> None:
+    clash = FileDescriptorProto.FromString(pb.DESCRIPTOR.serialized_pb)
+    clash.name = "other.proto"
+    packed = any_pb2.Any(type_url=URL, value=WEIGHS_800_G)
+    assert await shown(packed, sent=[clash, PARCEL]) == {"@type": URL, "weightG": 800}
