@@ -1,4 +1,4 @@
-"""Types that an answer packs (google.protobuf.Any): its contract need not have them, and its request or the mesh may."""
+"""Types that an answer packs (google.protobuf.Any): its contract need not have them; its request or the mesh may."""
 
 from __future__ import annotations
 
