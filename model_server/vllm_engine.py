@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from importlib import import_module
 from itertools import count
 from math import ceil
 from typing import TYPE_CHECKING
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from vllm.outputs import RequestOutput
     from vllm.v1.engine.async_llm import AsyncLLM
 
-__all__ = ["VllmEngine", "pieces_of", "start_vllm"]
+__all__ = ["VllmEngine", "import_vllm", "pieces_of", "start_vllm"]
 
 log = logging.getLogger("llmesh.model")
 
@@ -77,6 +78,19 @@ _starting = ThreadPoolExecutor(1, thread_name_prefix="vllm")
 _reading = ThreadPoolExecutor(1, thread_name_prefix="schemas")
 
 
+def import_vllm() -> None:
+    """Begin to import vLLM, in a thread: a start waits for that the longest, and it needs no model."""
+    _starting.submit(_import)
+
+
+def _import() -> None:
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    with IMPORTING:
+        for name in ("vllm.engine.arg_utils", "vllm.v1.engine.async_llm"):
+            import_module(name)
+
+
 async def start_vllm(source: ModelSource, settings: Settings) -> VllmEngine:
     """An engine with the model, ready. Takes from seconds to minutes. Raises whatever vLLM does."""
     begun = _Start(source, settings)
@@ -102,14 +116,12 @@ class _Start:
 
     def run(self) -> AsyncLLM:
         """Start it, and wait until it is ready."""
-        for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-        with IMPORTING:
-            from vllm import envs
-            from vllm.engine.arg_utils import AsyncEngineArgs
-            from vllm.platforms import current_platform
-            from vllm.utils.async_utils import make_async
-            from vllm.v1.engine.async_llm import AsyncLLM
+        _import()
+        from vllm import envs
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.platforms import current_platform
+        from vllm.utils.async_utils import make_async
+        from vllm.v1.engine.async_llm import AsyncLLM
 
         on_cpu = current_platform.is_cpu()
         arguments = AsyncEngineArgs(**_arguments(self._source, self._settings, on_cpu=on_cpu))

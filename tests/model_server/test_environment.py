@@ -73,3 +73,11 @@ def test_a_hubs_model_that_is_here_at_its_commit_is_found_without_the_hub(tmp_pa
         check=False,
     )
     assert found.stdout.split() == ["acme/small", commit, str(here)], found.stderr
+
+
+def test_an_engines_process_imports_nothing_of_the_server_before_its_own_work() -> None:
+    program = "import sys; import model_server.__main__; print(*{name.partition('.')[0] for name in sys.modules})"
+    run = subprocess.run(
+        [PYTHON, "-P", "-c", program], capture_output=True, text=True, timeout=300, check=True, cwd=REPO
+    )
+    assert not {"grpc", "uvloop", "pydantic", "torch"} & set(run.stdout.split())
