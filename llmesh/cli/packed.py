@@ -22,6 +22,9 @@ __all__ = ["files_in", "learn_packed"]
 
 # What a hostile answer may have looked up.
 TYPES_MOST = 16
+# So many levels of messages are looked into, what is packed among them: what follows may have as many, which protobuf
+# reads at most, and all of them can be shown.
+DEEPEST = 100
 _BYTES = wrappers_pb2.BytesValue.DESCRIPTOR
 
 
@@ -70,18 +73,18 @@ def _add(files: Iterable[FileDescriptorProto], pool: DescriptorPool) -> None:
                 pool.Add(file)
 
 
-def _packed(message: Message, pool: DescriptorPool) -> Iterator[str]:
+def _packed(message: Message, pool: DescriptorPool, depth: int = DEEPEST) -> Iterator[str]:
     """Full names of all that is packed in a message, outermost first; inside of what is packed too, if it is known."""
-    for packed in _anys(message):
+    for packed, left in _anys(message, depth):
         yield _name(packed)
-        if inner := _inside(packed, pool):
-            yield from _packed(inner, pool)
+        if inner := _inside(packed, pool, left):
+            yield from _packed(inner, pool, left)
 
 
-def _show_bytes(message: Message, pool: DescriptorPool) -> None:
-    for packed in _anys(message):
-        if inner := _inside(packed, pool):
-            _show_bytes(inner, pool)
+def _show_bytes(message: Message, pool: DescriptorPool, depth: int = DEEPEST) -> None:
+    for packed, left in _anys(message, depth):
+        if inner := _inside(packed, pool, left):
+            _show_bytes(inner, pool, left)
             packed.value = inner.SerializePartialToString()
         else:
             _add([FileDescriptorProto.FromString(_BYTES.file.serialized_pb)], pool)
@@ -89,11 +92,11 @@ def _show_bytes(message: Message, pool: DescriptorPool) -> None:
             packed.value = wrappers_pb2.BytesValue(value=packed.value).SerializeToString()
 
 
-def _anys(message: Message) -> Iterator[any_pb2.Any]:
-    """Those in a message that pack something, but for those inside of what is packed."""
+def _anys(message: Message, depth: int) -> Iterator[tuple[any_pb2.Any, int]]:
+    """Those in a message that pack something, but for those inside of what is packed, and what is left of the depth."""
     if message.DESCRIPTOR.full_name == any_pb2.Any.DESCRIPTOR.full_name:
         if message.ListFields():
-            yield cast("any_pb2.Any", message)
+            yield cast("any_pb2.Any", message), depth - 1
         return
     for field, value in message.ListFields():
         if field.message_type is None:
@@ -105,13 +108,13 @@ def _anys(message: Message) -> Iterator[any_pb2.Any]:
         for each in held:
             # The values of a map need be no messages.
             if isinstance(each, Message):
-                yield from _anys(each)
+                yield from _anys(each, depth - 1)
 
 
-def _inside(packed: any_pb2.Any, pool: DescriptorPool) -> Message | None:
-    """What is packed; None if its type is not known, or it is no message of it."""
+def _inside(packed: any_pb2.Any, pool: DescriptorPool, depth: int) -> Message | None:
+    """What is packed; None if its type is not known, it is no message of it, or no depth is left."""
     name = _name(packed)
-    if not _has(pool, name):
+    if depth < 0 or not _has(pool, name):
         return None
     with suppress(DecodeError):
         return message_factory.GetMessageClass(pool.FindMessageTypeByName(name)).FromString(packed.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterable
 
 import pytest
@@ -85,3 +86,13 @@ async def test_files_that_do_not_fit_to_the_answers_own_do_no_harm() -> None:
     clash.name = "other.proto"
     packed = any_pb2.Any(type_url=URL, value=WEIGHS_800_G)
     assert await shown(packed, sent=[clash, PARCEL]) == {"@type": URL, "weightG": 800}
+
+
+async def test_what_is_packed_without_end_is_shown_as_bytes_from_a_depth_on() -> None:
+    packed = any_pb2.Any(type_url=URL, value=WEIGHS_800_G)
+    for _ in range(1500):
+        outer = any_pb2.Any()
+        outer.Pack(packed)
+        packed = outer
+    told = json.dumps(await shown(packed, sent=[PARCEL]))
+    assert told.count("google.protobuf.Any/google.protobuf.BytesValue") == 1
