@@ -65,7 +65,7 @@ async def has_room(call: Call, prompt: str, *, leaving: int) -> bool:
                 pb.CountTokensRequest(conversation=_said(prompt))
             )
     except InvalidCall:
-        # It counts what it can read.
+        # It is more than may be sent.
         return False
     return counted.token_count + leaving <= counted.context_length
 

@@ -64,14 +64,14 @@ class Engine(Mortal, Protocol):
 
     defaults: pb.Sampling
 
-    async def read(self, asked: pb.Conversation | str) -> Sequence[int]:
-        """The tokens of a conversation in the model's template, or of a prompt.
+    async def read(self, asked: pb.Conversation | str, *, whole: bool = False) -> Sequence[int]:
+        """The tokens of a conversation in the model's template, or of a prompt. whole: however many they are.
 
         What a message says is read as by `plain`: the template alone marks turns. A prompt is read as it is.
 
         Raises InvalidCall, which names the input as a field, if it is longer
-        than the model reads or the template does not take it, and
-        FailedPrecondition if the model has none.
+        than the model reads and not to be read whole, or the template does not
+        take it, and FailedPrecondition if the model has none.
         """
         ...
 

@@ -128,9 +128,9 @@ class ModelServicer(ModelServiceServicer):
             context_length = embedder.context_length
         else:
             source, engine = self._models.writer(request.model)
-            tokens = len(
-                await engine.read(request.conversation if request.HasField("conversation") else request.prompt)
-            )
+            asked = request.conversation if request.HasField("conversation") else request.prompt
+            with self._calls.take(_caller()):
+                tokens = len(await engine.read(asked, whole=True))
             context_length = engine.context_length
         # Counted is not read by the model: no tokens are on record for it.
         _cite(source)

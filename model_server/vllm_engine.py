@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from dataclasses import replace
 from importlib import import_module
 from itertools import count
 from math import ceil
@@ -172,12 +173,14 @@ class VllmEngine:
             self.capabilities += (pb.MODEL_CAPABILITY_CONVERSE,)
         self.defaults = _defaults(llm.model_config.get_diff_sampling_param())
 
-    async def read(self, asked: pb.Conversation | str) -> Sequence[int]:
+    async def read(self, asked: pb.Conversation | str, *, whole: bool = False) -> Sequence[int]:
         """The tokens of what is asked."""
         from vllm.exceptions import VLLMClientError
 
         try:
-            return await (self._read_prompt(asked) if isinstance(asked, str) else self._read_conversation(asked))
+            if isinstance(asked, str):
+                return await self._read_prompt(asked, whole=whole)
+            return await self._read_conversation(asked, whole=whole)
         except VLLMClientError as err:
             field = "prompt" if isinstance(asked, str) else "conversation"
             if str(getattr(err, "parameter", "")).startswith("input_"):
@@ -190,20 +193,26 @@ class VllmEngine:
             # Its threads end with it.
             raise _dead() from err
 
-    async def _read_prompt(self, text: str) -> Sequence[int]:
+    async def _read_prompt(self, text: str, *, whole: bool) -> Sequence[int]:
         from vllm.renderers.inputs.preprocess import parse_model_prompt
 
-        (read,) = await self._llm.renderer.render_cmpl_async([parse_model_prompt(self._llm.model_config, text)])
+        prompt, renderer = parse_model_prompt(self._llm.model_config, text), self._llm.renderer
+        limits = renderer.default_cmpl_tok_params
+        (read,) = await renderer.render_cmpl_async(
+            [prompt], replace(limits, max_total_tokens=None) if whole else limits
+        )
         return read["prompt_token_ids"]
 
-    async def _read_conversation(self, conversation: pb.Conversation) -> Sequence[int]:
+    async def _read_conversation(self, conversation: pb.Conversation, *, whole: bool) -> Sequence[int]:
         from vllm.renderers.params import ChatParams
 
         if pb.MODEL_CAPABILITY_CONVERSE not in self.capabilities:
             raise FailedPrecondition("the model has no template for conversations: send a prompt", reason="UNABLE")
         messages = [{"role": ROLES[each.role], "content": self.plain(each.content)} for each in conversation.messages]
         asked = ChatParams(chat_template_kwargs={"add_generation_prompt": True})
-        _, (read,) = await self._llm.renderer.render_chat_async([messages], asked)
+        limits = self._llm.renderer.default_chat_tok_params
+        limits = replace(limits, max_total_tokens=None) if whole else limits
+        _, (read,) = await self._llm.renderer.render_chat_async([messages], asked, limits)
         return read["prompt_token_ids"]
 
     def plain(self, text: str) -> str:

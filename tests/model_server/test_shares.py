@@ -44,7 +44,7 @@ class Open(ScriptedEngine):
     texts: list[str] = field(default_factory=list[str])
     reads: int = 0
 
-    async def read(self, asked: pb.Conversation | str) -> Sequence[int]:
+    async def read(self, asked: pb.Conversation | str, *, whole: bool = False) -> Sequence[int]:
         """One token."""
         self.reads += 1
         return [1]
@@ -157,6 +157,7 @@ async def test_a_caller_with_half_of_the_calls_is_refused_before_anything_is_rea
         ada.Generate(request, timeout=CALL_S).read(),
         ada.GenerateMessage(pb.GenerateMessageRequest(prompt="a", type="M"), timeout=CALL_S),
         ada.ChooseCall(CHOICE, timeout=CALL_S),
+        ada.CountTokens(pb.CountTokensRequest(prompt="a"), timeout=CALL_S),
     ):
         with pytest.raises(OverQuota) as told:
             await asking

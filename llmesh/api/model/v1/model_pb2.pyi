@@ -870,8 +870,8 @@ class CountTokensResponse(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     CONTEXT_LENGTH_FIELD_NUMBER: _builtins.int
     token_count: _builtins.int
-    """Tokens, those included that the model's template or tokenizer adds. What is
-    more than a model that writes reads is INVALID_ARGUMENT.
+    """Tokens, those included that the model's template or tokenizer adds; they may
+    be more than the model reads.
     """
     model: _builtins.str
     """Id of the model whose tokens these are."""

@@ -5,16 +5,21 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.inputs import TokensPrompt
 from vllm.inputs.engine import TokensInput
 from vllm.outputs import RequestOutput
-from vllm.renderers.params import ChatParams
+from vllm.renderers.params import ChatParams, TokenizeParams
 
 class ModelConfig:
     max_model_len: int
     def get_diff_sampling_param(self) -> dict[str, object]: ...
 
 class Renderer:
-    async def render_cmpl_async(self, prompts: Sequence[object]) -> Sequence[Mapping[str, list[int]]]: ...
+    default_cmpl_tok_params: TokenizeParams
+    default_chat_tok_params: TokenizeParams
+
+    async def render_cmpl_async(
+        self, prompts: Sequence[object], tok_params: TokenizeParams
+    ) -> Sequence[Mapping[str, list[int]]]: ...
     async def render_chat_async(
-        self, conversations: Sequence[Sequence[Mapping[str, str]]], chat_params: ChatParams
+        self, conversations: Sequence[Sequence[Mapping[str, str]]], chat_params: ChatParams, tok_params: TokenizeParams
     ) -> tuple[object, Sequence[Mapping[str, list[int]]]]: ...
 
 class InputProcessor:
