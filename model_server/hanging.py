@@ -27,8 +27,8 @@ _STATE, _USER, _SYSTEM = 0, 11, 12
 async def wait_until_it_hangs(ask: Callable[[], Awaitable[object]], processes: Callable[[], Iterable[int]]) -> None:
     """Return once an engine hangs. Linux alone tells.
 
-    ask: what it answers between any two steps; that it failed is an answer, too. processes: the ids of those that it
-    has started.
+    ask: what it answers between any two steps; that it failed, or was cancelled, is an answer, too. processes: the ids
+    of those that it has started.
     """
     while True:
         await asyncio.sleep(ASK_EVERY_S)
@@ -46,7 +46,7 @@ async def _comes(answer: asyncio.Future[object], processes: Callable[[], Iterabl
     for _ in range(LOOKS):
         await asyncio.wait([answer], timeout=LOOK_EVERY_S)
         if answer.done():
-            with suppress(Exception):
+            with suppress(Exception, asyncio.CancelledError):
                 answer.result()
             return True
         before, used = used, await asyncio.to_thread(_used, processes())

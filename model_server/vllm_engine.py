@@ -8,7 +8,7 @@ import multiprocessing
 import os
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from importlib import import_module
 from itertools import count
@@ -254,15 +254,12 @@ class VllmEngine:
             raise _wrong("sampling", str(err), reason="REFUSED_BY_MODEL") from err
 
     async def wait_for_death(self) -> None:
-        """Return once its processes are dead. If they hang, they are killed."""
-        killing = asyncio.create_task(self._kill_once_it_hangs(), name="llmesh engine hangs?")
-        try:
+        """Return once its processes are dead. If they hang, they are killed. Raises what keeps it from looking."""
+        async with asyncio.TaskGroup() as watching:
+            killing = watching.create_task(self._kill_once_it_hangs(), name="llmesh engine hangs?")
             while not self._llm.errored and not self._died.is_set():
-                try:
+                with suppress(TimeoutError):
                     await asyncio.wait_for(self._died.wait(), LOOK_EVERY_S)
-                except TimeoutError:
-                    continue
-        finally:
             killing.cancel()
 
     async def _kill_once_it_hangs(self) -> None:

@@ -8,11 +8,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Generator
+from types import SimpleNamespace
+from typing import Any as Untyped
 
 import pytest
 
-from model_server import hanging
+from model_server import hanging, vllm_engine
 from model_server.hanging import wait_until_it_hangs
+from model_server.vllm_engine import VllmEngine
 from tests.eventually import eventually
 
 # A process that has one below it, which works from the start, and waits once it is told to.
@@ -57,9 +60,6 @@ class Asked:
         self.times += 1
         return await self._answer()
 
-    async def often(self) -> None:
-        assert self.times > 50
-
 
 async def nothing() -> object:
     return await asyncio.Event().wait()
@@ -101,11 +101,19 @@ async def dead() -> object:
     raise RuntimeError("dead")
 
 
-@pytest.mark.parametrize("answer", [fine, dead])
+async def cancelled() -> object:
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize("answer", [fine, dead, cancelled])
 async def test_one_that_answers_is_asked_again_and_again(answer: Callable[[], Awaitable[object]]) -> None:
     asked = Asked(answer)
     asking = asyncio.create_task(wait_until_it_hangs(asked, list))
-    await eventually(asked.often)
+
+    async def often() -> None:
+        assert asking.done() or asked.times > 50
+
+    await eventually(often)
     assert not asking.done()
     asking.cancel()
 
@@ -114,3 +122,19 @@ async def test_nothing_follows_where_nothing_is_told_of_processes(monkeypatch: p
     monkeypatch.setattr(hanging, "STILL_LOOKS", 2)
     monkeypatch.setattr(hanging, "LOOKS", 50)
     assert await looks_at() == 50
+
+
+async def test_a_watch_that_fails_ends_the_wait_for_the_engines_death(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails(*_: object) -> None:
+        raise OSError("no /proc")
+
+    monkeypatch.setattr(vllm_engine, "wait_until_it_hangs", fails)
+    llm: Untyped = SimpleNamespace(
+        errored=False,
+        is_sleeping=fine,
+        model_config=SimpleNamespace(max_model_len=10, get_diff_sampling_param=dict),
+        get_tokenizer=lambda: SimpleNamespace(get_added_vocab=dict),
+    )
+    with pytest.raises(ExceptionGroup) as told:
+        await asyncio.wait_for(VllmEngine(llm).wait_for_death(), 60)
+    assert told.group_contains(OSError, match="no /proc")
