@@ -77,13 +77,13 @@ class Failing:
     def __init__(self, error: Exception) -> None:
         self._error = error
         self.model_config = SimpleNamespace(max_model_len=10, get_diff_sampling_param=dict)
-        self.renderer = SimpleNamespace(render_cmpl_async=self._read)
+        self.renderer = SimpleNamespace(render_cmpl_async=self._read, default_cmpl_tok_params=None)
 
     def get_tokenizer(self) -> object:
         """One without control tokens."""
         return SimpleNamespace(get_added_vocab=dict)
 
-    async def _read(self, texts: object) -> list[object]:
+    async def _read(self, *asked: object) -> list[object]:
         raise self._error
 
     async def generate(self, *asked: object) -> AsyncGenerator[object]:
