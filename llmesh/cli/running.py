@@ -15,9 +15,12 @@ from rich.text import Text
 
 from llmesh import MeshError, catalog
 from llmesh.api.catalog.v1 import catalog_pb2 as pb
+from llmesh.api.model.v1 import model_pb2
+from llmesh.caller import Caller
 from llmesh.cli import show
 from llmesh.cli.gateway import Told, ask_gateway, print_gateway, print_places
-from llmesh.cli.session import supervisor_session
+from llmesh.cli.models import ask_models, print_models
+from llmesh.cli.session import SUPERVISOR, supervisor_session
 from llmesh.home import Home
 from llmesh.supervisor.state import Condition, SupervisorState, read_state
 from llmesh.supervisor.supervise import is_up
@@ -42,6 +45,7 @@ class Status:
     logs: str = ""
     tools: tuple[pb.Tool, ...] = ()
     endpoints: tuple[pb.Endpoint, ...] = ()
+    models: tuple[model_pb2.Model, ...] = ()
     fault: str = ""
     policy_error: str = ""
     tls_error: str = ""
@@ -72,6 +76,7 @@ class Status:
             "envoy_version": self.gateway.envoy if self.gateway else "",
             "tools": [catalog.as_json(tool) for tool in self.tools],
             "endpoints": [catalog.as_json(endpoint) for endpoint in self.endpoints],
+            "models": [catalog.as_json(model) for model in self.models],
         }
 
 
@@ -91,10 +96,10 @@ def look(home: Home) -> Status:
     )
     session = supervisor_session(home, state.address)
     try:
-        tools, endpoints = session.run(_ask)
+        tools, endpoints, models = session.run(_ask)
     except MeshError as err:
         return replace(found, fault=str(err))
-    return replace(found, tools=tuple(tools), endpoints=tuple(endpoints))
+    return replace(found, tools=tuple(tools), endpoints=tuple(endpoints), models=tuple(models))
 
 
 def policy_error(home: Home) -> str:
@@ -116,8 +121,9 @@ def print_policy_error(console: Console, error: str, *, answers: bool) -> None:
         console.print(Text(f"the policy files are refused{instead}: {error}", style="red"))
 
 
-async def _ask(channel: grpc.aio.Channel) -> tuple[list[pb.Tool], list[pb.Endpoint]]:
-    return await asyncio.gather(catalog.list_tools(channel), catalog.list_endpoints(channel))
+async def _ask(channel: grpc.aio.Channel) -> tuple[list[pb.Tool], list[pb.Endpoint], list[model_pb2.Model]]:
+    tools, endpoints = await asyncio.gather(catalog.list_tools(channel), catalog.list_endpoints(channel))
+    return tools, endpoints, await ask_models(endpoints, Caller(subject=SUPERVISOR.name))
 
 
 def print_status(console: Console, status: Status) -> None:
@@ -130,6 +136,7 @@ def print_status(console: Console, status: Status) -> None:
     print_places(console, status.gateway, logs=status.logs)
     console.print(processes_table(status.state))
     print_gateway(console, status.gateway)
+    print_models(console, status.models)
     print_policy_error(console, status.policy_error, answers=not status.fault)
     if status.tls_error:
         console.print(
