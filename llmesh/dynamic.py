@@ -8,6 +8,8 @@ from __future__ import annotations
 
 __all__ = ["BadJson", "Contract", "Method", "UnknownMethod", "invoke", "split_method"]
 
+import difflib
+import re
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -20,6 +22,8 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 
 from llmesh.schema import BadJson, read_value
+
+_UNKNOWN_VALUE = re.compile(r"Invalid enum value (?P<value>\S+) for enum type (?P<enum>\S+)")
 
 Metadata = Sequence[tuple[str, str | bytes]]
 
@@ -105,8 +109,24 @@ class Method:
         return f"/{self.descriptor.containing_service.full_name}/{self.descriptor.name}"
 
     def request(self, value: object) -> Message:
-        """The request that a parsed JSON value spells. Raises BadJson."""
-        return read_value(value, self.descriptor.input_type)
+        """The request that a parsed JSON value spells. Raises BadJson, which names what may have been meant."""
+        try:
+            return read_value(value, self.descriptor.input_type)
+        except BadJson as err:
+            raise BadJson(f"{err}{self._nearest_value(str(err))}") from err
+
+    def _nearest_value(self, words: str) -> str:
+        """Words to follow protobuf's on a value that an enum does not have; empty where nothing is near."""
+        told = _UNKNOWN_VALUE.search(words)
+        if told is None:
+            return ""
+        try:
+            known = self.pool.FindEnumTypeByName(told["enum"]).values_by_name
+        except KeyError:
+            # The value was written to look like these words.
+            return ""
+        found = difflib.get_close_matches(told["value"].upper(), known, n=1)
+        return f" (nearest: `{found[0]}`)" if found else ""
 
     def form(self) -> dict[str, object]:
         """A request as a JSON value to be filled in: the fields that every one has, empty."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from llmesh.api.model.v1 import model_pb2
 from llmesh.cli.nearest import nearest
+from llmesh.dynamic import BadJson, Method
 
 KNOWN = ("acme.engineering.v1.DocSearch", "acme.support.v1.Tickets")
 
@@ -25,3 +27,20 @@ KNOWN = ("acme.engineering.v1.DocSearch", "acme.support.v1.Tickets")
 def test_what_may_have_been_meant_is_named(service: str, method: str, words: str) -> None:
     found = nearest(service, method, KNOWN)
     assert found.startswith(words) if words else found == ""
+
+
+@pytest.mark.parametrize(
+    ("role", "words"),
+    [
+        pytest.param("ROLE_USR", " (nearest: `ROLE_USER`)", id="typo"),
+        pytest.param("user", " (nearest: `ROLE_USER`)", id="the end of a name"),
+        pytest.param("xyz", "messages[0].role", id="nothing like it"),
+        pytest.param("a for enum type b", "messages[0].role", id="words like protobuf's own"),
+    ],
+)
+def test_the_value_of_an_enum_that_may_have_been_meant_is_named(role: str, words: str) -> None:
+    file = model_pb2.DESCRIPTOR
+    method = Method(file.services_by_name["ModelService"].methods_by_name["Generate"], file.pool)
+    with pytest.raises(BadJson, match=r"Invalid enum value .* for enum type llmesh\.api\.model\.v1\.Role") as told:
+        method.request({"conversation": {"messages": [{"role": role}]}})
+    assert str(told.value).endswith(words)
