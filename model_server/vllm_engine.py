@@ -6,10 +6,11 @@ import asyncio
 import logging
 import multiprocessing
 import os
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from itertools import count
 from math import ceil
@@ -23,6 +24,7 @@ from model_server.engine import NoGrammarError, Piece
 from model_server.grammar import shared
 from model_server.hanging import wait_until_it_hangs
 from model_server.importing import IMPORTING
+from model_server.in_turn import InTurn
 from model_server.settings import Settings
 from model_server.source import ModelSource
 
@@ -76,7 +78,7 @@ FINISHES = {"stop": pb.FINISH_REASON_STOP, "length": pb.FINISH_REASON_LENGTH}
 # kernel ends the engine's processes with it (engine_process.py).
 _starting = ThreadPoolExecutor(1, thread_name_prefix="vllm")
 # Where schemas are read, which may take seconds: not where vLLM makes tokens of all inputs, one after another.
-_reading = ThreadPoolExecutor(1, thread_name_prefix="schemas")
+_reading = InTurn("schemas")
 
 
 def import_vllm() -> None:
@@ -121,7 +123,6 @@ class _Start:
         from vllm import envs
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.platforms import current_platform
-        from vllm.utils.async_utils import make_async
         from vllm.v1.engine.async_llm import AsyncLLM
 
         on_cpu = current_platform.is_cpu()
@@ -132,7 +133,7 @@ class _Start:
         if self._given_up:
             raise InterruptedError
         llm = AsyncLLM.from_engine_args(arguments)
-        llm.input_processor.process_inputs_async = make_async(llm.input_processor.process_inputs, executor=_reading)
+        llm.input_processor.process_inputs_async = partial(_made, llm.input_processor.process_inputs)
         # At each token it would look up variables anew, as its own processes do not.
         envs.enable_envs_cache()
         return llm
@@ -227,8 +228,7 @@ class VllmEngine:
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         try:
-            loop = asyncio.get_running_loop()
-            parameters = _parameters(sampling, await loop.run_in_executor(_reading, shared, schema) if schema else "")
+            parameters = _parameters(sampling, await _reading.run(reader, shared, schema) if schema else "")
             # vLLM takes one name twice, and mixes the two up.
             name = f"llmesh-{next(self._numbers)}"
             outputs = self._llm.generate(_asked(tokens, reader, schema), parameters, name)
@@ -244,9 +244,8 @@ class VllmEngine:
         except EngineGenerateError as err:
             raise (_dead() if self._died.is_set() else _failed()) from err
         except QueueOverflowError as err:
-            raise OverQuota(
-                "too many calls wait for the model", retry_after_s=RETRY_FULL_S, quota="queue", reason="QUEUE_FULL"
-            ) from err
+            words = "too many calls wait for the model"
+            raise OverQuota(words, retry_after_s=RETRY_FULL_S, quota="queue", reason="QUEUE_FULL") from err
         except VLLMClientError as err:
             # Of a schema, vLLM names no parameter.
             if schema and getattr(err, "parameter", None) is None:
@@ -299,10 +298,15 @@ def _asked(tokens: Sequence[int], reader: str, schema: str) -> TokensInput | Tok
     from vllm.inputs.engine import tokens_input
 
     if schema:
-        # As if it had yet to be read: so vLLM parses the schema, which may take seconds, in the thread that reads all
-        # input, and not on the loop, where every text that is written goes through.
+        # As if it had yet to be read: so vLLM parses the schema, which may take seconds, by `_made`, and not on the
+        # loop, where every text that is written goes through.
         return TokensPrompt(prompt_token_ids=list(tokens), cache_salt=reader)
     return tokens_input(list(tokens), cache_salt=reader)
+
+
+async def _made(work: Callable[..., object], name: str, prompt: TokensPrompt, *told: object, **named: object) -> object:
+    """What vLLM's engine is given of tokens and a schema; made in the turn of whom it is for."""
+    return await _reading.run(prompt["cache_salt"], work, name, prompt, *told, **named)
 
 
 def _parameters(sampling: pb.Sampling, schema: str) -> SamplingParams:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+import threading
 from collections.abc import AsyncGenerator
 from types import ModuleType, SimpleNamespace
 from typing import Any as Untyped
@@ -11,6 +13,7 @@ import pytest
 
 from llmesh.api.model.v1 import model_pb2 as pb
 from llmesh.errors import InvalidCall, MeshError, OverQuota, Unavailable
+from model_server import vllm_engine
 from model_server.engine import NoGrammarError
 from model_server.vllm_engine import VllmEngine
 
@@ -159,3 +162,26 @@ async def test_sampling_that_is_refused_is_named_whether_there_is_a_schema_or_no
 
 async def test_a_schema_that_is_refused_has_no_grammar() -> None:
     assert isinstance(await told(ClientError("no such pattern"), schema="{}"), NoGrammarError)
+
+
+async def test_of_many_schemas_of_one_caller_another_waits_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, go = list[str](), threading.Event()
+
+    def slow(schema: str) -> str:
+        assert go.wait(60)
+        read.append(schema)
+        return schema
+
+    async def asks(reader: str) -> None:
+        with pytest.raises(NoGrammarError):
+            await anext(engine.write([1], pb.Sampling(), reader=reader, schema=f"of {reader}"))
+
+    monkeypatch.setattr(vllm_engine, "shared", slow)
+    engine = VllmEngine(failing(ClientError("no such pattern")))
+    calls = [asyncio.ensure_future(asks("eve")) for _ in range(10)]
+    await asyncio.sleep(0)
+    calls.append(asyncio.ensure_future(asks("ada")))
+    await asyncio.sleep(0)
+    go.set()
+    await asyncio.gather(*calls)
+    assert read == ["of eve", "of ada", *["of eve"] * 9]
