@@ -138,6 +138,8 @@ class _CheckedContext:
         self._call = call
         self._messages = messages
         self._in_flight = in_flight
+        self._writing = False
+        self._late: DeadlineExceeded | None = None
 
     def __getattr__(self, name: str) -> object:
         """All else is gRPC's own."""
@@ -153,9 +155,17 @@ class _CheckedContext:
         return data if data is grpc.aio.EOF else self._messages.read(data)
 
     async def write(self, message: object) -> None:
-        """Send one response. Raises MeshError if the mesh has ended the call."""
+        """Send one response. Raises MeshError if the mesh has ended the call, or its time is up."""
         self._in_flight.check()
-        await self._context.write(self._messages.serialize(message))
+        self._writing = True
+        try:
+            await self._context.write(self._messages.serialize(message))
+        except grpc.aio.InternalError as err:
+            # The call was over before its reader had room for it.
+            raise asyncio.CancelledError from err
+        self._writing = False
+        if self._late is not None:
+            raise self._late
 
     @contextmanager
     def in_time(self) -> Generator[None]:
@@ -166,12 +176,19 @@ class _CheckedContext:
             return
         early_s = min(_EARLY_S, remaining_s * _EARLY_SHARE)
         self._call.end_early(early_s)
-        late = DeadlineExceeded("the time that the call had is up")
-        timer = asyncio.get_running_loop().call_later(remaining_s - early_s, self._in_flight.end, late)
+        timer = asyncio.get_running_loop().call_later(remaining_s - early_s, self._end_late)
         try:
             yield
         finally:
             timer.cancel()
+
+    def _end_late(self) -> None:
+        late = DeadlineExceeded("the time that the call had is up")
+        if self._writing:
+            # gRPC sends no status before what is being written. Of a reader who is too slow for it, the deadline comes.
+            self._late = late
+        else:
+            self._in_flight.end(late)
 
     async def abort(
         self, code: grpc.StatusCode, details: str = "", trailing_metadata: tuple[Metadatum, ...] = ()
