@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import multiprocessing
 import os
@@ -10,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from itertools import count
 from math import ceil
@@ -86,12 +87,15 @@ def import_vllm() -> None:
     _starting.submit(_import)
 
 
+@cache
 def _import() -> None:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     with IMPORTING:
         for name in ("vllm.engine.arg_utils", "vllm.v1.engine.async_llm"):
             import_module(name)
+    # To look through all that for garbage takes half a second, in which no text goes on.
+    gc.freeze()
 
 
 async def start_vllm(source: ModelSource, settings: Settings) -> VllmEngine:
