@@ -55,7 +55,7 @@ def main() -> None:
     # vLLM's own server has this loop, too: it takes less for each token than asyncio's.
     uvloop.install()
     # Before the embedder's libraries, which would be in its way.
-    import_vllm()
+    importing = import_vllm()
     models = Models(writer(settings, Home.join()), embedder(settings))
     workshop = Workshop()
     calls = Share(settings.concurrency + settings.queue, "calls")
@@ -66,6 +66,9 @@ def main() -> None:
             readiness=models.readiness,
             drain_limit_s=settings.drain_s,
         )
+    if not importing.done():
+        # It cannot be broken off, and nothing else is left to end.
+        os._exit(0)
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ import logging
 import multiprocessing
 import os
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import cache, partial
@@ -82,12 +82,12 @@ _starting = ThreadPoolExecutor(1, thread_name_prefix="vllm")
 _reading = InTurn("schemas")
 
 
-def import_vllm() -> None:
-    """Begin to import vLLM, in a thread: a start waits for that the longest, and it needs no model."""
-    _starting.submit(_import)
-
-
 @cache
+def import_vllm() -> Future[None]:
+    """Import vLLM, once, in a thread, which can't be broken off: it takes a start the longest, and needs no model."""
+    return _starting.submit(_import)
+
+
 def _import() -> None:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -100,6 +100,7 @@ def _import() -> None:
 
 async def start_vllm(source: ModelSource, settings: Settings) -> VllmEngine:
     """An engine with the model, ready. Takes from seconds to minutes. Raises whatever vLLM does."""
+    await asyncio.shield(asyncio.wrap_future(import_vllm()))
     begun = _Start(source, settings)
     running = asyncio.get_running_loop().run_in_executor(_starting, begun.run)
     try:
@@ -123,7 +124,6 @@ class _Start:
 
     def run(self) -> AsyncLLM:
         """Start it, and wait until it is ready."""
-        _import()
         from vllm import envs
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.platforms import current_platform
