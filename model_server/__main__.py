@@ -7,6 +7,13 @@ has it: so nothing is imported here that an engine does without.
 from __future__ import annotations
 
 import gc
+import os
+
+from model_server.engine_process import end_with
+
+if __name__ == "__mp_main__":
+    # vLLM's plugins come minutes later, where the server is gone by then: it waits for it first.
+    end_with(os.getppid())
 
 # What is imported from here on stays: to look through it for garbage after each 700 objects takes a seventh of a start.
 gc.set_threshold(50_000)

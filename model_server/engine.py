@@ -64,9 +64,10 @@ class Engine(Mortal, Protocol):
 
     defaults: pb.Sampling
 
-    async def read(self, asked: pb.Conversation | str, *, whole: bool = False) -> Sequence[int]:
+    async def read(self, asked: pb.Conversation | str, *, reader: str, whole: bool = False) -> Sequence[int]:
         """The tokens of a conversation in the model's template, or of a prompt. whole: however many they are.
 
+        reader: whom it is for; of each, one that is long is read at a time.
         What a message says is read as by `plain`: the template alone marks turns. A prompt is read as it is.
 
         Raises InvalidCall, which names the input as a field, if it is longer

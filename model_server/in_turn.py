@@ -1,4 +1,4 @@
-"""A thread in which each caller has one thing done at a time, so that nobody waits for all that another has brought."""
+"""Callers have one thing done at a time each, so that nobody waits for all that another has brought."""
 
 from __future__ import annotations
 
@@ -9,10 +9,23 @@ from functools import partial
 from typing import ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
-__all__ = ["InTurn"]
+__all__ = ["InTurn", "Turns"]
 
 Given = ParamSpec("Given")
 T = TypeVar("T")
+
+
+class Turns:
+    """A turn for each caller: a lock, which all that they have done takes."""
+
+    def __init__(self) -> None:
+        """Of nobody yet."""
+        # Of callers who have something done, or wait for it.
+        self._locks = WeakValueDictionary[str, asyncio.Lock]()
+
+    def of(self, caller: str) -> asyncio.Lock:
+        """Theirs."""
+        return self._locks.setdefault(caller, asyncio.Lock())
 
 
 class InTurn:
@@ -21,10 +34,9 @@ class InTurn:
     def __init__(self, name: str) -> None:
         """name: the thread's."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
-        # Of callers who have something done, or wait for it.
-        self._turns = WeakValueDictionary[str, asyncio.Lock]()
+        self._turns = Turns()
 
     async def run(self, caller: str, work: Callable[Given, T], *args: Given.args, **kwargs: Given.kwargs) -> T:
         """What the work gives. Before it comes what others have brought before, and of each of them one thing."""
-        async with self._turns.setdefault(caller, asyncio.Lock()):
+        async with self._turns.of(caller):
             return await asyncio.get_running_loop().run_in_executor(self._thread, partial(work, *args, **kwargs))

@@ -11,6 +11,7 @@ from llmesh.call import current_call
 from llmesh.errors import InvalidCall, Violation
 from model_server.candidates import find_candidates
 from model_server.models import Models
+from model_server.reader import reader
 from model_server.share import Share
 from model_server.source import ModelSource
 from model_server.turns import choose_from, request_for
@@ -39,7 +40,7 @@ class ModelServicer(ModelServiceServicer):
         """A text, as it comes."""
         source, engine = self._models.writer(request.model)
         asked = request.conversation if request.HasField("conversation") else request.prompt
-        with self._calls.take(_caller()):
+        with self._calls.take(reader()):
             writing = await Writing.begin(source, engine, asked, request.sampling)
             first = True
             async with aclosing(writing.pieces()) as pieces:
@@ -61,7 +62,7 @@ class ModelServicer(ModelServiceServicer):
         source, engine = self._models.writer(request.model)
         answering = Answering(source, engine, request.sampling)
         asked = request.conversation if request.HasField("conversation") else request.prompt
-        caller = _caller()
+        caller = reader()
         with self._calls.take(caller):
             await answering.check(asked)
             types = self._types(request, caller)
@@ -79,7 +80,7 @@ class ModelServicer(ModelServiceServicer):
         source, engine = self._models.writer(request.model)
         answering = Answering(source, engine, request.sampling)
         asked = request.conversation
-        caller = _caller()
+        caller = reader()
         with self._calls.take(caller):
             await answering.check(asked)
             types = self._types(request, caller)
@@ -100,7 +101,7 @@ class ModelServicer(ModelServiceServicer):
     async def Embed(self, request: pb.EmbedRequest, context: object) -> pb.EmbedResponse:
         """A vector for each text."""
         source, embedder = self._models.embedder(request.model)
-        with self._texts.take(_caller(), len(request.texts)):
+        with self._texts.take(reader(), len(request.texts)):
             counts, most = await embedder.count(request.texts), embedder.context_length
             if not request.truncate:
                 _check_lengths(counts, most=most)
@@ -123,14 +124,14 @@ class ModelServicer(ModelServiceServicer):
             if request.HasField("conversation"):
                 raise _wrong("conversation", "is for a model that writes; this one makes vectors, of a prompt")
             source, embedder = self._models.embedder(request.model)
-            with self._texts.take(_caller()):
+            with self._texts.take(reader()):
                 (tokens,) = await embedder.count([request.prompt])
             context_length = embedder.context_length
         else:
             source, engine = self._models.writer(request.model)
             asked = request.conversation if request.HasField("conversation") else request.prompt
-            with self._calls.take(_caller()):
-                tokens = len(await engine.read(asked, whole=True))
+            with self._calls.take(reader()):
+                tokens = len(await engine.read(asked, reader=reader(), whole=True))
             context_length = engine.context_length
         # Counted is not read by the model: no tokens are on record for it.
         _cite(source)
@@ -143,12 +144,6 @@ class ModelServicer(ModelServiceServicer):
     def _types(self, request: pb.GenerateMessageRequest | pb.ChooseCallRequest, caller: str) -> Types:
         sent = request.descriptors if request.HasField("descriptors") else None
         return Types(sent, self._workshop.visit(caller))
-
-
-def _caller() -> str:
-    """Whose share it is that a call takes of what all callers have."""
-    caller = current_call().caller
-    return f"{caller.issuer} {caller.subject}"
 
 
 def _check_lengths(counts: Sequence[int], *, most: int) -> None:

@@ -18,6 +18,7 @@ from google.rpc import error_details_pb2  # pyright: ignore[reportMissingTypeStu
 from llmesh.api.model.v1 import model_pb2 as pb
 from llmesh.errors import FailedPrecondition, InvalidCall, Violation
 from model_server.engine import Engine, NoGrammarError
+from model_server.reader import reader
 from model_server.sampling import fill_in
 from model_server.source import ModelSource
 from model_server.turns import answer_as, mend
@@ -57,7 +58,7 @@ class Answering:
 
     async def check(self, asked: pb.Conversation | str) -> None:
         """Raise InvalidCall if what the caller says, and nothing beside it, leaves no room for what they ask for."""
-        self._fill_in(self._sampling, asked, await self._engine.read(asked))
+        self._fill_in(self._sampling, asked, await self._engine.read(asked, reader=reader()))
 
     async def choice(self, asked: pb.Conversation, candidates: Sequence[str]) -> str:
         """One of some names: at least one. Raises InvalidCall if the engine makes no grammar of them."""
@@ -66,7 +67,7 @@ class Answering:
         schema = json.dumps({"enum": list(candidates)})
         most = max(len(json.dumps(name)) for name in candidates)
         try:
-            text, _ = await self._write(asked, await self._engine.read(asked), schema, most)
+            text, _ = await self._write(asked, await self._engine.read(asked, reader=reader()), schema, most)
         except NoGrammarError as err:
             words = f"the engine makes no grammar of the candidates' names: {err}"
             raise InvalidCall(words, [Violation("candidates", words)], reason="NO_GRAMMAR") from err
@@ -103,7 +104,9 @@ class Answering:
     ) -> tuple[str, Writing]:
         """The text that is written once the model is told what was wrong. Raises FailedPrecondition."""
         try:
-            return await self._write(asked, await self._engine.read(asked), schema.schema, schema.max_bytes)
+            return await self._write(
+                asked, await self._engine.read(asked, reader=reader()), schema.schema, schema.max_bytes
+            )
         except InvalidCall as err:
             # What the caller sent was no longer than the model reads: what was added is.
             raise _rules_broken(wanted, broken, "and there is no room to have it mended") from err
@@ -116,7 +119,7 @@ class Answering:
         The model is told the schema if there is room for that too. If there is none even for the narrowest, that one is
         taken: most messages are shorter than the longest.
         """
-        tokens = await self._engine.read(asked)
+        tokens = await self._engine.read(asked, reader=reader())
         room = self._engine.context_length - len(tokens)
         if self._sampling.max_tokens:
             room = min(room, self._sampling.max_tokens)
@@ -125,7 +128,7 @@ class Answering:
             return asked, tokens, schema
         told = answer_as(asked, wanted.name, schema.schema)
         try:
-            longer = await self._engine.read(told)
+            longer = await self._engine.read(told, reader=reader())
         except InvalidCall:
             # What was asked alone, it takes.
             return asked, tokens, schema

@@ -14,45 +14,44 @@ from dataclasses import replace
 from functools import cache, partial
 from importlib import import_module
 from itertools import count
-from math import ceil
 from typing import TYPE_CHECKING
 from typing import Any as Untyped
 
 from llmesh.api.model.v1 import model_pb2 as pb
-from llmesh.errors import FailedPrecondition, InvalidCall, OverQuota, Unavailable, Violation
+from llmesh.errors import FailedPrecondition, OverQuota
 from model_server.control_tokens import ControlTokens
 from model_server.engine import NoGrammarError, Piece
 from model_server.grammar import shared
 from model_server.hanging import wait_until_it_hangs
 from model_server.importing import IMPORTING
-from model_server.in_turn import InTurn
+from model_server.in_turn import InTurn, Turns
 from model_server.settings import Settings
 from model_server.source import ModelSource
+from model_server.vllm_faults import dead, failed, wrong
+from model_server.vllm_pieces import pieces_of
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
     from vllm.inputs import TokensPrompt
     from vllm.inputs.engine import TokensInput
-    from vllm.logprobs import Logprob
-    from vllm.outputs import RequestOutput
     from vllm.v1.engine.async_llm import AsyncLLM
 
-__all__ = ["VllmEngine", "import_vllm", "pieces_of", "start_vllm"]
+__all__ = ["VllmEngine", "import_vllm", "start_vllm"]
 
 log = logging.getLogger("llmesh.model")
 
 # How often an engine that nobody uses is asked whether it lives.
 LOOK_EVERY_S = 0.2
 RETRY_FULL_S = 1.0
-# Of a piece, at most: of tokens, where each has its log probabilities, and twenty others have theirs. A message has a
-# megabyte.
-PIECE_CHARS, PIECE_TOKENS = 65_536, 64
-RETRY_DEAD_S = 5.0
+# vLLM reads one input after another, a million characters in a second or two. So many are nothing to wait for.
+SHORT_CHARS = 16_384
 # vLLM is told by variables what its arguments don't say. What is set already stays.
 ENVIRONMENT = {
     # The first log probabilities would be compiled for 20 s, in which nothing else is written.
     "TORCHDYNAMO_DISABLE": "1",
     "VLLM_NO_USAGE_STATS": "1",
+    # As it has it on a CPU: this process has threads, with which it can't be forked.
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     # GiB, on a CPU.
     "VLLM_CPU_KVCACHE_SPACE": "1",
     # It warns of what it is told to do here, in a dozen lines at each start.
@@ -73,7 +72,6 @@ ON_CPU = {
     "enable_chunked_prefill": False,
 }
 ROLES = {pb.ROLE_SYSTEM: "system", pb.ROLE_USER: "user", pb.ROLE_ASSISTANT: "assistant", pb.ROLE_TOOL: "tool"}
-FINISHES = {"stop": pb.FINISH_REASON_STOP, "length": pb.FINISH_REASON_LENGTH}
 
 # INVARIANT: the thread that starts an engine lives as long as this process: the
 # kernel ends the engine's processes with it (engine_process.py).
@@ -169,6 +167,7 @@ class VllmEngine:
         self._llm = llm
         self._died = asyncio.Event()
         self._numbers = count()
+        self._reading_long = Turns()
         self.context_length = int(llm.model_config.max_model_len)
         self.dimension = 0
         self.capabilities = (pb.MODEL_CAPABILITY_WRITE,)
@@ -178,8 +177,14 @@ class VllmEngine:
             self.capabilities += (pb.MODEL_CAPABILITY_CONVERSE,)
         self.defaults = _defaults(llm.model_config.get_diff_sampling_param())
 
-    async def read(self, asked: pb.Conversation | str, *, whole: bool = False) -> Sequence[int]:
+    async def read(self, asked: pb.Conversation | str, *, reader: str, whole: bool = False) -> Sequence[int]:
         """The tokens of what is asked."""
+        if _chars(asked) <= SHORT_CHARS:
+            return await self._read(asked, whole=whole)
+        async with self._reading_long.of(reader):
+            return await self._read(asked, whole=whole)
+
+    async def _read(self, asked: pb.Conversation | str, *, whole: bool) -> Sequence[int]:
         from vllm.exceptions import VLLMClientError
 
         try:
@@ -190,13 +195,13 @@ class VllmEngine:
             field = "prompt" if isinstance(asked, str) else "conversation"
             if str(getattr(err, "parameter", "")).startswith("input_"):
                 words = f"longer than the {self.context_length - 1} tokens that the model reads at most: shorten it"
-                raise _wrong(field, words, reason="INPUT_TOO_LONG") from err
-            raise _wrong(field, str(err), reason="REFUSED_BY_MODEL") from err
+                raise wrong(field, words, reason="INPUT_TOO_LONG") from err
+            raise wrong(field, str(err), reason="REFUSED_BY_MODEL") from err
         except RuntimeError as err:
             if not self._died.is_set():
                 raise
             # Its threads end with it.
-            raise _dead() from err
+            raise dead() from err
 
     async def _read_prompt(self, text: str, *, whole: bool) -> Sequence[int]:
         from vllm.renderers.inputs.preprocess import parse_model_prompt
@@ -244,9 +249,9 @@ class VllmEngine:
                     compiling = False
         except EngineDeadError as err:
             self._died.set()
-            raise _dead() from err
+            raise dead() from err
         except EngineGenerateError as err:
-            raise (_dead() if self._died.is_set() else _failed()) from err
+            raise (dead() if self._died.is_set() else failed()) from err
         except QueueOverflowError as err:
             words = "too many calls wait for the model"
             raise OverQuota(words, retry_after_s=RETRY_FULL_S, quota="queue", reason="QUEUE_FULL") from err
@@ -254,7 +259,7 @@ class VllmEngine:
             # Of a schema, vLLM names no parameter.
             if schema and getattr(err, "parameter", None) is None:
                 raise NoGrammarError(str(err)) from err
-            raise _wrong("sampling", str(err), reason="REFUSED_BY_MODEL") from err
+            raise wrong("sampling", str(err), reason="REFUSED_BY_MODEL") from err
 
     async def wait_for_death(self) -> None:
         """Return once its processes are dead. If they hang, they are killed. Raises what keeps it from looking."""
@@ -275,6 +280,10 @@ class VllmEngine:
         """End its processes."""
         self._died.set()
         await asyncio.get_running_loop().run_in_executor(_starting, self._llm.shutdown)
+
+
+def _chars(asked: pb.Conversation | str) -> int:
+    return len(asked) if isinstance(asked, str) else sum(len(each.content) for each in asked.messages)
 
 
 def _arguments(source: ModelSource, settings: Settings, *, on_cpu: bool) -> dict[str, Untyped]:
@@ -333,52 +342,6 @@ def _parameters(sampling: pb.Sampling, schema: str) -> SamplingParams:
     )
 
 
-def pieces_of(output: RequestOutput, most: int, *, compiling: bool) -> Iterator[Piece]:
-    """A piece of vLLM's, which of a slow reader's text has all that came meanwhile, as pieces that fit a message each.
-
-    most: how many likeliest tokens to tell. compiling: there is a grammar, and no piece yet.
-    """
-    (part,) = output.outputs
-    if part.finish_reason == "error":
-        raise NoGrammarError("its grammar does not compile") if compiling else _failed()
-    if part.finish_reason is not None and part.finish_reason not in FINISHES:
-        # "abort": the engine is being closed.
-        raise _dead()
-    tokens, logprobs, texts = part.token_ids, part.logprobs or (), list(_cut(part.text, PIECE_CHARS))
-    at_once = PIECE_TOKENS if logprobs else max(1, len(tokens))
-    pieces = max(len(texts), ceil(len(tokens) / at_once))
-    # Text may come later than its tokens, and not before.
-    texts = [""] * (pieces - len(texts)) + texts
-    finish = FINISHES[part.finish_reason] if part.finish_reason else pb.FINISH_REASON_UNSPECIFIED
-    for number, text in enumerate(texts, start=1):
-        here = slice((number - 1) * at_once, number * at_once)
-        yield Piece(
-            text=text,
-            token_count=len(tokens[here]),
-            finish=finish if number == pieces else pb.FINISH_REASON_UNSPECIFIED,
-            cached_token_count=output.num_cached_tokens or 0,
-            logprobs=tuple(_logprobs(tokens[here], logprobs[here], most)),
-        )
-
-
-def _cut(text: str, most: int) -> Iterator[str]:
-    """The text in parts of at most so many characters; at least one."""
-    for first in range(0, max(1, len(text)), most):
-        yield text[first : first + most]
-
-
-def _logprobs(tokens: Sequence[int], found: Sequence[dict[int, Logprob]], most: int) -> Iterator[pb.TokenLogprobs]:
-    """Of each token; the likeliest first."""
-    for token, places in zip(tokens, found, strict=False):
-        told = {
-            at: pb.TokenLogprob(token=at, text=one.decoded_token or "", logprob=one.logprob)
-            for at, one in places.items()
-        }
-        ranked = sorted(places, key=lambda at: places[at].rank or 0)
-        # vLLM tells the one that was picked beside the likeliest, where it is none of them.
-        yield pb.TokenLogprobs(picked=told[token], likeliest=[told[at] for at in ranked[:most]])
-
-
 def _defaults(stated: dict[str, object]) -> pb.Sampling:
     """What the model's makers say of sampling, as far as it can be said here."""
     defaults = pb.Sampling()
@@ -388,16 +351,3 @@ def _defaults(stated: dict[str, object]) -> pb.Sampling:
     if isinstance(top_k := stated.get("top_k"), int) and top_k > 0:
         defaults.top_k = top_k
     return defaults
-
-
-def _dead() -> Unavailable:
-    words = "the model's engine ended; it is started again"
-    return Unavailable(words, retry_after_s=RETRY_DEAD_S, reason="ENGINE_DIED")
-
-
-def _failed() -> Unavailable:
-    return Unavailable("the engine gave up this text", retry_after_s=RETRY_FULL_S, reason="ENGINE_FAILED")
-
-
-def _wrong(field: str, words: str, *, reason: str) -> InvalidCall:
-    return InvalidCall(f"`{field}`: {words}", [Violation(field, words)], reason=reason)

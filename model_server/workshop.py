@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar, TypeVarTuple, cast
-from weakref import WeakValueDictionary
 
 from llmesh.errors import Unavailable
 from model_server.bench import CPU_S, LENGTH, SPENT
+from model_server.in_turn import Turns
 
 __all__ = ["SpentError", "Visit", "Workshop"]
 
@@ -44,8 +44,7 @@ class Workshop:
 
     def __init__(self) -> None:
         """Nothing begins yet."""
-        # Of callers who visit now.
-        self._turns_of = WeakValueDictionary[str, asyncio.Lock]()
+        self._turns_of = Turns()
         self._turns = asyncio.Semaphore(BENCHES)
         self._idle: list[_Bench] = []
 
@@ -62,7 +61,7 @@ class Workshop:
 
     def visit(self, caller: str) -> Visit:
         """Of a call that is to have work done for its caller."""
-        return Visit(self, self._turns_of.setdefault(caller, asyncio.Lock()))
+        return Visit(self, self._turns_of.of(caller))
 
     async def run(self, work: Callable[[*Given], T], *given: *Given) -> T:
         """What the work, a function of a module, makes of what is given; in turn, and ended when this is cancelled.

@@ -11,6 +11,7 @@ from contextlib import aclosing
 from llmesh.api.model.v1 import model_pb2 as pb
 from llmesh.call import current_call
 from model_server.engine import Engine, Piece
+from model_server.reader import reader
 from model_server.sampling import fill_in
 from model_server.source import ModelSource
 
@@ -45,7 +46,7 @@ class Writing:
         cls, source: ModelSource, engine: Engine, asked: pb.Conversation | str, sampling: pb.Sampling
     ) -> Writing:
         """What is asked, read, and found to fit the model. Raises InvalidCall if it doesn't."""
-        tokens = await engine.read(asked)
+        tokens = await engine.read(asked, reader=reader())
         used = fill_in(
             sampling,
             engine.defaults,
@@ -78,9 +79,7 @@ class Writing:
         return "".join(parts), finish
 
     def _write(self, schema: str) -> AsyncGenerator[Piece, None]:
-        caller = current_call().caller
-        reader = f"{caller.issuer} {caller.subject}"
-        return self._engine.write(self._tokens, self.sampling, reader=reader, schema=schema)
+        return self._engine.write(self._tokens, self.sampling, reader=reader(), schema=schema)
 
     def _cite(self) -> None:
         """Say in the call's provenance what the text is from, and what it took."""

@@ -34,7 +34,7 @@ class ScriptedEngine:
     defaults: pb.Sampling = field(default_factory=pb.Sampling)
     written: list[Written] = field(default_factory=list[Written])
 
-    async def read(self, asked: pb.Conversation | str, *, whole: bool = False) -> Sequence[int]:
+    async def read(self, asked: pb.Conversation | str, *, reader: str, whole: bool = False) -> Sequence[int]:
         """Its bytes."""
         if isinstance(asked, str):
             return list(asked.encode())

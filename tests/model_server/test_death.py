@@ -195,5 +195,5 @@ async def test_a_server_that_is_killed_takes_an_engine_along_that_is_just_being_
     await eventually(starts_again, within_s=START_S)
     everything = processes_below(models.process.pid)
     models.process.kill()
-    # One that is just being started finds out when it has loaded what ties it to the others.
+    # One that had not even begun to run finds out minutes later.
     await eventually(lambda: all_are_gone(everything), within_s=START_S)

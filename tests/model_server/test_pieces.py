@@ -10,7 +10,7 @@ import pytest
 from llmesh.api.model.v1 import model_pb2 as pb
 from llmesh.errors import Unavailable
 from model_server.engine import NoGrammarError
-from model_server.vllm_engine import pieces_of
+from model_server.vllm_pieces import pieces_of
 
 
 def ended(why: str | None) -> Untyped:

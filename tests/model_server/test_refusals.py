@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from types import ModuleType, SimpleNamespace
 from typing import Any as Untyped
 
@@ -15,7 +15,8 @@ from llmesh.api.model.v1 import model_pb2 as pb
 from llmesh.errors import InvalidCall, MeshError, OverQuota, Unavailable
 from model_server import vllm_engine
 from model_server.engine import NoGrammarError
-from model_server.vllm_engine import VllmEngine
+from model_server.vllm_engine import SHORT_CHARS, VllmEngine
+from tests.eventually import eventually
 
 
 class ServerError(Exception):
@@ -118,17 +119,17 @@ async def test_what_is_read_when_the_engine_is_gone_may_be_asked_again() -> None
     gone = RuntimeError("cannot schedule new futures after shutdown")
     engine = VllmEngine(failing(gone))
     with pytest.raises(RuntimeError):
-        await engine.read("a")
+        await engine.read("a", reader="")
     await engine.close()
     with pytest.raises(Unavailable) as found:
-        await engine.read("a")
+        await engine.read("a", reader="")
     assert (found.value.reason, bool(found.value.retry_after_s)) == ("ENGINE_DIED", True)
 
 
 async def test_what_is_too_long_is_told_in_words_that_help_its_caller() -> None:
     refused = ClientError("set truncate_prompt_tokens=-1", parameter="input_text")
     with pytest.raises(InvalidCall) as found:
-        await VllmEngine(failing(refused)).read("a")
+        await VllmEngine(failing(refused)).read("a", reader="")
     assert (found.value.reason, found.value.violations[0].field) == ("INPUT_TOO_LONG", "prompt")
     assert found.value.message == "`prompt`: longer than the 9 tokens that the model reads at most: shorten it"
 
@@ -185,3 +186,33 @@ async def test_of_many_schemas_of_one_caller_another_waits_for_one(monkeypatch: 
     go.set()
     await asyncio.gather(*calls)
     assert read == ["of eve", "of ada", *["of eve"] * 9]
+
+
+async def test_of_long_inputs_of_one_caller_one_is_read_at_a_time_and_short_ones_beside(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun, go = list[str](), asyncio.Event()
+
+    async def read(prompts: Sequence[str], _limits: object) -> list[dict[str, list[int]]]:
+        begun.extend(prompt[0] for prompt in prompts)
+        await go.wait()
+        return [{"prompt_token_ids": [1]} for _ in prompts]
+
+    def as_it_is(_config: object, text: str) -> str:
+        return text
+
+    monkeypatch.setattr(sys.modules["vllm.renderers.inputs.preprocess"], "parse_model_prompt", as_it_is)
+    llm = failing(AssertionError())
+    llm.renderer.render_cmpl_async = read
+    engine = VllmEngine(llm)
+    long = SHORT_CHARS + 1
+    async with asyncio.TaskGroup() as tasks:
+        for text, reader in (("a" * long, "ada"), ("b" * long, "ada"), ("c" * long, "bob"), ("d", "ada")):
+            tasks.create_task(engine.read(text, reader=reader))
+
+        async def those_that_may_have_begun() -> None:
+            assert sorted(begun) == ["a", "c", "d"]
+
+        await eventually(those_that_may_have_begun)
+        go.set()
+    assert sorted(begun) == ["a", "b", "c", "d"]

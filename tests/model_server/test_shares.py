@@ -44,7 +44,7 @@ class Open(ScriptedEngine):
     texts: list[str] = field(default_factory=list[str])
     reads: int = 0
 
-    async def read(self, asked: pb.Conversation | str, *, whole: bool = False) -> Sequence[int]:
+    async def read(self, asked: pb.Conversation | str, *, reader: str, whole: bool = False) -> Sequence[int]:
         """One token."""
         self.reads += 1
         return [1]
