@@ -23,7 +23,6 @@ from llmesh.problem import Problem
 
 if TYPE_CHECKING:
     import grpc.aio
-    from google.protobuf.descriptor_pb2 import FileDescriptorProto
     from google.protobuf.message import Message
 
     from llmesh.dynamic import Metadata, Method
@@ -136,18 +135,17 @@ async def _call(
     lines: bool,
 ) -> None:
     """Make the call and print each response."""
-    from llmesh.cli.packed import files_in, learn_packed
+    from llmesh.cli.packed import learn_packed, learn_sent
     from llmesh.dynamic import invoke
 
     # A request that doesn't fit ends a call from within gRPC, where what was wrong with it is lost.
     failed: list[Exception] = []
-    files: list[FileDescriptorProto] = []
 
     async def messages() -> AsyncIterator[Message]:
         try:
             async for value in requests:
                 message = method.request(value)
-                files.extend(files_in(message))
+                learn_sent(message)
                 yield message
         except Exception as err:  # raised again below
             failed.append(err)
@@ -156,7 +154,7 @@ async def _call(
     show = print_json_line if lines or method.descriptor.server_streaming else print_json
     try:
         async for response in invoke(channel, method, messages(), timeout_s=timeout_s, metadata=metadata):
-            await learn_packed(channel, response, files)
+            await learn_packed(channel, response)
             show(method.value(response))
     except (Exception, asyncio.CancelledError):
         if failed:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Iterable
+from typing import cast
 
 import pytest
 from echo_tool.service import EchoServicer
-from google.protobuf import any_pb2, message_factory
+from google.protobuf import any_pb2, duration_pb2, field_mask_pb2, message_factory, struct_pb2, timestamp_pb2
 from google.protobuf.descriptor import Descriptor, FileDescriptor
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet
 from google.protobuf.message import Message
+from google.rpc.status_pb2 import Status
 
 from llmesh import testing
 from llmesh.api.model.v1 import model_pb2 as pb
-from llmesh.cli.packed import files_in, learn_packed
+from llmesh.cli import packed as module
+from llmesh.cli.packed import DEEPEST, PACKED_COUNTS, TYPES_MOST, learn_packed, learn_sent
 from llmesh.dynamic import Contract
 
 PARCEL = FileDescriptorProto(
@@ -26,6 +30,26 @@ PARCEL = FileDescriptorProto(
         DescriptorProto(
             name="Parcel",
             field=[FieldDescriptorProto(name="weight_g", number=1, type=FieldDescriptorProto.TYPE_UINT32)],
+        )
+    ],
+)
+PALLET = FileDescriptorProto(
+    name="pallet.proto",
+    package="acme.parcels.v1",
+    syntax="proto3",
+    dependency=["google/protobuf/any.proto"],
+    message_type=[
+        DescriptorProto(
+            name="Pallet",
+            field=[
+                FieldDescriptorProto(
+                    name="parcels",
+                    number=3,
+                    type=FieldDescriptorProto.TYPE_MESSAGE,
+                    label=FieldDescriptorProto.LABEL_REPEATED,
+                    type_name=".google.protobuf.Any",
+                )
+            ],
         )
     ],
 )
@@ -50,7 +74,8 @@ async def shown(packed: any_pb2.Any, *, sent: Iterable[FileDescriptorProto] = ()
     request = _of(found.descriptor.input_type, sample)
     answer = _of(found.descriptor.output_type, pb.GenerateMessageResponse(message=packed))
     async with testing.run(EchoServicer()) as tool:
-        await learn_packed(tool.channel, answer, files_in(request))
+        learn_sent(request)
+        await learn_packed(tool.channel, answer)
     return found.value(answer)["message"]
 
 
@@ -69,6 +94,30 @@ async def test_what_cannot_be_read_is_shown_as_bytes(value: bytes) -> None:
     assert await shown(packed, sent=[PARCEL] if value == b"\xff" else []) == {
         "@type": f"{URL}/google.protobuf.BytesValue",
         "value": base64.b64encode(value).decode(),
+    }
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        timestamp_pb2.Timestamp(seconds=1 << 60),
+        duration_pb2.Duration(seconds=1, nanos=-1),
+        struct_pb2.Value(number_value=math.nan),
+        struct_pb2.ListValue(values=[struct_pb2.Value(number_value=math.inf)]),
+        field_mask_pb2.FieldMask(paths=["aB"]),
+    ],
+    ids=lambda message: message.DESCRIPTOR.name,
+)
+async def test_what_has_no_json_is_shown_as_bytes_and_what_packs_it_as_it_is(message: Message) -> None:
+    inner, outer = any_pb2.Any(), any_pb2.Any()
+    inner.Pack(message)
+    outer.Pack(pb.GenerateMessageResponse(message=inner))
+    assert await shown(outer, sent=files_of(message.DESCRIPTOR.file)) == {
+        "@type": "type.googleapis.com/llmesh.api.model.v1.GenerateMessageResponse",
+        "message": {
+            "@type": f"{inner.type_url}/google.protobuf.BytesValue",
+            "value": base64.b64encode(inner.value).decode(),
+        },
     }
 
 
@@ -96,3 +145,30 @@ async def test_what_is_packed_without_end_is_shown_as_bytes_from_a_depth_on() ->
         packed = outer
     told = json.dumps(await shown(packed, sent=[PARCEL]))
     assert told.count("google.protobuf.Any/google.protobuf.BytesValue") == 1
+    # Each level is read for all that are above it.
+    assert told.count('google.protobuf.Any"') == DEEPEST // PACKED_COUNTS
+
+
+async def test_types_are_looked_up_once_each_within_others_too_and_no_more_than_some(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+
+    async def files_defining(_: object, name: str) -> list[bytes]:
+        asked.append(name)
+        return [file.SerializeToString() for file in (PALLET, PARCEL) if name.endswith(file.message_type[0].name)]
+
+    monkeypatch.setattr(module, "files_defining", files_defining)
+    parcels = [any_pb2.Any(type_url=URL, value=WEIGHS_800_G)] * 2
+    others = [any_pb2.Any(type_url=f"x/T{at % 20}") for at in range(200)]
+    outer = any_pb2.Any(type_url="x/acme.parcels.v1.Pallet", value=_list_of([*parcels, *others]))
+
+    told = await shown(outer)
+
+    assert cast("dict[str, list[object]]", told)["parcels"][:2] == [{"@type": URL, "weightG": 800}] * 2
+    assert asked == ["acme.parcels.v1.Pallet", "acme.parcels.v1.Parcel", *(f"T{at}" for at in range(TYPES_MOST - 2))]
+
+
+def _list_of(anys: Iterable[any_pb2.Any]) -> bytes:
+    """As a Pallet has them: Status has its details at the same number."""
+    return Status(details=anys).SerializeToString()
