@@ -112,7 +112,7 @@ async def test_what_has_no_json_is_shown_as_bytes_and_what_packs_it_as_it_is(mes
     inner, outer = any_pb2.Any(), any_pb2.Any()
     inner.Pack(message)
     outer.Pack(pb.GenerateMessageResponse(message=inner))
-    assert await shown(outer, sent=files_of(message.DESCRIPTOR.file)) == {
+    assert await shown(outer, sent=files_of(cast("FileDescriptor", message.DESCRIPTOR.file))) == {
         "@type": "type.googleapis.com/llmesh.api.model.v1.GenerateMessageResponse",
         "message": {
             "@type": f"{inner.type_url}/google.protobuf.BytesValue",
