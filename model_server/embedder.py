@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from llmesh.api.model.v1 import model_pb2 as pb
 from model_server.importing import IMPORTING
+from model_server.in_turn import InTurn
 from model_server.source import ModelSource
 
 if TYPE_CHECKING:
@@ -26,9 +26,8 @@ BATCH, BATCH_CHARS = 32, 65_536
 
 async def start_embedder(source: ModelSource) -> TransformerEmbedder:
     """An embedder with the model, ready. Raises whatever sentence-transformers does."""
-    thread = ThreadPoolExecutor(1, thread_name_prefix="embed")
-    model = await asyncio.get_running_loop().run_in_executor(thread, _load, source)
-    return TransformerEmbedder(model, thread)
+    thread = InTurn("embed")
+    return TransformerEmbedder(await thread.run("", _load, source), thread)
 
 
 def _load(source: ModelSource) -> SentenceTransformer:
@@ -44,7 +43,7 @@ def _load(source: ModelSource) -> SentenceTransformer:
 class TransformerEmbedder:
     """A model of sentence-transformers, in a thread of its own."""
 
-    def __init__(self, model: SentenceTransformer, thread: ThreadPoolExecutor) -> None:
+    def __init__(self, model: SentenceTransformer, thread: InTurn) -> None:
         """model: loaded."""
         self._model = model
         self._thread = thread
@@ -53,19 +52,19 @@ class TransformerEmbedder:
         self.context_length = int(model.max_seq_length or 0)
         self.dimension = int(model.get_embedding_dimension() or 0)
 
-    async def count(self, texts: Sequence[str]) -> Sequence[int]:
+    async def count(self, texts: Sequence[str], *, reader: str) -> Sequence[int]:
         """How many tokens each text is."""
-        return await self._in_batches(texts, partial(_count, self._model))
+        return await self._in_batches(texts, reader, partial(_count, self._model))
 
-    async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
+    async def embed(self, texts: Sequence[str], *, reader: str) -> Sequence[Sequence[float]]:
         """A vector for each text."""
-        return await self._in_batches(texts, partial(vectors, self._model, narrow=self._narrow))
+        return await self._in_batches(texts, reader, partial(vectors, self._model, narrow=self._narrow))
 
-    async def _in_batches(self, texts: Sequence[str], work: Callable[[list[str]], list[T]]) -> Sequence[T]:
-        """What comes of each text; between two batches others have their turn."""
+    async def _in_batches(self, texts: Sequence[str], reader: str, work: Callable[[list[str]], list[T]]) -> Sequence[T]:
+        """What comes of each text; between two batches other callers have their turn."""
         found: list[T] = []
         for batch in _batches(texts):
-            found += await asyncio.get_running_loop().run_in_executor(self._thread, work, batch)
+            found += await self._thread.run(reader, work, batch)
         return found
 
     async def wait_for_death(self) -> None:
@@ -74,7 +73,7 @@ class TransformerEmbedder:
 
     async def close(self) -> None:
         """End the thread, once it has done what it is at."""
-        await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
+        await self._thread.close()
 
 
 def _batches(texts: Sequence[str]) -> Iterator[list[str]]:

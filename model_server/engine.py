@@ -67,7 +67,7 @@ class Engine(Mortal, Protocol):
     async def read(self, asked: pb.Conversation | str, *, reader: str, whole: bool = False) -> Sequence[int]:
         """The tokens of a conversation in the model's template, or of a prompt. whole: however many they are.
 
-        reader: whom it is for; of each, one that is long is read at a time.
+        reader: whom it is for; of each, one that is long is read at a time, beside one that was left while it was.
         What a message says is read as by `plain`: the template alone marks turns. A prompt is read as it is.
 
         Raises InvalidCall, which names the input as a field, if it is longer
@@ -99,10 +99,13 @@ class Engine(Mortal, Protocol):
 class Embedder(Mortal, Protocol):
     """A model that makes vectors, ready to."""
 
-    async def count(self, texts: Sequence[str]) -> Sequence[int]:
-        """How many tokens each text is, as many as there are."""
+    async def count(self, texts: Sequence[str], *, reader: str) -> Sequence[int]:
+        """How many tokens each text is, as many as there are. reader: whom it is for; a batch of each has its turn."""
         ...
 
-    async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
-        """A vector of length 1 for each text, in their order; of one that is too long, of its beginning."""
+    async def embed(self, texts: Sequence[str], *, reader: str) -> Sequence[Sequence[float]]:
+        """A vector of length 1 for each text, in their order; of one that is too long, of its beginning.
+
+        reader: as for `count`.
+        """
         ...

@@ -1,4 +1,4 @@
-"""Callers have one thing done at a time each, so that nobody waits for all that another has brought."""
+"""Callers have their work done in turn, so that nobody waits for all that another has brought."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Turns:
 
 
 class InTurn:
-    """One thread, which begins when there is work, and lives as long as this process."""
+    """One thread, which begins when there is work, and lives until closed or as long as this process."""
 
     def __init__(self, name: str) -> None:
         """name: the thread's."""
@@ -37,6 +37,13 @@ class InTurn:
         self._turns = Turns()
 
     async def run(self, caller: str, work: Callable[Given, T], *args: Given.args, **kwargs: Given.kwargs) -> T:
-        """What the work gives. Before it comes what others have brought before, and of each of them one thing."""
+        """What the work gives. Before it comes one thing of each other caller, and what has begun.
+
+        Who leaves ends nothing that has begun: a thread can't be broken off.
+        """
         async with self._turns.of(caller):
             return await asyncio.get_running_loop().run_in_executor(self._thread, partial(work, *args, **kwargs))
+
+    async def close(self) -> None:
+        """End the thread, once it has done what it is at; the rest is cancelled."""
+        await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)

@@ -101,11 +101,12 @@ class ModelServicer(ModelServiceServicer):
     async def Embed(self, request: pb.EmbedRequest, context: object) -> pb.EmbedResponse:
         """A vector for each text."""
         source, embedder = self._models.embedder(request.model)
-        with self._texts.take(reader(), len(request.texts)):
-            counts, most = await embedder.count(request.texts), embedder.context_length
+        caller = reader()
+        with self._texts.take(caller, len(request.texts)):
+            counts, most = await embedder.count(request.texts, reader=caller), embedder.context_length
             if not request.truncate:
                 _check_lengths(counts, most=most)
-            found = await embedder.embed(request.texts)
+            found = await embedder.embed(request.texts, reader=caller)
         usage = pb.Usage(input_token_count=sum(min(count, most) for count in counts))
         _cite(source, input_tokens=usage.input_token_count)
         return pb.EmbedResponse(
@@ -120,18 +121,19 @@ class ModelServicer(ModelServiceServicer):
 
     async def CountTokens(self, request: pb.CountTokensRequest, context: object) -> pb.CountTokensResponse:
         """How many tokens it is."""
+        caller = reader()
         if self._models.embeds(request.model):
             if request.HasField("conversation"):
                 raise _wrong("conversation", "is for a model that writes; this one makes vectors, of a prompt")
             source, embedder = self._models.embedder(request.model)
-            with self._texts.take(reader()):
-                (tokens,) = await embedder.count([request.prompt])
+            with self._texts.take(caller):
+                (tokens,) = await embedder.count([request.prompt], reader=caller)
             context_length = embedder.context_length
         else:
             source, engine = self._models.writer(request.model)
             asked = request.conversation if request.HasField("conversation") else request.prompt
-            with self._calls.take(reader()):
-                tokens = len(await engine.read(asked, reader=reader(), whole=True))
+            with self._calls.take(caller):
+                tokens = len(await engine.read(asked, reader=caller, whole=True))
             context_length = engine.context_length
         # Counted is not read by the model: no tokens are on record for it.
         _cite(source)

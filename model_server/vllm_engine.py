@@ -21,13 +21,13 @@ from llmesh.api.model.v1 import model_pb2 as pb
 from llmesh.errors import FailedPrecondition, OverQuota
 from model_server.control_tokens import ControlTokens
 from model_server.engine import NoGrammarError, Piece
+from model_server.engine_faults import dead, failed, wrong
 from model_server.grammar import shared
 from model_server.hanging import wait_until_it_hangs
 from model_server.importing import IMPORTING
 from model_server.in_turn import InTurn, Turns
 from model_server.settings import Settings
 from model_server.source import ModelSource
-from model_server.vllm_faults import dead, failed, wrong
 from model_server.vllm_pieces import pieces_of
 
 if TYPE_CHECKING:
@@ -42,8 +42,10 @@ log = logging.getLogger("llmesh.model")
 
 # How often an engine that nobody uses is asked whether it lives.
 LOOK_EVERY_S = 0.2
+# How long its processes may take to end by themselves: what they wrote has ended before, or been cut.
+END_S = 2.0
 RETRY_FULL_S = 1.0
-# vLLM reads one input after another, a million characters in a second or two. So many are nothing to wait for.
+# vLLM reads one input after another, a million characters in one to three seconds. So many are nothing to wait for.
 SHORT_CHARS = 16_384
 # vLLM is told by variables what its arguments don't say. What is set already stays.
 ENVIRONMENT = {
@@ -98,7 +100,12 @@ def _import() -> None:
 
 async def start_vllm(source: ModelSource, settings: Settings) -> VllmEngine:
     """An engine with the model, ready. Takes from seconds to minutes. Raises whatever vLLM does."""
-    await asyncio.shield(asyncio.wrap_future(import_vllm()))
+    try:
+        await asyncio.shield(asyncio.wrap_future(import_vllm()))
+    except Exception:
+        # What was in its way may be gone by the next start.
+        import_vllm.cache_clear()
+        raise
     begun = _Start(source, settings)
     running = asyncio.get_running_loop().run_in_executor(_starting, begun.run)
     try:
@@ -279,7 +286,7 @@ class VllmEngine:
     async def close(self) -> None:
         """End its processes."""
         self._died.set()
-        await asyncio.get_running_loop().run_in_executor(_starting, self._llm.shutdown)
+        await asyncio.get_running_loop().run_in_executor(_starting, self._llm.shutdown, END_S)
 
 
 def _chars(asked: pb.Conversation | str) -> int:

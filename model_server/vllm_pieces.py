@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from llmesh.api.model.v1 import model_pb2 as pb
 from model_server.engine import NoGrammarError, Piece
-from model_server.vllm_faults import dead, failed
+from model_server.engine_faults import dead, failed
 
 if TYPE_CHECKING:
     from vllm.logprobs import Logprob

@@ -18,7 +18,7 @@ async def main() -> None:
     """Answer line by line until there are no more."""
     embedder = await start_embedder(find_source(str(packaged_embeddings()), "", id=PACKAGED_ID))
     while line := await asyncio.to_thread(sys.stdin.readline):
-        made = await embedder.embed(json.loads(line))
+        made = await embedder.embed(json.loads(line), reader="")
         sys.stdout.write(json.dumps([list(each) for each in made]) + "\n")
         sys.stdout.flush()
     await embedder.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any as Untyped
 
@@ -13,6 +12,7 @@ import pytest
 
 from model_server import embedder
 from model_server.embedder import TransformerEmbedder
+from model_server.in_turn import InTurn
 
 
 class Slow:
@@ -46,7 +46,7 @@ def model() -> Generator[Slow]:
 async def asked(model: Slow, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[TransformerEmbedder]:
     monkeypatch.setattr(embedder, "_narrow_is_fast", bool)
     untyped: Untyped = model
-    asked = TransformerEmbedder(untyped, ThreadPoolExecutor(1))
+    asked = TransformerEmbedder(untyped, InTurn("embed"))
     yield asked
     model.go.set()
     await asked.close()
@@ -56,12 +56,13 @@ async def test_who_comes_waits_for_no_more_than_a_batch_of_anothers_texts(
     model: Slow, asked: TransformerEmbedder
 ) -> None:
     long = ["a" * 32_000] * 100
-    counting = asyncio.ensure_future(asked.count(long))
+    counting = [asyncio.ensure_future(asked.count(long, reader="eve")) for _ in range(10)]
     await asyncio.sleep(0)
-    coming = asyncio.ensure_future(asked.count(["b"]))
+    coming = asyncio.ensure_future(asked.count(["b"], reader="ada"))
     await asyncio.sleep(0)
     model.go.set()
-    assert (await coming, await counting) == ([1], [32_000] * 100)
+    assert await coming == [1]
+    assert await asyncio.gather(*counting) == [[32_000] * 100] * 10
     assert model.read.index(["b"]) == 1
     assert max(sum(map(len, batch)) for batch in model.read) <= embedder.BATCH_CHARS
 
@@ -79,6 +80,6 @@ async def test_texts_are_read_once_to_be_counted_and_not_again_for_vectors(
     monkeypatch.setattr(embedder, "vectors", vectors)
     model.go.set()
     texts = ["a" * (1 + at % 7) for at in range(embedder.BATCH + 1)] + ["a" * 100_000, "b"]
-    assert await asked.embed(texts) == [[float(len(text)), 0.0] for text in texts]
+    assert await asked.embed(texts, reader="") == [[float(len(text)), 0.0] for text in texts]
     assert [len(batch) for batch in made] == [embedder.BATCH, 1, 1, 1]
     assert model.read == []

@@ -66,9 +66,11 @@ async def test_a_server_that_is_told_to_end_while_it_reads_weights_does_not_wait
         await eventually(all_are_gone)
 
 
-async def test_a_server_that_is_told_to_end_while_it_imports_does_not_wait_for_that() -> None:
+async def test_a_server_that_is_told_to_end_while_it_imports_does_not_wait_for_that(tmp_path: Path) -> None:
+    (tmp_path / "vllm").mkdir()
+    (tmp_path / "vllm/__init__.py").write_text("import threading\nthreading.Event().wait()\n")
     with running_mesh(start=False) as mesh:
-        models = start_models(mesh)
+        models = start_models(mesh, env={"PYTHONPATH": str(tmp_path)})
 
         async def imports() -> None:
             assert "placeholder" in models.process.said(), models.process.said()[-3000:]
@@ -76,8 +78,6 @@ async def test_a_server_that_is_told_to_end_while_it_imports_does_not_wait_for_t
         await eventually(imports, within_s=START_S)
         models.process.signal(signal.SIGTERM)
         assert await asyncio.to_thread(models.process.wait) == 0, models.process.said()[-3000:]
-        # What vLLM says where it is imported.
-        assert "Triton" not in models.process.said()
 
 
 @pytest.mark.parametrize(

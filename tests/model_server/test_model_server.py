@@ -6,7 +6,6 @@ import asyncio
 import urllib.request
 from collections.abc import Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
 from typing import Any as Untyped
 
 import grpc.aio
@@ -46,9 +45,6 @@ from tests.model_server.models import (
     everybody_is_served,
     pieces,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 async def refusal(call: grpc.aio.UnaryStreamCall[Untyped, Untyped]) -> llmesh.MeshError:

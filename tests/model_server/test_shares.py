@@ -71,12 +71,12 @@ class Shut:
     capabilities: tuple[pb.ModelCapability.ValueType, ...] = (pb.MODEL_CAPABILITY_EMBED,)
     dimension: int = 1
 
-    async def count(self, texts: Sequence[str]) -> Sequence[int]:
+    async def count(self, texts: Sequence[str], *, reader: str) -> Sequence[int]:
         """One token each."""
         self.counts += 1
         return [1] * len(texts)
 
-    async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
+    async def embed(self, texts: Sequence[str], *, reader: str) -> Sequence[Sequence[float]]:
         """All the same."""
         await self.go.wait()
         return [[1.0]] * len(texts)
