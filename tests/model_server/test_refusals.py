@@ -95,7 +95,7 @@ class Failing:
         raise self._error
         yield
 
-    def shutdown(self) -> None:
+    def shutdown(self, timeout: float) -> None:
         """It has nothing to end."""
 
 
