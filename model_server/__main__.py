@@ -12,8 +12,8 @@ import os
 from model_server.engine_process import end_with
 
 if __name__ == "__mp_main__":
-    # vLLM's plugins come minutes later where the server is gone by then: it waits for that first. Where it was gone before
-    # this, only they see it: here nobody knows whose child this was.
+    # Before vLLM's plugins, which come minutes later where the server is gone: it is waited for first. If it was gone
+    # before this, only they see it.
     end_with(os.getppid())
 
 # What is imported from here on stays: to look through it for garbage after each 700 objects takes a seventh of a start.
