@@ -8,7 +8,6 @@ from __future__ import annotations
 
 __all__ = ["BadJson", "Contract", "Method", "UnknownMethod", "invoke", "split_method"]
 
-import difflib
 import re
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSe
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 
+from llmesh.nearest import nearest_value
 from llmesh.schema import BadJson, read_value
 
 _UNKNOWN_VALUE = re.compile(r"Invalid enum value (?P<value>\S+) for enum type (?P<enum>\S+)")
@@ -125,8 +125,7 @@ class Method:
         except KeyError:
             # The value was written to look like these words.
             return ""
-        found = difflib.get_close_matches(told["value"].upper(), known, n=1)
-        return f" (nearest: `{found[0]}`)" if found else ""
+        return nearest_value(told["value"], known)
 
     def form(self) -> dict[str, object]:
         """A request as a JSON value to be filled in: the fields that every one has, empty."""

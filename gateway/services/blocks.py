@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
@@ -22,6 +21,7 @@ from governance.words import Caller
 from llmesh.api.blocks.v1 import blocks_pb2 as pb
 from llmesh.api.blocks.v1.blocks_pb2_grpc import BlockServiceServicer
 from llmesh.errors import Denied, InvalidCall, NotFound, Unavailable, Violation
+from llmesh.nearest import nearest_name
 
 SERVICE = "llmesh.api.blocks.v1.BlockService"
 _PAGE_SIZE = 100
@@ -149,10 +149,9 @@ class BlockServicer(BlockServiceServicer):
         if name in known:
             return
         kind = "issuer" if target.kind is Kind.CALLER else str(target.kind)
-        near = difflib.get_close_matches(name, known, n=1)
-        meant = f" (nearest: `{near[0]}`)" if near else ""
+        near = nearest_name(name, known)
         raise NotFound(
-            f"nothing was blocked: the mesh knows no {kind} `{name}`{meant}; say so if it is yet to come",
+            f"nothing was blocked: the mesh knows no {kind} `{name}`{near}; say so if it is yet to come",
             resource=(kind, name),
             reason="UNKNOWN_TARGET",
         )

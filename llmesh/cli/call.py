@@ -97,14 +97,14 @@ def _warnings_shown(*, json: bool) -> Generator[None]:
 async def _find(channel: grpc.aio.Channel, service: str, name: str) -> Method:
     """The method, by its tool's contract."""
     from llmesh import catalog
-    from llmesh.cli.nearest import nearest
     from llmesh.errors import NotFound
+    from llmesh.nearest import nearest_tool
 
     try:
         contract = await catalog.get_contract(channel, service=service)
     except NotFound as err:
         await _hear_refusal(channel, f"/{service}/{name}")
-        err.message += nearest(service, name, [tool.service for tool in await catalog.list_tools(channel)])
+        err.message += nearest_tool(service, name, [tool.service for tool in await catalog.list_tools(channel)])
         raise
     return contract.method(service, name)
 

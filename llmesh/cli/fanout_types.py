@@ -12,8 +12,8 @@ from google.protobuf.message import DecodeError, Message
 
 from llmesh import ToolFailed, catalog
 from llmesh.api.catalog.v1 import catalog_pb2
-from llmesh.cli.nearest import nearest_type
 from llmesh.dynamic import Method
+from llmesh.nearest import nearest_type
 from llmesh.problem import Problem
 
 __all__ = ["Types", "find", "takers_of"]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 
 from llmesh.api.model.v1 import model_pb2
-from llmesh.cli.nearest import nearest
+from llmesh.api.options.v1 import options_pb2
 from llmesh.dynamic import BadJson, Method
+from llmesh.nearest import nearest_tool, nearest_value
 
 KNOWN = ("acme.engineering.v1.DocSearch", "acme.support.v1.Tickets")
 
@@ -25,7 +27,7 @@ KNOWN = ("acme.engineering.v1.DocSearch", "acme.support.v1.Tickets")
     ],
 )
 def test_what_may_have_been_meant_is_named(service: str, method: str, words: str) -> None:
-    found = nearest(service, method, KNOWN)
+    found = nearest_tool(service, method, KNOWN)
     assert found.startswith(words) if words else found == ""
 
 
@@ -44,3 +46,18 @@ def test_the_value_of_an_enum_that_may_have_been_meant_is_named(role: str, words
     with pytest.raises(BadJson, match=r"Invalid enum value .* for enum type llmesh\.api\.model\.v1\.Role") as told:
         method.request({"conversation": {"messages": [{"role": role}]}})
     assert str(told.value).endswith(words)
+
+
+@pytest.mark.parametrize(
+    ("value", "enum", "meant"),
+    [
+        pytest.param("stop", model_pb2.FinishReason, "FINISH_REASON_STOP", id="FinishReason"),
+        pytest.param("embed", model_pb2.ModelCapability, "MODEL_CAPABILITY_EMBED", id="ModelCapability"),
+        pytest.param("Read", options_pb2.Effect, "EFFECT_READ", id="Effect"),
+        pytest.param("public", options_pb2.DataClass, "DATA_CLASS_PUBLIC", id="DataClass"),
+        pytest.param("pii", options_pb2.DataClass, "DATA_CLASS_PII", id="short"),
+        pytest.param("DATA_CLASS_PUBLIK", options_pb2.DataClass, "DATA_CLASS_PUBLIC", id="typo"),
+    ],
+)
+def test_a_value_without_the_name_of_its_enum_is_found(value: str, enum: EnumTypeWrapper, meant: str) -> None:
+    assert nearest_value(value, enum.keys()) == f" (nearest: `{meant}`)"
