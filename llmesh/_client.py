@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from copy import copy
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
@@ -194,14 +195,16 @@ class MeshChannel(grpc.aio.Channel):
             **kwargs: object,
         ) -> _Call:
             timeout = self._remaining() if timeout is None else timeout
+            end = _End(timeout)
             whole = (*self._metadata(path), *(metadata or ()))
             span = calling(path, whole)
             sent = (*whole, *span.metadata()) if span else whole
             call = method(*args, metadata=sent, timeout=timeout, **kwargs)
+            call.add_done_callback(end.note)
             call.add_done_callback(partial(hear, path))
             if span:
                 call.add_done_callback(span.end)
-            return _Call(call)
+            return _Call(call, end)
 
         return start
 
@@ -237,11 +240,29 @@ def _path(method: str, *_: object, **__: object) -> str:
     return method
 
 
+class _End:
+    """When a call's time is up, and when it was over, which may be long before its failure is read."""
+
+    def __init__(self, timeout_s: float | None) -> None:
+        self._deadline = None if timeout_s is None else monotonic() + timeout_s
+        self._over: float | None = None
+
+    def note(self, _: object) -> None:
+        """The call is over now."""
+        self._over = monotonic()
+
+    def is_late(self) -> bool:
+        """Whether the call was over as its time was up, or is so now if nobody said that it is over."""
+        over = monotonic() if self._over is None else self._over
+        return self._deadline is not None and over >= self._deadline - _CLOCKS_APART_S
+
+
 class _Call:
     """gRPC's call of any shape; its failures are MeshErrors, each caused by gRPC's own error."""
 
-    def __init__(self, call: grpc.aio.Call) -> None:
+    def __init__(self, call: grpc.aio.Call, end: _End) -> None:
         self._call = cast("Any", call)
+        self._end = end
 
     def __getattr__(self, name: str) -> object:
         """All else is gRPC's own."""
@@ -249,15 +270,15 @@ class _Call:
 
     def __await__(self) -> Generator[Any, None, object]:
         """The one response."""
-        return _told(self._call, self._call).__await__()
+        return _told(self._end, self._call).__await__()
 
     def __aiter__(self) -> AsyncIterator[object]:
         """The responses."""
-        return _Responses(self._call)
+        return _Responses(self._call, self._end)
 
     async def read(self) -> object:
         """The next response; grpc.aio.EOF after the last."""
-        return await _told(self._call, self._call.read())
+        return await _told(self._end, self._call.read())
 
     async def write(self, request: object) -> None:
         """Send a request."""
@@ -269,44 +290,44 @@ class _Call:
 
     async def _written(self, writing: Awaitable[None]) -> None:
         try:
-            await _told(self._call, writing)
+            await _told(self._end, writing)
         except asyncio.InvalidStateError as err:
             # gRPC says no more than that the call is over; its status says why.
             call = self._call
             status = (await call.code(), await call.initial_metadata(), await call.trailing_metadata())
             if status[0] is grpc.StatusCode.OK:
                 raise
-            raise _error(call, grpc.aio.AioRpcError(*status, details=await call.details())) from err
+            raise _error(self._end, grpc.aio.AioRpcError(*status, details=await call.details())) from err
 
     async def wait_for_connection(self) -> None:
         """Return once the call has reached a server."""
-        await _told(self._call, self._call.wait_for_connection())
+        await _told(self._end, self._call.wait_for_connection())
 
 
 class _Responses:
-    def __init__(self, call: Any) -> None:
-        self._call = call
+    def __init__(self, call: Any, end: _End) -> None:
+        self._end = end
         self._responses: AsyncIterator[object] = call.__aiter__()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> object:
-        return await _told(self._call, self._responses.__anext__())
+        return await _told(self._end, self._responses.__anext__())
 
 
-async def _told(call: grpc.aio.Call, waiting: Awaitable[T]) -> T:
+async def _told(end: _End, waiting: Awaitable[T]) -> T:
     try:
         return await waiting
     except grpc.aio.AioRpcError as err:
-        raise _error(call, err) from err
+        raise _error(end, err) from err
 
 
-def _error(call: grpc.aio.Call, err: grpc.aio.AioRpcError) -> MeshError:
-    """The kind that a failed call is; a begun answer that the mesh resets as the time is up is late, not broken."""
-    found, left_s = error_from_rpc(err), call.time_remaining()
+def _error(end: _End, err: grpc.aio.AioRpcError) -> MeshError:
+    """The kind that a failed call is; one that the mesh resets as the time is up is late, not broken."""
+    found = error_from_rpc(err)
     reset = err.code() is grpc.StatusCode.INTERNAL and "RST_STREAM" in found.message
-    if not reset or left_s is None or left_s > _CLOCKS_APART_S:
+    if not reset or not end.is_late():
         return found
     late = DeadlineExceeded("the time that the call had is up")
     late.call_id = found.call_id

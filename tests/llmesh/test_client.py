@@ -7,7 +7,8 @@ import itertools
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -17,10 +18,12 @@ from acme.testing.v1.echo_pb2_grpc import EchoStub
 from echo_tool.service import EchoServicer
 
 import llmesh
-from llmesh import testing
+from llmesh import _client, testing
 from tests.hostile.wire import Call, misbehaving, reset
 
 if TYPE_CHECKING:
+    from acme.testing.v1.echo_pb2_grpc import EchoAsyncStub
+
     Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -99,23 +102,86 @@ async def test_what_cannot_be_read_of_one_answer_spoils_no_later_one_on_its_conn
     assert found[1:] == [grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.NOT_FOUND]
 
 
-@pytest.mark.parametrize(("timeout_s", "kind"), [(0.009, llmesh.DeadlineExceeded), (60, llmesh.ToolFailed)])
-async def test_a_begun_answer_that_is_reset_as_its_time_is_up_is_late(
-    timeout_s: float, kind: type[llmesh.MeshError]
-) -> None:
+class Clock:
+    """What the client takes for the time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 1000.0
+        monkeypatch.setattr(_client, "monotonic", lambda: self.now_s)
+
+
+@asynccontextmanager
+async def resetting(told: asyncio.Semaphore) -> AsyncGenerator[EchoAsyncStub]:
+    """Of a tool that begins to answer each call, and resets it once it is told to."""
+
     async def answer(call: Call) -> None:
         await call.begin(("x-llmesh-call-id", "call-7"))
+        await told.acquire()
         await reset(call)
 
     with tempfile.TemporaryDirectory(prefix="wire-") as folder:
         path = f"{folder}/tool.sock"
         async with misbehaving(path, answer), llmesh.Mesh(f"unix:{path}") as mesh:
-            await mesh.channel.channel_ready()
-            stub = EchoStub(mesh.channel)
-            with pytest.raises(kind):
-                await stub.Unary(pb.UnaryRequest(), timeout=timeout_s)
-            with pytest.raises(kind):
-                async for _ in stub.ServerStream(pb.ServerStreamRequest(), timeout=timeout_s):
+            yield EchoStub(mesh.channel)
+
+
+@pytest.mark.parametrize(
+    ("timeout_s", "kind"),
+    [(60, llmesh.DeadlineExceeded), (61, llmesh.ToolFailed), (None, llmesh.ToolFailed)],
+)
+async def test_a_call_that_is_reset_as_its_time_is_up_is_late(
+    monkeypatch: pytest.MonkeyPatch, timeout_s: float | None, kind: type[llmesh.MeshError]
+) -> None:
+    clock, told = Clock(monkeypatch), asyncio.Semaphore(0)
+    async with resetting(told) as stub:
+        one = stub.Unary(pb.UnaryRequest(), timeout=timeout_s)
+        many = stub.ServerStream(pb.ServerStreamRequest(), timeout=timeout_s)
+        await many.initial_metadata()
+        clock.now_s += 59.995
+        told.release()
+        told.release()
+        with pytest.raises(kind):
+            await one
+        with pytest.raises(kind) as failed:
+            await many.read()
+    assert failed.value.call_id == "call-7"
+
+
+async def test_a_stream_that_broke_in_time_is_not_late_however_late_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, told = Clock(monkeypatch), asyncio.Semaphore(1)
+    async with resetting(told) as stub:
+        call = stub.ServerStream(pb.ServerStreamRequest(), timeout=60)
+        await call.code()
+        clock.now_s += 60
+        with pytest.raises(llmesh.ToolFailed, match="RST_STREAM"):
+            await call.read()
+
+
+class PassingUnary(grpc.aio.UnaryUnaryClientInterceptor):
+    """Does nothing, as that of whoever traces calls may."""
+
+    async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return await continuation(client_call_details, request)
+
+
+class PassingStream(grpc.aio.UnaryStreamClientInterceptor):
+    """The same of streams: gRPC takes an interceptor for one shape."""
+
+    async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return await continuation(client_call_details, request)
+
+
+@pytest.mark.parametrize("timeout_s", [60, None])
+async def test_calls_that_others_intercept_fail_with_the_same_kinds(timeout_s: float | None) -> None:
+    orders = pb.Orders(status=pb.Status(code=8, message="enough"))
+    async with testing.run(EchoServicer()) as tool:
+        inner = grpc.aio.insecure_channel(tool.server.address, interceptors=(PassingUnary(), PassingStream()))
+        async with _client.MeshChannel(inner, metadata=lambda _: ()) as channel:
+            stub = EchoStub(channel)
+            with pytest.raises(llmesh.OverQuota, match="enough"):
+                await stub.Unary(pb.UnaryRequest(orders=orders), timeout=timeout_s)
+            with pytest.raises(llmesh.OverQuota, match="enough"):
+                async for _ in stub.ServerStream(pb.ServerStreamRequest(orders=orders), timeout=timeout_s):
                     pass
 
 
