@@ -20,23 +20,30 @@ __all__ = ["ask_models", "print_models"]
 ANSWER_WITHIN_S = 2.0
 
 
-async def ask_models(endpoints: Iterable[catalog_pb2.Endpoint], caller: Caller) -> list[pb.Model]:
-    """The models of the server here, asked on its own socket, as its health is; none where none answers."""
+async def ask_models(endpoints: Iterable[catalog_pb2.Endpoint], caller: Caller) -> tuple[pb.Model, ...] | None:
+    """The models of the server here, asked on its own socket, as its health is.
+
+    Empty where none is here, None where those that are do not answer.
+    """
+    metadata = caller_to_metadata(caller)
+    models: tuple[pb.Model, ...] | None = ()
     for endpoint in endpoints:
         if MODELS in endpoint.services and endpoint.address.startswith("unix:"):
-            metadata = caller_to_metadata(caller)
-            async with MeshChannel(open_channel(endpoint.address), metadata=lambda _, told=metadata: told) as channel:
+            async with MeshChannel(open_channel(endpoint.address), metadata=lambda _: metadata) as channel:
                 try:
                     listed = await ModelServiceStub(channel).ListModels(pb.ListModelsRequest(), timeout=ANSWER_WITHIN_S)
                 except MeshError:
-                    # How the endpoint is, is told with the others.
+                    models = None
                     continue
-            return list(listed.models)
-    return []
+            return tuple(listed.models)
+    return models
 
 
-def print_models(console: Console, models: Iterable[pb.Model]) -> None:
-    """Each model, and whether it answers now."""
+def print_models(console: Console, models: Iterable[pb.Model] | None) -> None:
+    """Each model, and whether it answers now. None: as `ask_models` has it."""
+    if models is None:
+        console.print("models do not answer", style="yellow")
+        return
     for model in models:
         state = ("is ready", "green") if model.ready else ("is not ready: calls for it are UNAVAILABLE", "yellow")
         console.print(Text.assemble(f"model {model.id} ", state))

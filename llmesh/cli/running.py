@@ -37,7 +37,8 @@ class Status:
     """The mesh here.
 
     fault: why it doesn't answer; policy_error, tls_error: why its policy files, or its
-    certificates, are refused; each empty where there is nothing wrong.
+    certificates, are refused; each empty where there is nothing wrong. models: None
+    where they do not answer.
     """
 
     up: bool
@@ -45,7 +46,7 @@ class Status:
     logs: str = ""
     tools: tuple[pb.Tool, ...] = ()
     endpoints: tuple[pb.Endpoint, ...] = ()
-    models: tuple[model_pb2.Model, ...] = ()
+    models: tuple[model_pb2.Model, ...] | None = ()
     fault: str = ""
     policy_error: str = ""
     tls_error: str = ""
@@ -76,7 +77,7 @@ class Status:
             "envoy_version": self.gateway.envoy if self.gateway else "",
             "tools": [catalog.as_json(tool) for tool in self.tools],
             "endpoints": [catalog.as_json(endpoint) for endpoint in self.endpoints],
-            "models": [catalog.as_json(model) for model in self.models],
+            "models": None if self.models is None else [catalog.as_json(model) for model in self.models],
         }
 
 
@@ -99,7 +100,7 @@ def look(home: Home) -> Status:
         tools, endpoints, models = session.run(_ask)
     except MeshError as err:
         return replace(found, fault=str(err))
-    return replace(found, tools=tuple(tools), endpoints=tuple(endpoints), models=tuple(models))
+    return replace(found, tools=tuple(tools), endpoints=tuple(endpoints), models=models)
 
 
 def policy_error(home: Home) -> str:
@@ -121,7 +122,9 @@ def print_policy_error(console: Console, error: str, *, answers: bool) -> None:
         console.print(Text(f"the policy files are refused{instead}: {error}", style="red"))
 
 
-async def _ask(channel: grpc.aio.Channel) -> tuple[list[pb.Tool], list[pb.Endpoint], list[model_pb2.Model]]:
+async def _ask(
+    channel: grpc.aio.Channel,
+) -> tuple[list[pb.Tool], list[pb.Endpoint], tuple[model_pb2.Model, ...] | None]:
     tools, endpoints = await asyncio.gather(catalog.list_tools(channel), catalog.list_endpoints(channel))
     return tools, endpoints, await ask_models(endpoints, Caller(subject=SUPERVISOR.name))
 

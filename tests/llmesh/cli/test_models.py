@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable
 from io import StringIO
 
 from rich.console import Console
@@ -15,6 +16,9 @@ from llmesh.caller import Caller
 from llmesh.cli.models import ask_models, print_models
 from llmesh.embedding import MODELS
 
+OPS = Caller(subject="ops")
+OTHERS = [Endpoint(address="unix:/x.sock", services=["acme.X"]), Endpoint(address="127.0.0.1:1", services=[MODELS])]
+
 
 class Loading(ModelServiceServicer):
     """One of its models is ready. No other method is called."""
@@ -24,20 +28,26 @@ class Loading(ModelServiceServicer):
         return pb.ListModelsResponse(models=[pb.Model(id="[embeds]", ready=True), pb.Model(id="writes")])
 
 
+def shown(models: Iterable[pb.Model] | None) -> list[str]:
+    """The lines of `llmesh status`."""
+    text = StringIO()
+    print_models(Console(file=text, width=200), models)
+    return text.getvalue().splitlines()
+
+
 async def test_a_model_that_is_not_ready_yet_is_told() -> None:
-    ops = Caller(subject="ops")
     with tempfile.TemporaryDirectory(prefix="models-") as folder:
         address = f"unix:{folder}/s/models.sock"
         away = Endpoint(address=f"unix:{folder}/gone.sock", services=[MODELS])
-        others = [Endpoint(address=address, services=["acme.X"]), Endpoint(address="127.0.0.1:1", services=[MODELS])]
         servicer = Loading()  # pyright: ignore[reportAbstractUsage] no other method is called
         async with llmesh.Server(servicer, address=address):
-            models = await ask_models([*others, away, Endpoint(address=address, services=[MODELS])], ops)
-        assert await ask_models([*others, away], ops) == []
-    shown = StringIO()
-    print_models(Console(file=shown, width=200), models)
+            models = await ask_models([*OTHERS, away, Endpoint(address=address, services=[MODELS])], OPS)
 
-    assert shown.getvalue().splitlines() == [
-        "model [embeds] is ready",
-        "model writes is not ready: calls for it are UNAVAILABLE",
-    ]
+    assert shown(models) == ["model [embeds] is ready", "model writes is not ready: calls for it are UNAVAILABLE"]
+
+
+async def test_models_that_do_not_answer_are_told_and_those_elsewhere_are_not_asked() -> None:
+    assert shown(await ask_models(OTHERS, OPS)) == []
+    with tempfile.TemporaryDirectory(prefix="models-") as folder:
+        away = Endpoint(address=f"unix:{folder}/gone.sock", services=[MODELS])
+        assert shown(await ask_models([away, *OTHERS], OPS)) == ["models do not answer"]
