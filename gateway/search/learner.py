@@ -37,14 +37,16 @@ class Learner:
 
     async def vectors(self) -> Vectors:
         """Those that there are; a new object once there are more. Read from the disk at first."""
-        return self._vectors or await self._loading.result()
+        while self._vectors is None:
+            await self._loading.result()
+        return self._vectors
 
-    async def _load(self) -> Vectors:
+    async def _load(self) -> None:
+        # It gives nothing: an errand keeps what it last gave, and these make room for newer ones.
         from gateway.search.vectors import load
 
         # Whoever asked while another loaded them has those.
         self._vectors = self._vectors or await asyncio.to_thread(load, self._path)
-        return self._vectors
 
     async def learn(self, entries: Iterable[Entry], *, again: str = "") -> None:
         """Make the vectors that are missing, and keep all of them. Raises NotEmbeddedError; what was made is kept.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,6 +35,20 @@ async def test_the_more_is_known_the_more_is_shown_at_a_time(tmp_path: Path) -> 
     assert len((await learner.vectors()).known) == 100 * BATCH
     # Each time costs as many as are known: a hundred times would cost by the square.
     assert 10 < len(shown) < 40
+
+
+async def test_vectors_of_a_model_before_take_no_memory(tmp_path: Path) -> None:
+    async def embed(texts: Sequence[str]) -> Embedded:
+        return Embedded(model, [[1.0]] * len(texts))
+
+    model = "old"
+    await Learner(embed, tmp_path / "vectors").learn(entries(1))
+    learner = Learner(embed, tmp_path / "vectors")
+    old = weakref.ref((await learner.vectors()).known[key_of("0")])
+    model = "new"
+    await learner.learn(entries(1), again=model)
+    gc.collect()
+    assert old() is None
 
 
 async def test_what_was_made_is_kept_when_a_batch_fails(tmp_path: Path) -> None:
