@@ -202,10 +202,13 @@ class Meanings(AbstractAsyncContextManager["Meanings"]):
 
     async def _embed(self, texts: Sequence[str]) -> Embedded:
         try:
-            return await embed(self._own_mesh.channel, texts, timeout_s=_BATCH_TIMEOUT_S)
+            made = await embed(self._own_mesh.channel, texts, timeout_s=_BATCH_TIMEOUT_S)
         except MeshError as err:
             away = isinstance(err, _WAITED_FOR)
             raise NotEmbeddedError(f"the passages were not embedded: {err.message}", away=away) from err
+        # Whatever kept it from that before does so no more.
+        self._why = LEARNING
+        return made
 
     async def _vectors(self, wanted: Passages) -> dict[bytes, Vector] | None:
         """All that are wanted, by one model; None if meanwhile others are, or another one is there."""

@@ -104,6 +104,24 @@ async def test_a_build_that_broke_off_is_taken_up_where_it_was(tmp_path: Path) -
         assert len(embedded) <= 4 * BATCH
 
 
+async def test_once_the_models_are_back_it_is_said_that_all_is_being_learnt(tmp_path: Path) -> None:
+    async with world(tmp_path) as mesh, mesh.meanings() as meanings:
+        mesh.passages = Passages([f"dog {number}" for number in range(3 * BATCH)])
+        mesh.models.refusal = llmesh.Unavailable("gone")
+
+        async def told(words: str) -> None:
+            assert (await mesh.ask(meanings, "dog")).words_alone == words
+
+        await eventually(lambda: told("the passages were not embedded: gone"))
+        # One batch, and then no more.
+        mesh.models.lie = lambda _: mesh.models.goes_on.clear()
+        mesh.models.refusal = None
+        await eventually(lambda: told(LEARNING))
+        mesh.models.lie = lambda _: None
+        mesh.models.goes_on.set()
+        await mesh.learnt(meanings)
+
+
 @pytest.mark.parametrize("lie", LIES)
 async def test_no_vector_that_is_none_is_taken(tmp_path: Path, lie: str) -> None:
     async with world(tmp_path) as mesh:
