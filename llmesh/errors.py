@@ -37,6 +37,7 @@ __all__ = [
     "DeadlineExceeded",
     "Denied",
     "FailedPrecondition",
+    "FieldsError",
     "InvalidCall",
     "MeshError",
     "NotFound",
@@ -55,8 +56,8 @@ __all__ = [
 class Violation:
     """One field that breaks its contract.
 
-    field: its path in the request, "passages[3].text"; empty for the whole
-    message. rule: id of the rule broken, "string.min_len", or empty.
+    field: its path in the message, "passages[3].text"; empty for the whole
+    of it. rule: id of the rule broken, "string.min_len", or empty.
     """
 
     field: str
@@ -105,11 +106,8 @@ class MeshError(Exception):
         return ()
 
 
-class InvalidCall(MeshError):
-    """The request breaks its contract. No retry helps."""
-
-    default_code = grpc.StatusCode.INVALID_ARGUMENT
-    default_reason = "INVALID_CALL"
+class FieldsError(MeshError):
+    """A failure that names fields: InvalidCall, of the request, or FailedPrecondition, of what was made for it."""
 
     def __init__(
         self,
@@ -134,6 +132,13 @@ class InvalidCall(MeshError):
                     for found in self.violations
                 ]
             )
+
+
+class InvalidCall(FieldsError):
+    """The request breaks its contract. No retry helps."""
+
+    default_code = grpc.StatusCode.INVALID_ARGUMENT
+    default_reason = "INVALID_CALL"
 
 
 class Unauthenticated(MeshError):
@@ -202,7 +207,7 @@ class AlreadyExists(ResourceError):
     default_reason = "ALREADY_EXISTS"
 
 
-class FailedPrecondition(MeshError):
+class FailedPrecondition(FieldsError):
     """Something else must be done first. No retry helps until then."""
 
     default_code = grpc.StatusCode.FAILED_PRECONDITION

@@ -17,6 +17,7 @@ from llmesh.errors import (
     DeadlineExceeded,
     Denied,
     FailedPrecondition,
+    FieldsError,
     InvalidCall,
     MeshError,
     NotFound,
@@ -138,7 +139,7 @@ def _read_detail(error: MeshError, packed: any_pb2.Any) -> bool:
     quota = error_details_pb2.QuotaFailure()
     if packed.Unpack(info):
         error.reason, error.metadata = info.reason, dict(info.metadata)
-    elif isinstance(error, InvalidCall) and packed.Unpack(bad_request):
+    elif isinstance(error, FieldsError) and packed.Unpack(bad_request):
         error.violations = tuple(
             Violation(found.field, found.description, found.reason) for found in bad_request.field_violations
         )

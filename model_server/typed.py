@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from google.protobuf import any_pb2
-from google.rpc import error_details_pb2  # pyright: ignore[reportMissingTypeStubs]: it has stubs, but no py.typed
 
 from llmesh.api.model.v1 import model_pb2 as pb
 from llmesh.errors import FailedPrecondition, InvalidCall, Violation
@@ -173,12 +172,6 @@ class Answering:
 def _rules_broken(wanted: TypedType, broken: Sequence[Violation], how: str) -> FailedPrecondition:
     first = broken[0]
     words = f"`{first.field}` {first.description}" if first.field else first.description
-    fields = [
-        error_details_pb2.BadRequest.FieldViolation(field=each.field, description=each.description, reason=each.rule)
-        for each in broken
-    ]
     return FailedPrecondition(
-        f"the model's `{wanted.name}` breaks its rules, {how}: {words}",
-        reason="RULES_BROKEN",
-        details=[error_details_pb2.BadRequest(field_violations=fields)],
+        f"the model's `{wanted.name}` breaks its rules, {how}: {words}", broken, reason="RULES_BROKEN"
     )

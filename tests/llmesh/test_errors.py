@@ -40,6 +40,11 @@ KINDS: list[tuple[MeshError, grpc.StatusCode, dict[str, object]]] = [
         {"resource": ("ticket", "T-1")},
     ),
     (llmesh.FailedPrecondition("open it first"), grpc.StatusCode.FAILED_PRECONDITION, {}),
+    (
+        llmesh.FailedPrecondition("the answer is bad", [llmesh.Violation("name", "is empty", "string.min_len")]),
+        grpc.StatusCode.FAILED_PRECONDITION,
+        {"violations": (llmesh.Violation("name", "is empty", "string.min_len"),)},
+    ),
     (llmesh.Conflict("changed meanwhile"), grpc.StatusCode.ABORTED, {}),
     (llmesh.Unavailable("away", retry_after_s=1.5), grpc.StatusCode.UNAVAILABLE, {"retry_after_s": 1.5}),
     (llmesh.Unavailable("away"), grpc.StatusCode.UNAVAILABLE, {"retry_after_s": None}),

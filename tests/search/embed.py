@@ -25,7 +25,7 @@ async def _embed(texts: Sequence[str]) -> list[Sequence[float]]:
     found: dict[int, Sequence[float]] = {}
     for first in range(0, len(order), BATCH):
         places = order[first : first + BATCH]
-        found |= zip(places, await embedder.embed([texts[at] for at in places]), strict=True)
+        found |= zip(places, await embedder.embed([texts[at] for at in places], reader=""), strict=True)
     await embedder.close()
     return [found[at] for at in range(len(texts))]
 
