@@ -9,20 +9,22 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import protovalidate
 from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, MethodDescriptor
-from google.protobuf.descriptor_pb2 import FileDescriptorProto, MethodOptions
+from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto, MethodOptions
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError, Message
 
 from llmesh.api.options.v1 import options_pb2 as options
 from llmesh.errors import InvalidCall, NotFound, Violation
+from llmesh.nearest import nearest_type
 from llmesh.rules import violations
 from llmesh.schema import BadJson, Limits, Schema, SchemaError, read_text, schema_of
 
-__all__ = ["BAD_FILES", "LIMITS", "Fitting", "Looked", "Named", "Read", "look", "read", "unknown", "widest"]
+__all__ = ["BAD_FILES", "LIMITS", "NAMES", "Fitting", "Looked", "Named", "Read", "look", "read", "unknown", "widest"]
 
 # From the widest: a type is asked for within the first whose longest message the model has room for.
 LIMITS = (
@@ -35,6 +37,8 @@ LIMITS = (
 # So many types are kept: as many as there are candidates of one choice, which are gone through in turn. What they may
 # take of memory is the workshop's to bound.
 KEPT = 64
+# Among so many names that were sent, none longer than this, the nearest to one that was not is looked for.
+NAMES, NAME_CHARS = 1000, 512
 # Of files that do not fit together: the field that brings a caller's, and the reason that is told.
 FILES, BAD_FILES = "descriptors", "BAD_DESCRIPTORS"
 
@@ -43,12 +47,14 @@ FILES, BAD_FILES = "descriptors", "BAD_DESCRIPTORS"
 class Named:
     """A message type by its full name, or a method by its path, whose request is meant.
 
-    files: serialized, and all that they import, in any order. field: where the request names it, for errors.
+    files: serialized, and all that they import, in any order. field: where the request names it, for errors. sent:
+    whether the files are the caller's own.
     """
 
     files: tuple[bytes, ...]
     name: str
     field: str
+    sent: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +114,12 @@ def read(named: Named, text: str) -> Read:
 
 def unknown(name: str) -> NotFound:
     """What is told of a type or method in the same words whether there is none, or none that the caller sees."""
+    return _not_found(name, "that you see")
+
+
+def _not_found(name: str, where: str) -> NotFound:
     kind = "method" if "/" in name else "message type"
-    return NotFound(f"there is no {kind} `{name}` that you see", resource=(kind, name), reason="UNKNOWN_TYPE")
+    return NotFound(f"there is no {kind} `{name}` {where}", resource=(kind, name), reason="UNKNOWN_TYPE")
 
 
 class _Typed:
@@ -174,8 +184,33 @@ def _typed(named: Named) -> _Typed:
             return _Typed(pool.FindMessageTypeByName(named.name), field=named.field, summary="")
         method = pool.FindServiceByName(service).methods_by_name[name]
     except KeyError as err:
-        raise unknown(named.name) from err
+        raise (_not_sent(named) if named.sent else unknown(named.name)) from err
     return _Typed(method.input_type, field=named.field, summary=_summary(method))
+
+
+def _not_sent(named: Named) -> NotFound:
+    """What is told of a type or method that the caller's own files do not have."""
+    if not named.files:
+        return _not_found(named.name, f"in `{FILES}`, which has no file: leave that out for one of the mesh")
+    files = map(FileDescriptorProto.FromString, named.files)
+    names = (each for file in files for each in _names(file, methods="/" in named.name) if len(each) <= NAME_CHARS)
+    near = nearest_type(named.name, frozenset(islice(names, NAMES)))
+    return _not_found(named.name, f"in the files that were sent{near}")
+
+
+def _names(file: FileDescriptorProto, *, methods: bool) -> Iterator[str]:
+    """Full names of a file's messages, or the paths of its methods."""
+    package = f"{file.package}." if file.package else ""
+    if methods:
+        return (f"{package}{service.name}/{method.name}" for service in file.service for method in service.method)
+    return _messages(file.message_type, package)
+
+
+def _messages(messages: Iterable[DescriptorProto], scope: str) -> Iterator[str]:
+    for each in messages:
+        if not each.options.map_entry:
+            yield f"{scope}{each.name}"
+        yield from _messages(each.nested_type, f"{scope}{each.name}.")
 
 
 def _summary(method: MethodDescriptor) -> str:

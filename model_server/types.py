@@ -37,12 +37,12 @@ class Types:
         the mesh raises.
         """
         if self._sent is not None:
-            return await self._look(Named(self._sent, name, field))
+            return await self._look(Named(self._sent, name, field, sent=True))
         files = tuple(await files_defining(current_call().mesh.channel, name.partition("/")[0]))
         if not files:
             raise unknown(name)
         try:
-            return await self._look(Named(files, name, field))
+            return await self._look(Named(files, name, field, sent=False))
         except InvalidCall as err:
             if err.reason != BAD_FILES:
                 raise
