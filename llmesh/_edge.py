@@ -52,6 +52,8 @@ _MESH = "llmesh"
 # So long before its deadline a stream of answers is ended, or so much of the time that it had if that is less.
 _EARLY_S = 0.1
 _EARLY_SHARE = 0.05
+# How gRPC tells of what it did not begin to do: of two writes at once, the second.
+_NOT_BEGUN = "grpc_call_start_batch"
 
 
 def wrap_handler(
@@ -138,8 +140,7 @@ class _CheckedContext:
         self._call = call
         self._messages = messages
         self._in_flight = in_flight
-        self._writing = False
-        self._late: DeadlineExceeded | None = None
+        self._begun = False
 
     def __getattr__(self, name: str) -> object:
         """All else is gRPC's own."""
@@ -154,18 +155,27 @@ class _CheckedContext:
         data = await self._context.read()
         return data if data is grpc.aio.EOF else self._messages.read(data)
 
+    async def send_initial_metadata(self, metadata: tuple[Metadatum, ...]) -> None:
+        """Begin to answer, with these headers."""
+        self._begun = True
+        await self._context.send_initial_metadata(metadata)
+
     async def write(self, message: object) -> None:
-        """Send one response. Raises MeshError if the mesh has ended the call, or its time is up."""
+        """Send one response; await it before the next.
+
+        Raises MeshError if the mesh has ended the call, and CancelledError if it is over for another reason.
+        """
         self._in_flight.check()
-        self._writing = True
         try:
+            if not self._begun:
+                # gRPC sends them with the first response else, and no status while that is on its way.
+                await self.send_initial_metadata(())
             await self._context.write(self._messages.serialize(message))
         except grpc.aio.InternalError as err:
+            if _NOT_BEGUN in str(err):
+                raise
             # The call was over before its reader had room for it.
             raise asyncio.CancelledError from err
-        self._writing = False
-        if self._late is not None:
-            raise self._late
 
     @contextmanager
     def in_time(self) -> Generator[None]:
@@ -176,26 +186,19 @@ class _CheckedContext:
             return
         early_s = min(_EARLY_S, remaining_s * _EARLY_SHARE)
         self._call.end_early(early_s)
-        timer = asyncio.get_running_loop().call_later(remaining_s - early_s, self._end_late)
+        late = DeadlineExceeded("the time that the call had is up")
+        timer = asyncio.get_running_loop().call_later(remaining_s - early_s, self._in_flight.end, late)
         try:
             yield
         finally:
             timer.cancel()
-
-    def _end_late(self) -> None:
-        late = DeadlineExceeded("the time that the call had is up")
-        if self._writing:
-            # gRPC sends no status before what is being written. Of a reader who is too slow for it, the deadline comes.
-            self._late = late
-        else:
-            self._in_flight.end(late)
 
     async def abort(
         self, code: grpc.StatusCode, details: str = "", trailing_metadata: tuple[Metadatum, ...] = ()
     ) -> Never:
         """End the call with a code; what was cited goes along."""
         cited = self._call.provenance(limit_bytes=_PROVENANCE_OF_ERROR_MAX_BYTES)
-        await self._context.abort(code, details, _trailing(trailing_metadata or self._sent(), provenance=cited))
+        await _close(self._context, code, details, _trailing(trailing_metadata or self._sent(), provenance=cited))
 
     async def abort_with_status(self, status: grpc.Status) -> Never:
         """End the call with a status; what was cited goes along."""
@@ -364,7 +367,16 @@ async def refuse(context: Context, error: MeshError) -> Never:
 async def _abort(context: Context, status: status_pb2.Status, *, provenance: str) -> Never:
     own = (*(context.trailing_metadata() or ()), (STATUS_KEY, status.SerializeToString()))
     # INVARIANT: the Status's message is grpc-message; clients refuse a Status where they differ.
-    await context.abort(CODES[status.code], status.message, _trailing(own, provenance=provenance))
+    await _close(context, CODES[status.code], status.message, _trailing(own, provenance=provenance))
+
+
+async def _close(context: Context, code: grpc.StatusCode, message: str, trailing: tuple[Metadatum, ...]) -> Never:
+    """Send a status, after what is being written. Raises gRPC's AbortError, and CancelledError if the call is over."""
+    try:
+        await context.abort(code, message, trailing)
+    except grpc.aio.InternalError as err:
+        # The reader had no room for it before leaving, or before the time was up.
+        raise asyncio.CancelledError from err
 
 
 def _send_provenance(context: Context, call: Call) -> None:

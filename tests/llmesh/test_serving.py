@@ -177,25 +177,6 @@ async def test_the_deadline_is_known_to_the_tool() -> None:
         assert (await stub.Unary(pb.UnaryRequest())).remaining_ms == 0
 
 
-class Flood(EchoServicer):
-    """Writes more than is on its way at once, so that a response is being written until somebody reads."""
-
-    async def ServerStream(
-        self, request: pb.ServerStreamRequest, context: object
-    ) -> AsyncIterator[pb.ServerStreamResponse]:
-        while True:
-            yield pb.ServerStreamResponse(text="a" * 1_000_000)
-
-
-async def test_a_stream_whose_reader_is_slow_is_late_at_its_deadline_and_not_broken(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    async with testing.run(Flood()) as tool:
-        call = EchoStub(tool.raw_channel).ServerStream(pb.ServerStreamRequest(), timeout=1)
-        assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert [each.getMessage() for each in caplog.records if each.levelname == "ERROR"] == []
-
-
 async def test_a_deadline_that_passes_is_deadline_exceeded() -> None:
     request = pb.UnaryRequest()
     request.orders.delay.FromSeconds(30)
