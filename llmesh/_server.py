@@ -16,7 +16,7 @@ import socket
 import stat
 import sys
 from collections.abc import Iterable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +36,7 @@ from llmesh._sizes import MESSAGE_MAX_BYTES
 from llmesh._tls import GatewayOnly, Tls, server_credentials
 from llmesh._tracing import configure as configure_tracing
 from llmesh.certificates import CertificateError
+from llmesh.errors import Unavailable
 from llmesh.home import SOCKET_PATH_MAX_BYTES, Home, HomeError, close_directory
 from llmesh.log import configure_logging
 from llmesh.readiness import Readiness
@@ -63,6 +64,8 @@ _OPTIONS = (
 # How long the mesh gets to stop sending calls here once the lease is back.
 _LAME_DUCK_S = 0.3
 _ON_THE_WAY_S = 0.1
+# How long calls that are cut have to say so: a servicer may not heed it, a reader not read.
+_CUT_S = 0.5
 # Longer than any pause of the process: a stop that is cut short must not end by itself first.
 _NEVER_S = 3600.0
 DRAIN_LIMIT_S = 10.0
@@ -207,11 +210,19 @@ class Server:
                 await self._calls.wait_for_none()
         except TimeoutError:
             log.warning("calls cut at the drain limit", extra={"limit_s": self._drain_limit_s})
+            await self._cut()
         finally:
             ending.cancel()
             await asyncio.wait((ending,))
         # Watches of health and reflection streams are left: nobody need wait for them.
         await server.stop(None)
+
+    async def _cut(self) -> None:
+        """Tell those who still wait that their calls are cut. No delay for another try: a call may have acted."""
+        cut = Unavailable("the call was cut: the tool is stopping", reason="CALL_CUT")
+        self._calls.end(lambda each: each.waited_for, cut)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._calls.wait_for_none(), _CUT_S)
 
     async def _leave_mesh(self) -> None:
         if self._lease:

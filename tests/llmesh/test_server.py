@@ -200,8 +200,9 @@ async def test_calls_are_cut_at_the_drain_limit(folder: Path) -> None:
         call = EchoStub(mesh.channel).Unary(pb.UnaryRequest(text="a"))
         await gate.entered.wait()
         await server.stop()
-        with pytest.raises(llmesh.MeshError):
+        with pytest.raises(llmesh.Unavailable, match="the tool is stopping") as cut:
             await call
+    assert (cut.value.reason, cut.value.retry_after_s) == ("CALL_CUT", None)
 
 
 async def test_calls_cut_at_the_drain_limit_by_a_process_that_stalls_do_not_end_it(folder: Path) -> None:
